@@ -1,0 +1,119 @@
+"""What a pool of workers promises, and the messages that cross it. Failures appear as delay, never as missing rows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from distseq.coding.layout import Layout, layout
+from distseq.coding.plan import MiniTask
+
+
+class PoolError(RuntimeError):
+    """The pool cannot keep its promise: a bound on retries is spent, or a worker's code raised."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """All that a mini-task of a job needs, beside its own name: computable without the scheme object.
+
+    A pool stamps `version` when the job is published; a row made from another version is dropped.
+    """
+
+    job: int
+    learner: int
+    step: int  # of the learner: 0, 1, ...
+    parameters: np.ndarray  # (P,) of the learner, when the job opened
+    ids: np.ndarray  # (N,) int64 sample ids of the job's batch
+    seed: int  # all randomness is keyed by (seed, job, sample)
+    scheme: str  # specification of the scheme that cuts the batch ...
+    n: int  # ... and its number of workers
+    kind: str = "gradient"
+    cost: float = 1.0  # compute of the whole batch, in units of a trace's slope
+    version: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        return layout(self.scheme, self.n)
+
+
+class Delivery(NamedTuple):
+    """A row that has arrived; the row itself stays with the pool until `collect`.
+
+    An invocation all of whose mini-tasks turn out stale after its start-up has no row to send: it is reported once, with
+    `stale` set, so that what is known of stragglers does not lack the worst of them.
+    """
+
+    task: MiniTask
+    at: float  # pool time of the arrival
+    startup: float  # seconds from the start of the worker's message to its first computation
+    compute: float  # seconds of computing this row
+    host: str
+    attempt: int  # 1 = first sending
+    invocation: int  # counts the messages that this worker has started
+    stale: bool = False
+    digest: int = 0  # crc32 of the row; 0 where rows are not computed
+
+
+class Pool(Protocol):
+    """n workers on k hosts.
+
+    Every mini-task sent is delivered at least once, unless it was cancelled or its job retired; or `poll` raises PoolError.
+    Retry, respawn and replacement happen inside, with a bound.
+    """
+
+    def members(self) -> Mapping[int, str]:
+        """worker -> host, now."""
+        ...
+
+    def now(self) -> float:
+        """Seconds since the pool started; monotone, virtual in a simulation."""
+        ...
+
+    def publish(self, job: int, payload: Payload) -> None:
+        """Make a job known, before its first mini-task is sent. Job numbers only grow: none names two jobs of one pool."""
+        ...
+
+    def send(self, tasks: Sequence[MiniTask]) -> None:
+        """Add work; the tasks of one worker travel in one message and are done in their order."""
+        ...
+
+    def cancel(self, tasks: Sequence[MiniTask]) -> None:
+        """Best effort; a row that comes all the same still counts while its job is open."""
+        ...
+
+    def poll(self, until: float | None) -> list[Delivery]:
+        """Block until rows arrive and return them; [] only once the pool's time has reached `until`."""
+        ...
+
+    def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:
+        """(P + extras,) float64: the weighted sum of rows in hand, in the order of (group, worker), whatever their arrival."""
+        ...
+
+    def retire(self, job: int) -> None:
+        """Forget a job: its rows, and its mini-tasks that have not started."""
+        ...
+
+    def close(self) -> None:
+        """Release every worker; may be called twice."""
+        ...
+
+
+def check_new(job: int, last: int) -> None:
+    """ValueError when a job's number has been used in this pool."""
+    if job <= last:
+        raise ValueError(f"job numbers only grow within a pool: got {job} after {last}")
+
+
+def weighted_sum(rows: Iterable[tuple[float, np.ndarray]]) -> np.ndarray:
+    """float64 sum of weight x row, in the order given. ValueError when rows differ in length."""
+    total: np.ndarray | None = None
+    for weight, row in rows:
+        if total is None:
+            total = np.zeros(len(row))
+        if len(row) != len(total):
+            raise ValueError(f"rows of one job must have one length: got {len(row)} and {len(total)}")
+        total += row if weight == 1.0 else weight * row.astype(np.float64)
+    assert total is not None, "a decode has at least one row"
+    return total

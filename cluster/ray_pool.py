@@ -1,0 +1,286 @@
+"""Workers on Ray: the worker loop inside a few actors, rows through Ray's object store.
+
+On one machine n logical workers share k host actors, about one per core; on a cluster k = n. A host answers with at most one
+message per FLUSH seconds. An actor that dies is replaced and its mini-tasks are sent again, a bounded number of times.
+"""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import ray
+
+from distseq.cluster.pool import Delivery, Payload, PoolError, check_new, weighted_sum
+from distseq.cluster.trace import Trace
+from distseq.cluster.work import WorkSpec
+from distseq.cluster.worker import Answer, Cancel, Command, Failure, Message, Publish, Retire, Stop, WorkerLoop, digest
+from distseq.coding.plan import MiniTask
+
+FLUSH = 0.01  # seconds between two answers of a host
+IDLE = 1.0  # seconds after which a host with nothing to say answers all the same
+READY_WITHIN = 300.0  # seconds for all actors to be placed and to have loaded their Work
+DEATHS = 4  # of one host without an answer in between, after which the pool gives up
+
+
+class Host:
+    """The actor: a thread runs the worker loop, the methods are its transport."""
+
+    def __init__(self, spec: WorkSpec) -> None:
+        self._answers: queue.SimpleQueue[Answer | Failure] = queue.SimpleQueue()
+        self._loaded = threading.Event()
+        self._loop = WorkerLoop(spec, self._emit)
+        self._flushed = 0.0
+        threading.Thread(target=self._loop.run, args=(self._loaded.set,), daemon=True).start()
+
+    def _emit(self, answer: Answer | Failure) -> None:
+        self._answers.put(answer)
+        if isinstance(answer, Failure):
+            self._loaded.set()
+
+    def pid(self) -> int:
+        """Process id, once the Work is loaded or has failed to."""
+        self._loaded.wait()
+        return os.getpid()
+
+    def post(self, commands: list[Command], published: Mapping[int, Any]) -> None:
+        """`published`: job -> [reference to its payload] (inside a list, so that Ray does not fetch it before it is needed)."""
+        for job, boxed in published.items():
+            self._loop.post(Publish(job, lambda ref=boxed[0]: ray.get(ref)))  # type: ignore[misc]
+        for command in commands:
+            self._loop.post(command)
+
+    def answers(self) -> list[Answer | Failure]:
+        """Block until there is something to say, or IDLE seconds; then all that has gathered."""
+        try:
+            gathered = [self._answers.get(timeout=IDLE)]
+        except queue.Empty:
+            return []
+        time.sleep(max(0.0, self._flushed + FLUSH - time.monotonic()))
+        while not self._answers.empty():
+            gathered.append(self._answers.get())
+        self._flushed = time.monotonic()
+        return gathered
+
+
+@dataclass
+class Seat:
+    """A host's place in the pool: its actor may be replaced."""
+
+    name: str
+    actor: Any
+    pending: Any  # reference to the answer that is waited for
+    known: set[int] = field(default_factory=set)  # jobs whose payload the actor has been told
+    deaths: int = 0
+
+
+@dataclass
+class Job:
+    payload: Payload
+    reference: Any
+    rows: dict[MiniTask, tuple[np.ndarray, int]] = field(default_factory=dict)  # row and digest
+
+
+class RayPool:
+    """n workers on `hosts` actors of `num_cpus` CPUs each, on the Ray that is running, the cluster at `address`, or a local one.
+
+    `delays` (n columns) is injected: a worker's k-th message sleeps its start-up first, and a lost one kills its host.
+    Raises PoolError when the actors are not ready in time, ValueError for bad numbers.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        work: WorkSpec,
+        *,
+        hosts: int | None = None,
+        address: str = "local",
+        num_cpus: float = 1,
+        delays: Trace | None = None,
+    ) -> None:
+        if n < 1 or (hosts is not None and not 1 <= hosts <= n):
+            raise ValueError(f"a pool needs 1 <= hosts <= n: got n={n}, hosts={hosts}")
+        if delays is not None and delays.workers != n:
+            raise ValueError(f"injected delays need a column per worker: got {delays.workers} for n={n}")
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
+            _init(address)
+        self._spec, self._delays, self._num_cpus = work, delays, num_cpus
+        self._started = time.monotonic()
+        self._jobs: dict[int, Job] = {}
+        self._version, self._last = 0, -1
+        self._owed: dict[MiniTask, int] = {}  # sent, not arrived, not cancelled -> attempt
+        self._invocations = [0] * n
+        self.dropped = 0  # answers of another version, or twice
+        k = hosts or min(n, max(1, int(ray.cluster_resources().get("CPU", 1) // num_cpus)))
+        self._seats = [self._seat(f"ray-{j}") for j in range(k)]
+        self._members = {i: f"ray-{i % k}" for i in range(n)}
+        self._wait_until_ready()
+
+    def _seat(self, name: str, deaths: int = 0) -> Seat:
+        options = {"num_cpus": self._num_cpus, "max_restarts": 0, "concurrency_groups": {"control": 1, "answers": 1}}
+        actor = ray.remote(**options)(Host).remote(self._spec)  # type: ignore[call-overload]
+        return Seat(name, actor, _answers(actor), deaths=deaths)
+
+    def _wait_until_ready(self) -> None:
+        try:
+            ray.get(self._pids(), timeout=READY_WITHIN)
+        except ray.exceptions.GetTimeoutError:
+            self.close()
+            free = ray.available_resources().get("CPU", 0)
+            raise PoolError(
+                f"{len(self._seats)} actors of {self._num_cpus} CPU were not ready in {READY_WITHIN:.0f} s; free CPUs: {free}"
+            ) from None
+        except ray.exceptions.RayActorError as error:
+            self.close()
+            raise PoolError(f"an actor died before it was ready: {error}") from None
+
+    def _pids(self) -> list[Any]:
+        return [seat.actor.pid.options(concurrency_group="control").remote() for seat in self._seats]
+
+    def pids(self) -> list[int]:
+        """Process ids of the hosts, for tests that kill them."""
+        return list(ray.get(self._pids()))
+
+    def members(self) -> Mapping[int, str]:
+        return self._members
+
+    def now(self) -> float:
+        return time.monotonic() - self._started
+
+    def publish(self, job: int, payload: Payload) -> None:
+        check_new(job, self._last)
+        self._last, self._version = job, self._version + 1
+        payload = replace(payload, version=self._version)
+        self._jobs[job] = Job(payload, ray.put(payload))
+
+    def send(self, tasks: Sequence[MiniTask]) -> None:
+        for task in tasks:
+            if task.job not in self._jobs:
+                raise ValueError(f"job {task.job} was not published")
+        self._send(tasks, dict.fromkeys(tasks, 1))
+
+    def _send(self, tasks: Iterable[MiniTask], attempts: Mapping[MiniTask, int]) -> None:
+        messages: dict[int, list[MiniTask]] = {}
+        for task in tasks:
+            messages.setdefault(task.worker, []).append(task)
+            self._owed[task] = attempts[task]
+        posts: list[list[Command]] = [[] for _ in self._seats]
+        for worker, own in messages.items():
+            posts[worker % len(self._seats)].append(self._message(worker, own, max(attempts[task] for task in own)))
+        for seat, commands in zip(self._seats, posts, strict=True):
+            if commands:
+                self._post(seat, commands)
+
+    def _message(self, worker: int, tasks: list[MiniTask], attempt: int) -> Message:
+        invocation = self._invocations[worker]
+        self._invocations[worker] += 1
+        startup = 0.0 if self._delays is None else max(0.0, self._delays.startup(invocation, worker))
+        return Message(worker, tuple(tasks), attempt, invocation, startup)
+
+    def _post(self, seat: Seat, commands: list[Command]) -> None:
+        mentioned = {task.job for command in commands if isinstance(command, Message) for task in command.tasks}
+        fresh = mentioned - seat.known
+        seat.known |= fresh
+        references = {job: [self._jobs[job].reference] for job in sorted(fresh)}
+        seat.actor.post.options(concurrency_group="control").remote(commands, references)
+
+    def cancel(self, tasks: Sequence[MiniTask]) -> None:
+        for task in tasks:
+            self._owed.pop(task, None)
+        for j, seat in enumerate(self._seats):
+            own = tuple(task for task in tasks if task.worker % len(self._seats) == j)
+            if own:
+                self._post(seat, [Cancel(own)])
+
+    def poll(self, until: float | None) -> list[Delivery]:
+        while True:
+            if until is None and not self._owed:
+                raise PoolError("nothing is outstanding: waiting without a deadline would never end")
+            wait = None if until is None else max(0.0, until - self.now())
+            seats = {seat.pending: seat for seat in self._seats}
+            ready, _ = ray.wait(list(seats), num_returns=1, timeout=wait)
+            ready, _ = ray.wait(list(seats), num_returns=len(seats), timeout=0) if ready else ([], None)
+            rows = [delivery for ref in ready for delivery in self._heard(seats[ref])]
+            if rows or (until is not None and self.now() >= until):
+                return rows
+
+    def _heard(self, seat: Seat) -> list[Delivery]:
+        try:
+            answers = ray.get(seat.pending)
+        except ray.exceptions.RayActorError as error:
+            self._replace(seat, error)
+            return []
+        seat.pending = _answers(seat.actor)
+        if answers:
+            seat.deaths = 0
+        return [delivery for answer in answers if (delivery := self._take(seat, answer)) is not None]
+
+    def _take(self, seat: Seat, answer: Answer | Failure) -> Delivery | None:
+        if isinstance(answer, Failure):
+            raise PoolError(f"work failed on host {seat.name}: {answer.text}\n{answer.traceback}")
+        task, at = answer.task, self.now()
+        if answer.row is None:
+            return Delivery(task, at, answer.startup, 0.0, seat.name, answer.attempt, answer.invocation, stale=True)
+        job = self._jobs.get(task.job)
+        if job is None or job.payload.version != answer.version or task in job.rows:
+            self.dropped += 1
+            return None
+        self._owed.pop(task, None)
+        job.rows[task] = (answer.row, answer.digest)
+        a = answer
+        return Delivery(task, at, a.startup, a.compute, seat.name, a.attempt, a.invocation, digest=a.digest)
+
+    def _replace(self, seat: Seat, error: Exception) -> None:
+        if seat.deaths + 1 == DEATHS:
+            raise PoolError(f"host {seat.name} died {DEATHS} times without an answer; the last time: {error}")
+        j = self._seats.index(seat)
+        self._seats[j] = self._seat(seat.name, seat.deaths + 1)
+        again = {task: attempt + 1 for task, attempt in self._owed.items() if task.worker % len(self._seats) == j}
+        self._send(again, again)
+
+    def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:
+        rows = self._jobs[job].rows
+        absent = set(weights) - set(rows)
+        if absent:
+            raise ValueError(f"rows {sorted(absent)[:3]} of job {job} are not in hand")
+        for task in weights:
+            row, sent = rows[task]
+            if digest(row) != sent:
+                raise PoolError(f"the row of {task} was changed on its way: crc32 {digest(row):08x}, sent as {sent:08x}")
+        return weighted_sum((weights[task], rows[task][0]) for task in sorted(weights))
+
+    def retire(self, job: int) -> None:
+        if self._jobs.pop(job, None) is None:
+            return
+        for task in [task for task in self._owed if task.job == job]:
+            del self._owed[task]
+        for seat in self._seats:
+            if job in seat.known:
+                seat.known.discard(job)
+                self._post(seat, [Retire(job)])
+
+    def close(self) -> None:
+        for seat in self._seats:
+            ray.kill(seat.actor)
+        self._seats, self._jobs = [], {}
+        self._owed.clear()
+        if self._owns_ray and ray.is_initialized():
+            ray.shutdown()
+
+
+def _answers(actor: Any) -> Any:
+    return actor.answers.options(concurrency_group="answers").remote()
+
+
+def _init(address: str) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if address == "local":
+        cores = os.cpu_count() or 1
+        options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 512 * 1024 * 1024}
+    ray.init(address=address, **options)

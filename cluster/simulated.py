@@ -1,0 +1,244 @@
+"""A pool in virtual time: delays from a trace, real gradients or none, on one thread, the same twice.
+
+An invocation is one message to one worker. It starts up, then does its mini-tasks one by one, passing over stale ones.
+What an unfinished invocation does when its worker is sent new work is `unfinished`:
+  lost      invocations are independent, and a cancelled one is gone at once (the papers' model)
+  overlap   invocations are independent and run on beside the new one (serverless)
+  serial    a worker is one process: the new one starts when the old has ended, at a mini-task boundary if it is stale
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from distseq.cluster.pool import Delivery, Payload, PoolError, check_new, weighted_sum
+from distseq.cluster.trace import Trace
+from distseq.cluster.work import Work
+from distseq.coding.plan import MiniTask
+
+UNFINISHED = ("lost", "overlap", "serial")
+ARRIVAL = ("row", "message")
+COMPUTE = ("none", "decoded", "rows")
+ATTEMPTS = 4
+NOTICED_AFTER = 3.0  # a lost invocation is sent again after this many usual start-ups
+
+
+@dataclass(eq=False, slots=True)
+class Invocation:
+    """One message at one worker."""
+
+    worker: int
+    tasks: deque[MiniTask]
+    attempt: int = 1
+    begun: float = np.inf  # not yet
+    startup: float = 0.0
+    index: int = 0  # of the worker's invocations
+    last: MiniTask | None = None  # mini-task done or passed over
+    fruitful: bool = False  # some row was done
+    ended: bool = False
+    held: list[tuple[MiniTask, float]] = field(default_factory=list)  # rows done but not sent yet, and their seconds
+
+
+class SimulatedPool:
+    """`trace` has a column for each of the n workers.
+
+    `arrival`: rows arrive one by one ("row"), or all rows of a message with its last ("message"). `compute`: no rows at all
+    ("none": `collect` gives an empty vector), the decoded vector in one pass ("decoded"), or the very rows that real
+    workers would send ("rows": bit-identical to a real pool).
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        work: Work | None = None,
+        *,
+        unfinished: str = "lost",
+        arrival: str = "row",
+        compute: str | None = None,
+    ) -> None:
+        compute = compute or ("none" if work is None else "rows")
+        for name, value, known in (("unfinished", unfinished, UNFINISHED), ("arrival", arrival, ARRIVAL), ("compute", compute, COMPUTE)):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}: got {value!r}")
+        if (work is None) != (compute == "none"):
+            raise ValueError(f"compute={compute!r} {'needs' if work is None else 'takes no'} work")
+        self._trace, self._work, self._compute = trace, work, compute
+        self._lost, self._serial, self._whole = unfinished == "lost", unfinished == "serial", arrival == "message"
+        finite = trace.times[np.isfinite(trace.times)]
+        self._notice = NOTICED_AFTER * (float(np.median(finite)) if finite.size else 1.0)
+        self._members = {i: f"simulated-{i}" for i in range(trace.workers)}
+        self._now, self._count, self._version, self._last = 0.0, 0, 0, -1
+        self._events: list[tuple[float, int, Invocation]] = []
+        self._jobs: dict[int, Payload] = {}
+        self._loads: dict[int, list[list[float]]] = {}
+        self._in_hand: dict[int, set[MiniTask]] = {}
+        self._cancelled: dict[int, set[MiniTask]] = {}
+        self._invocations = [0] * trace.workers
+        self._queues: list[deque[Invocation]] = [deque() for _ in range(trace.workers)]
+        self._busy = 0.0  # seconds of the invocations that have ended
+
+    def worker_seconds(self) -> float:
+        """Busy time of all workers so far, start-up included."""
+        running = (max(0.0, self._now - invocation.begun) for queue in self._queues for invocation in queue)
+        return self._busy + sum(running)
+
+    def members(self) -> Mapping[int, str]:
+        return self._members
+
+    def now(self) -> float:
+        return self._now
+
+    def publish(self, job: int, payload: Payload) -> None:
+        check_new(job, self._last)
+        self._last, self._version = job, self._version + 1
+        self._jobs[job] = replace(payload, version=self._version)
+        self._loads[job] = payload.layout.loads
+        self._in_hand[job], self._cancelled[job] = set(), set()
+
+    def send(self, tasks: Sequence[MiniTask]) -> None:
+        messages: dict[int, deque[MiniTask]] = {}
+        for task in tasks:
+            if task.job not in self._jobs:
+                raise ValueError(f"job {task.job} was not published")
+            self._cancelled[task.job].discard(task)
+            messages.setdefault(task.worker, deque()).append(task)
+        for worker, own in messages.items():
+            self._queue(Invocation(worker, own))
+
+    def _queue(self, invocation: Invocation) -> None:
+        queue = self._queues[invocation.worker]
+        queue.append(invocation)
+        if not self._serial or len(queue) == 1:
+            self._start(invocation)
+
+    def _end(self, invocation: Invocation) -> None:
+        invocation.ended = True
+        self._busy += self._now - invocation.begun
+        queue = self._queues[invocation.worker]
+        queue.remove(invocation)
+        if self._serial and queue:
+            self._start(queue[0])
+
+    def _stale(self, task: MiniTask) -> bool:
+        return task.job not in self._jobs or task in self._cancelled[task.job]
+
+    def _start(self, invocation: Invocation) -> None:
+        """Start up; if all is stale by now, end at once."""
+        worker, invocation.begun = invocation.worker, self._now
+        if not self._has_work(invocation):
+            self._schedule(invocation, 0.0)
+            return
+        invocation.index = self._invocations[worker]
+        invocation.startup = self._trace.startup(invocation.index, worker)
+        self._invocations[worker] += 1
+        lost = invocation.startup == np.inf
+        self._schedule(invocation, self._notice if lost else invocation.startup + self._seconds(invocation.tasks[0]))
+
+    def _seconds(self, task: MiniTask) -> float:
+        return self._trace.slope * self._loads[task.job][task.group][task.worker] * self._jobs[task.job].cost
+
+    def _schedule(self, invocation: Invocation, seconds: float) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (self._now + max(0.0, seconds), self._count, invocation))
+
+    def _has_work(self, invocation: Invocation) -> bool:
+        """Pass over stale mini-tasks; whether one is left."""
+        tasks = invocation.tasks
+        while tasks and self._stale(tasks[0]):
+            invocation.last = tasks.popleft()
+        return bool(tasks)
+
+    def _event(self, invocation: Invocation) -> list[Delivery]:
+        """A mini-task has ended, or a lost invocation has been noticed."""
+        if invocation.ended:
+            return []
+        if invocation.startup == np.inf:
+            self._send_again(invocation)
+            return []
+        if invocation.tasks:
+            invocation.last = task = invocation.tasks.popleft()
+            if not self._stale(task):
+                invocation.fruitful = True
+                invocation.held.append((task, self._seconds(task)))
+        ended = not self._has_work(invocation)
+        if ended:
+            self._end(invocation)
+            if not invocation.fruitful and invocation.startup:
+                assert invocation.last is not None, "an invocation has at least one mini-task"
+                return [self._delivery(invocation, invocation.last, 0.0, True)]
+        else:
+            self._schedule(invocation, self._seconds(invocation.tasks[0]))
+        if self._whole and not ended:
+            return []
+        rows, invocation.held = invocation.held, []
+        return [self._delivery(invocation, task, seconds) for task, seconds in rows if self._fresh(task)]
+
+    def _fresh(self, task: MiniTask) -> bool:
+        """Take a row in, once."""
+        in_hand = self._in_hand.get(task.job)
+        if in_hand is None or task in in_hand:
+            return False
+        in_hand.add(task)
+        return True
+
+    def _delivery(self, invocation: Invocation, task: MiniTask, compute: float, stale: bool = False) -> Delivery:
+        host = self._members[task.worker]
+        return Delivery(task, self._now, invocation.startup, compute, host, invocation.attempt, invocation.index, stale)
+
+    def _send_again(self, invocation: Invocation) -> None:
+        self._end(invocation)
+        tasks = deque(task for task in invocation.tasks if not self._stale(task))
+        if not tasks:
+            return
+        if invocation.attempt == ATTEMPTS:
+            raise PoolError(f"worker {invocation.worker} lost {tasks[0]} in each of {ATTEMPTS} attempts")
+        self._queue(Invocation(invocation.worker, tasks, invocation.attempt + 1))
+
+    def cancel(self, tasks: Sequence[MiniTask]) -> None:
+        workers = set()
+        for task in tasks:
+            if task.job in self._jobs:
+                self._cancelled[task.job].add(task)
+                workers.add(task.worker)
+        if self._lost:
+            for invocation in [i for worker in workers for i in self._queues[worker]]:
+                if all(self._stale(task) for task in invocation.tasks):
+                    self._end(invocation)
+
+    def poll(self, until: float | None) -> list[Delivery]:
+        while self._events and (until is None or self._events[0][0] <= until):
+            self._now = self._events[0][0]
+            rows: list[Delivery] = []
+            while self._events and self._events[0][0] == self._now:
+                rows += self._event(heapq.heappop(self._events)[2])
+            if rows:
+                return rows
+        if until is None:
+            raise PoolError("nothing is outstanding: waiting without a deadline would never end")
+        self._now = max(self._now, until)
+        return []
+
+    def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:
+        absent = set(weights) - self._in_hand[job]
+        if absent:
+            raise ValueError(f"rows {sorted(absent)[:3]} of job {job} are not in hand")
+        if self._work is None:
+            return np.zeros(0)
+        payload = self._jobs[job]
+        if self._compute == "decoded":
+            combined = payload.layout.combined(dict(weights), len(payload.ids))
+            return self._work.row(payload, payload.ids, combined).astype(np.float64)
+        rows = ((weights[task], self._work.row(payload, *payload.layout.row(task, payload.ids))) for task in sorted(weights))
+        return weighted_sum(rows)
+
+    def retire(self, job: int) -> None:
+        for table in (self._jobs, self._loads, self._in_hand, self._cancelled):
+            table.pop(job, None)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        self._events.clear()
+        for queue in self._queues:
+            queue.clear()

@@ -1,0 +1,71 @@
+"""Delay traces: how long workers took, as a table that the simulator replays and real pools inject.
+
+The format is an .npz of `times` float (rounds, workers), seconds from dispatch to arrival of a task of load `load` (fraction
+of a batch), and `slope`, seconds per unit of load: a task of load L takes `times[t, i] + slope * (L - load)`. A worker's k-th
+invocation uses row k modulo rounds. NaN or inf = that invocation is lost.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distseq.cluster.files import write_whole
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Measured or generated delays of a fleet."""
+
+    times: np.ndarray  # (rounds, workers) seconds
+    load: float
+    slope: float
+
+    def __post_init__(self) -> None:
+        if self.times.ndim != 2 or not self.times.size:
+            raise ValueError(f"a trace's `times` must be (rounds, workers): got shape {self.times.shape}")
+        if not np.issubdtype(self.times.dtype, np.floating):
+            raise ValueError(f"a trace's `times` must be floating point seconds: got {self.times.dtype}")
+        finite = self.times[np.isfinite(self.times)]
+        if finite.size and float(finite.min()) < 0:
+            raise ValueError(f"a trace's `times` must not be negative: got {float(finite.min())}")
+        if not (np.isfinite(self.load) and np.isfinite(self.slope) and self.load >= 0 and self.slope >= 0):
+            raise ValueError(f"a trace's load and slope must be finite and >= 0: got load={self.load}, slope={self.slope}")
+
+    @property
+    def workers(self) -> int:
+        return int(self.times.shape[1])
+
+    def startup(self, invocation: int, worker: int) -> float:
+        """Seconds before the first unit of compute; inf when the invocation is lost."""
+        seconds = float(self.times[invocation % len(self.times), worker]) - self.slope * self.load
+        return seconds if np.isfinite(seconds) else np.inf
+
+    def first(self, n: int) -> "Trace":
+        """The trace of the first n workers. ValueError when there are fewer."""
+        if n > self.workers:
+            raise ValueError(f"the trace has {self.workers} workers, {n} are asked for")
+        return Trace(self.times[:, :n], self.load, self.slope)
+
+    def save(self, path: Path) -> None:
+        write_whole(path, lambda file: np.savez_compressed(file, times=self.times, load=self.load, slope=self.slope))
+
+
+def load_trace(path: Path) -> Trace:
+    """Read a trace file; ValueError with one line for anything that is not one. Never unpickles."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            if not isinstance(data, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array, not an .npz")
+            absent = {"times", "load", "slope"} - set(data.files)
+            if absent:
+                raise ValueError(f"it has no {', '.join(sorted(absent))}")
+            times, load, slope = data["times"], data["load"], data["slope"]
+        if load.size != 1 or slope.size != 1:
+            raise ValueError(f"load and slope must be single numbers: got shapes {load.shape} and {slope.shape}")
+        return Trace(times, float(load), float(slope))
+    except FileNotFoundError:
+        raise ValueError(f"no trace file {path}") from None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a trace: {error}") from None

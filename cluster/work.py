@@ -1,0 +1,47 @@
+"""What workers compute: a `Work`, which every host loads by itself from an import string and a JSON configuration."""
+
+import importlib
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from distseq.cluster.pool import Payload
+
+
+class Work(Protocol):
+    """Rows of jobs. Must be a pure function of its arguments, bit for bit, on every host."""
+
+    def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(L,) float32 or float64: the sum over samples of weight x (gradient and whatever else is additive).
+
+        ids (B,) int64, weights (B,) float64; B = 0 is an empty part and gives zeros.
+        """
+        ...
+
+
+def load_object(target: str) -> Any:
+    """What the import string "module:name" names. ValueError when the module or the name is not there."""
+    module, _, name = target.partition(":")
+    if not module or not name:
+        raise ValueError(f"{target!r} is not an import string of the form module:name")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"cannot import {target!r}: {error}") from None
+    if not hasattr(found, name):
+        raise ValueError(f"cannot import {target!r}: module {module} has no {name!r}")
+    return getattr(found, name)
+
+
+@dataclass(frozen=True)
+class WorkSpec:
+    """`target` "module:name" of a callable that makes a Work from `config`, a JSON object."""
+
+    target: str
+    config: str = "{}"
+
+    def load(self) -> Work:
+        """Import and build. Raises what importing and building raise."""
+        return cast(Work, load_object(self.target)(**json.loads(self.config)))

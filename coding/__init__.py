@@ -1,0 +1,4 @@
+"""Gradient codes, sequential schemes, the ledger and straggler models: pure mathematics on numpy, no clock, no I/O."""
+
+if __name__ == "coding":
+    raise ImportError("import distseq.coding, not coding")

@@ -1,0 +1,268 @@
+"""Gradient codes: who sends which combination of parts, and how the sum of all parts comes back from the rows in hand.
+
+A code is a matrix B (n rows, one per worker; one column per part). Worker i sends `B[i] @ part gradients`.
+Any rows whose span holds the all-ones row decode: weights a, zero outside the rows in hand, with a^T B = 1^T.
+Source: Tandon, Lei, Dimakis, Karampatziakis, "Gradient Coding", ICML 2017.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from itertools import combinations
+from math import comb, inf
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+RESIDUAL = 1e-6  # largest |a^T B - 1| that a decode may leave; anything above is a wrong gradient
+CACHED_DECODES = 4096
+
+
+class Shortage(NamedTuple):
+    """What is still missing: at least `need` more rows, all of them from `workers`."""
+
+    workers: np.ndarray  # (n,) bool
+    need: int
+
+
+class GradientCode(Protocol):
+    """An (n, s) code: any n - s rows decode."""
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def s(self) -> int: ...
+    @property
+    def parts(self) -> int: ...
+    @property
+    def load(self) -> Fraction: ...
+    def row(self, worker: int) -> tuple[tuple[int, float], ...]:
+        """The (part, coefficient) pairs of a worker's row, in the order of its computation."""
+        ...
+
+    def shortage(self, has: np.ndarray) -> Shortage | None:
+        """None when the rows of `has` (n,) bool decode, else what must still arrive."""
+        ...
+
+    def decode(self, has: np.ndarray) -> np.ndarray:
+        """Weights a (n,) with a^T B = 1^T and zero outside `has`; ValueError when the rows do not decode."""
+        ...
+
+    @property
+    def amplification(self) -> float:
+        """Worst growth of relative rounding errors of rows in the decoded sum (1 = none)."""
+        ...
+
+
+def _check_range(n: int, s: int) -> None:
+    if n < 1:
+        raise ValueError(f"a code needs n >= 1 workers: got n={n}")
+    if not 0 <= s < n:
+        raise ValueError(f"an (n, s) code needs 0 <= s < n: got n={n}, s={s}")
+
+
+@dataclass(frozen=True)
+class FractionalRepetition:
+    """Fractional repetition: G = floor(n / (s+1)) replica sets of at least s+1 neighbours; a set owns 1/G of the data.
+
+    Every member of a set sends the same plain sum, so decoding is choosing one row per set: no arithmetic, amplification 1.
+    Sets are contiguous, larger ones first. Tolerates every s stragglers and many larger sets (Tandon et al. 2017, section 3).
+    """
+
+    n: int
+    s: int
+
+    def __post_init__(self) -> None:
+        _check_range(self.n, self.s)
+
+    @property
+    def parts(self) -> int:
+        return self.n // (self.s + 1)
+
+    @property
+    def load(self) -> Fraction:
+        return Fraction(1, self.parts)
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(G,) first worker of each replica set."""
+        size, larger = divmod(self.n, self.parts)
+        k = np.arange(self.parts)
+        return k * size + np.minimum(k, larger)
+
+    @cached_property
+    def replica_set(self) -> np.ndarray:
+        """(n,) replica set of each worker."""
+        return np.searchsorted(self.starts, np.arange(self.n), side="right") - 1
+
+    @cached_property
+    def member(self) -> np.ndarray:
+        """(n,) position of each worker inside its replica set."""
+        return np.arange(self.n) - self.starts[self.replica_set]
+
+    def row(self, worker: int) -> tuple[tuple[int, float], ...]:
+        return ((int(self.replica_set[worker]), 1.0),)
+
+    def answered(self, has: np.ndarray) -> np.ndarray:
+        """(G,) bool: which replica sets have a row in hand."""
+        return np.logical_or.reduceat(has, self.starts)
+
+    def shortage(self, has: np.ndarray) -> Shortage | None:
+        silent = np.flatnonzero(~self.answered(has))
+        return None if not silent.size else Shortage(self.replica_set == silent[0], 1)
+
+    def decode(self, has: np.ndarray) -> np.ndarray:
+        workers = np.flatnonzero(has)
+        sets, first = np.unique(self.replica_set[workers], return_index=True)
+        if sets.size < self.parts:
+            raise ValueError(f"fractional repetition needs a row of each of {self.parts} replica sets: got {sets.size}")
+        weights = np.zeros(self.n)
+        weights[workers[first]] = 1.0
+        return weights
+
+    @property
+    def amplification(self) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class DenseCode:
+    """A dense code given by its matrix B (n, parts), any n - s rows of which span the all-ones row.
+
+    Decoding solves only for the missing rows: a = a0 + N z with a0^T B = 1^T and N a basis of the left null space of B,
+    z chosen so that a vanishes on the stragglers (s unknowns at most, not n).
+    """
+
+    B: np.ndarray = field(repr=False)  # (n, parts)
+    s: int
+
+    def __post_init__(self) -> None:
+        _check_range(len(self.B), self.s)
+
+    @property
+    def n(self) -> int:
+        return len(self.B)
+
+    @property
+    def parts(self) -> int:
+        return int(self.B.shape[1])
+
+    @cached_property
+    def load(self) -> Fraction:
+        return Fraction(int(np.count_nonzero(self.B, axis=1).max()), self.parts)
+
+    def row(self, worker: int) -> tuple[tuple[int, float], ...]:
+        return tuple((int(k), float(self.B[worker, k])) for k in np.flatnonzero(self.B[worker]))
+
+    def shortage(self, has: np.ndarray) -> Shortage | None:
+        need = self.n - self.s - int(np.count_nonzero(has))
+        return Shortage(~has, need) if need > 0 else None
+
+    @cached_property
+    def _solutions(self) -> tuple[np.ndarray, np.ndarray]:
+        """a0 (n,) of least norm, and N (n, nullity): all decoders of the full set are a0 + N z."""
+        u, singular, vt = np.linalg.svd(self.B)
+        rank = int(np.count_nonzero(singular > singular[0] * self.n * np.finfo(float).eps * 8))
+        a0 = u[:, :rank] @ ((vt[:rank] @ np.ones(self.parts)) / singular[:rank])
+        return a0, u[:, rank:]
+
+    @cached_property
+    def _cached(self) -> Callable[[bytes], np.ndarray]:
+        return lru_cache(maxsize=CACHED_DECODES)(self._decode)
+
+    def _decode(self, packed: bytes) -> np.ndarray:
+        has = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=self.n).astype(bool)
+        a0, null = self._solutions
+        weights = a0
+        if not has.all():
+            if not null.shape[1]:
+                raise ValueError("this code decodes only from all of its rows")
+            z = np.linalg.lstsq(null[~has], -a0[~has], rcond=None)[0]
+            weights = a0 + null @ z
+        weights = np.where(has, weights, 0.0)
+        residual = float(np.abs(weights @ self.B - 1.0).max())
+        if not residual <= RESIDUAL:
+            raise ValueError(
+                f"rows of {int(has.sum())} of {self.n} workers do not decode: |a^T B - 1| = {residual:.1e} > {RESIDUAL:.0e}"
+            )
+        weights.setflags(write=False)
+        return weights
+
+    def decode(self, has: np.ndarray) -> np.ndarray:
+        return self._cached(np.packbits(has).tobytes())
+
+    @cached_property
+    def amplification(self) -> float:
+        """max over straggler sets of sum_i |a_i| |B_i|_1 / parts: all sets when there are few, else bursts and random ones."""
+        size = np.abs(self.B).sum(axis=1)
+        return max(float(np.abs(self.decode(has)) @ size) / self.parts for has in _straggler_sets(self.n, self.s))
+
+
+def _straggler_sets(n: int, s: int) -> list[np.ndarray]:
+    """Survivor masks (n,) bool to measure a code on: everything up to 2,000 sets, else none, all bursts and 64 random ones."""
+    if comb(n, s) <= 2000:
+        stragglers = [list(c) for size in range(s + 1) for c in combinations(range(n), size)]
+    else:
+        draws = np.random.default_rng([n, s])
+        bursts = [[(i + j) % n for j in range(s)] for i in range(n)]
+        stragglers = [[], *bursts, *(list(draws.choice(n, s, replace=False)) for _ in range(64))]
+    masks = []
+    for lost in stragglers:
+        has = np.ones(n, dtype=bool)
+        has[lost] = False
+        masks.append(has)
+    return masks
+
+
+def cyclic_matrix(n: int, s: int, seed: int) -> np.ndarray:
+    """B (n, n) of the cyclic (n, s) code: row i supported on parts i..i+s modulo n (Tandon et al. 2017, Alg. 2)."""
+    if s == 0:
+        return np.eye(n)
+    H = np.random.default_rng([n, s, seed]).standard_normal((s, n))
+    H[:, -1] = -H[:, :-1].sum(axis=1)
+    B = np.zeros((n, n))
+    for i in range(n):
+        others = [(i + j) % n for j in range(1, s + 1)]
+        B[i, i] = 1.0
+        B[i, others] = -np.linalg.solve(H[:, others], H[:, i])
+    return B
+
+
+class Cyclic(DenseCode):
+    """The cyclic (n, s) code. For s <= 3, where it is usable in float32, the best conditioned of eight draws."""
+
+    def __init__(self, n: int, s: int) -> None:
+        _check_range(n, s)
+        seeds = range(8 if 1 <= s <= 3 and n > s + 1 else 1)
+        draws = [cyclic_matrix(n, s, seed) for seed in seeds]
+        super().__init__(draws[0] if len(draws) == 1 else min(draws, key=lambda B: _measured(B, s)), s)
+
+
+def _measured(B: np.ndarray, s: int) -> float:
+    """Amplification of a draw; infinite for a draw that does not decode accurately from every measured straggler set."""
+    try:
+        return DenseCode(B, s).amplification
+    except ValueError:
+        return inf
+
+
+CODES: dict[str, Callable[[int, int], GradientCode]] = {"fr": FractionalRepetition, "cyclic": Cyclic}
+
+
+@lru_cache(maxsize=256)
+def make_code(kind: str, n: int, s: int) -> GradientCode:
+    """The (n, s) code of a kind, one object per code; with s = 0 every kind is the uncoded one: n parts, one each. ValueError for another kind."""
+    if kind not in CODES:
+        raise ValueError(f"unknown code {kind!r}; known: {', '.join(CODES)}")
+    return CODES["fr" if s == 0 else kind](n, s)
+
+
+def check_precision(code: GradientCode, dtype: np.dtype, tolerance: float = 1e-3) -> None:
+    """Refuse (ValueError) a code that would amplify the rounding of rows of `dtype` beyond `tolerance`, relative."""
+    loss = code.amplification * float(np.finfo(dtype).eps)
+    if loss > tolerance:
+        raise ValueError(
+            f"a dense code with n={code.n}, s={code.s} amplifies {dtype} rounding {code.amplification:.1e} times: relative "
+            f"error {loss:.1e} > {tolerance:.0e}; use code=fr, which does no arithmetic, or a smaller s"
+        )

@@ -1,0 +1,67 @@
+"""Which samples a row covers, and with which weights: the only link between a scheme and a batch.
+
+Parts are rounded cumulative shares of the job's sample ids, in group order, so that every host cuts the same batch alike.
+"""
+
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from itertools import accumulate
+
+import numpy as np
+
+from distseq.coding.plan import MiniTask
+from distseq.coding.scheme import Scheme
+from distseq.coding.schemes import parse
+
+
+class Layout:
+    """The cut of a batch into the parts of every group of a scheme."""
+
+    def __init__(self, scheme: Scheme) -> None:
+        self.scheme = scheme
+        sizes = [share / code.parts for share, code in zip(scheme.shares, scheme.codes, strict=True) for _ in range(code.parts)]
+        self._edges = [Fraction(0), *accumulate(sizes)]
+        self._first = [0, *accumulate(code.parts for code in scheme.codes)]
+        self._cuts: dict[int, np.ndarray] = {}
+
+    def cuts(self, samples: int) -> np.ndarray:
+        """(parts + 1,) positions at which a batch of `samples` is cut."""
+        if samples not in self._cuts:
+            cuts = [(2 * e.numerator * samples + e.denominator) // (2 * e.denominator) for e in self._edges]
+            self._cuts = {samples: np.array(cuts)}
+        return self._cuts[samples]
+
+    def empty_parts(self, samples: int) -> int:
+        """How many parts a batch of `samples` leaves without a sample."""
+        return int(np.count_nonzero(np.diff(self.cuts(samples)) == 0))
+
+    @cached_property
+    def loads(self) -> list[list[float]]:
+        """[group][worker] -> fraction of the batch that the mini-task processes."""
+        return [
+            [float(share * len(code.row(i)) / code.parts) for i in range(code.n)]
+            for share, code in zip(self.scheme.shares, self.scheme.codes, strict=True)
+        ]
+
+    def row(self, task: MiniTask, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(ids (B,), weights (B,)) of the samples that a mini-task sums, part after part."""
+        cuts, first = self.cuts(len(ids)), self._first[task.group]
+        pieces = [(cuts[first + k], cuts[first + k + 1], c) for k, c in self.scheme.codes[task.group].row(task.worker)]
+        chosen = [ids[begin:end] for begin, end, _ in pieces]
+        weights = [np.full(end - begin, c) for begin, end, c in pieces]
+        return np.concatenate(chosen), np.concatenate(weights)
+
+    def combined(self, weights: dict[MiniTask, float], samples: int) -> np.ndarray:
+        """(samples,) weight of each sample in the weighted sum of rows: ones, when the weights decode."""
+        cuts, total = self.cuts(samples), np.zeros(samples)
+        for task, weight in weights.items():
+            for k, c in self.scheme.codes[task.group].row(task.worker):
+                part = self._first[task.group] + k
+                total[cuts[part] : cuts[part + 1]] += weight * c
+        return total
+
+
+@lru_cache(maxsize=64)
+def layout(spec: str, n: int) -> Layout:
+    """The layout of a scheme's specification on n workers, built once."""
+    return Layout(parse(spec, n))

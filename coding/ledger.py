@@ -1,0 +1,107 @@
+"""One scheme at work: which rows are in hand, what is open, due, decodable and safe.
+
+A row in hand counts whenever it arrives, as long as its job is open; progress lives here, schemes have none.
+"""
+
+import numpy as np
+
+from distseq.coding.gradient_code import Shortage
+from distseq.coding.plan import MiniTask
+from distseq.coding.scheme import Scheme, missing
+
+
+class Watch:
+    """Asks again whether something is short only when what it was short of has arrived."""
+
+    def __init__(self, shortage: Shortage | None) -> None:
+        self.met = shortage is None
+        self._workers = None if shortage is None else shortage.workers
+        self._need = 0 if shortage is None else shortage.need
+
+    def note(self, worker: int) -> bool:
+        """Take in a row of this worker; whether it is time to ask again."""
+        if self._workers is not None and self._workers[worker]:
+            self._need -= 1
+        return not self.met and self._need <= 0
+
+
+class Ledger:
+    """The rows of one scheme's jobs, round by round.
+
+    Jobs have the caller's numbers outside and the round in which they started inside. `begin` opens a round (and one job in
+    it, if any), `receive` takes rows, `retire` forgets a decoded job.
+    """
+
+    def __init__(self, scheme: Scheme) -> None:
+        self.scheme = scheme
+        self.round = -1
+        self._rows: dict[int, np.ndarray] = {}  # start -> (groups, n) bool, open jobs only
+        self._job: dict[int, int] = {}  # start -> job
+        self._start: dict[int, int] = {}  # job -> start
+        self._complete: dict[int, Watch] = {}  # job -> whether its rows decode
+        self._safe = Watch(None)
+
+    @property
+    def open(self) -> tuple[int, ...]:
+        """Jobs that are not retired, oldest first."""
+        return tuple(self._start)
+
+    def begin(self, job: int | None) -> list[MiniTask]:
+        """Start the next round, opening `job` in it; returns the mini-tasks of the round, worker by worker.
+
+        The round before must have ended safely: an overdue job is a broken promise and raises RuntimeError.
+        """
+        overdue = [j for j, start in self._start.items() if start + self.scheme.delay <= self.round]
+        if overdue:
+            raise RuntimeError(f"round {self.round} of {self.scheme.spec} ended with overdue jobs {overdue}")
+        self.round += 1
+        t = self.round
+        if job is not None:
+            self._rows[t] = np.zeros((len(self.scheme.tolerance), self.scheme.n), dtype=bool)
+            self._job[t], self._start[job] = job, t
+            self._complete[job] = Watch(missing(self.scheme.codes, self._rows[t]))
+        plan = self.scheme.assign(t, self._unfinished())
+        self._safe = Watch(self.scheme.shortage(t, self._unfinished()))
+        return [MiniTask(self._job[start], group, worker) for start, group, worker in plan.tasks()]
+
+    def _unfinished(self) -> dict[int, np.ndarray]:
+        return {start: rows for start, rows in self._rows.items() if not self._complete[self._job[start]].met}
+
+    def receive(self, task: MiniTask) -> bool:
+        """Take a row in; False if it was in hand already or its job is not open."""
+        start = self._start.get(task.job)
+        if start is None or self._rows[start][task.group, task.worker]:
+            return False
+        self._rows[start][task.group, task.worker] = True
+        if self._complete[task.job].note(task.worker):
+            self._complete[task.job] = Watch(missing(self.scheme.codes, self._rows[start]))
+        if self._safe.note(task.worker):
+            self._safe = Watch(self.scheme.shortage(self.round, self._unfinished()))
+        return True
+
+    def complete(self, job: int) -> bool:
+        """Whether the rows in hand decode the job."""
+        return self._complete[job].met
+
+    def safe(self) -> bool:
+        """Whether the round may end now: were every later round complete, every open job would be complete by its due round."""
+        return self._safe.met
+
+    def due_complete(self) -> bool:
+        """Whether the job that is due in this round, if any, is complete."""
+        job = self._job.get(self.round - self.scheme.delay)
+        return job is None or job not in self._start or self.complete(job)
+
+    def weights(self, job: int) -> dict[MiniTask, float]:
+        """Decode weights of the rows to sum, by group and worker, zero weights left out. ValueError if the job is not complete."""
+        rows = self._rows[self._start[job]]
+        weights: dict[MiniTask, float] = {}
+        for group, (code, has) in enumerate(zip(self.scheme.codes, rows, strict=True)):
+            a = code.decode(has)
+            weights |= {MiniTask(job, group, int(i)): float(a[i]) for i in np.flatnonzero(a)}
+        return weights
+
+    def retire(self, job: int) -> None:
+        """Forget a job; its rows do not count any more."""
+        start = self._start.pop(job)
+        del self._rows[start], self._job[start], self._complete[job]

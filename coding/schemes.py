@@ -1,0 +1,64 @@
+"""The list of schemes, and their one-line specifications: `parse("msgc:1,2,27", n=256)` and back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from distseq.coding.gc import GC
+from distseq.coding.m_sgc import MSGC
+from distseq.coding.scheme import Scheme
+from distseq.coding.sr_sgc import SRSGC
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A scheme's class and the names of its positional parameters in a specification."""
+
+    build: Callable[..., Scheme]
+    positional: tuple[str, ...]
+    example: str
+
+
+SCHEMES: dict[str, Entry] = {
+    "uncoded": Entry(lambda n: GC(n, 0), (), "uncoded"),
+    "gc": Entry(GC, ("s",), "gc:3,q=4,code=cyclic"),
+    "srsgc": Entry(SRSGC, ("B", "W", "lam"), "srsgc:2,3,23"),
+    "msgc": Entry(MSGC, ("B", "W", "lam"), "msgc:1,2,27"),
+}
+
+
+def parse(spec: str, n: int) -> Scheme:
+    """The scheme of a specification `NAME[:VALUE,...[,KEY=VALUE,...]]` on n workers; `parse(scheme.spec, n) == scheme`.
+
+    ValueError naming the rule and the value for an unknown name, a wrong number of values or parameters out of range.
+    """
+    name, _, rest = spec.strip().partition(":")
+    if name not in SCHEMES:
+        raise ValueError(f"unknown scheme {name!r}; known: {', '.join(e.example for e in SCHEMES.values())}")
+    entry = SCHEMES[name]
+    words = [word.strip() for word in rest.split(",")] if rest else []
+    values = [word for word in words if "=" not in word]
+    named = dict(word.split("=", 1) for word in words if "=" in word)
+    if len(values) != len(entry.positional):
+        wanted = ",".join(entry.positional) or "no values"
+        raise ValueError(f"scheme {spec!r}: {name} takes {wanted}, as in {entry.example!r}")
+    allowed = _options(entry)
+    for key in named:
+        if key not in allowed:
+            raise ValueError(f"scheme {spec!r}: {name} has no option {key!r}; known: {', '.join(allowed) or 'none'}")
+    arguments: dict[str, Any] = {key: _integer(spec, v) for key, v in zip(entry.positional, values, strict=True)}
+    arguments |= {key: v if key == "code" else _integer(spec, v) for key, v in named.items()}
+    return entry.build(n=n, **arguments)
+
+
+def _options(entry: Entry) -> tuple[str, ...]:
+    if not isinstance(entry.build, type):
+        return ()
+    return tuple(f.name for f in fields(entry.build) if f.name != "n" and f.name not in entry.positional)  # type: ignore[arg-type]
+
+
+def _integer(spec: str, word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"scheme {spec!r}: {word!r} is not a whole number") from None

@@ -1,0 +1,146 @@
+"""Straggler models: which patterns of stragglers a scheme is designed for.
+
+A pattern is a table of booleans (rounds, n), True = that worker straggled in that round. Every model here looks at windows
+of consecutive rounds; a shorter prefix counts as a window. Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 2.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol
+
+import numpy as np
+
+
+class StragglerModel(Protocol):
+    """A pattern conforms iff each of its windows of `window` rounds is allowed."""
+
+    @property
+    def window(self) -> int: ...
+    def allows(self, window: np.ndarray) -> bool:
+        """window: (at most `window` rounds, n) bool."""
+        ...
+
+
+@dataclass(frozen=True)
+class PerRound:
+    """At most s stragglers in a round."""
+
+    s: int
+
+    @property
+    def window(self) -> int:
+        return 1
+
+    def allows(self, window: np.ndarray) -> bool:
+        return int(window.sum(axis=1).max(initial=0)) <= self.s
+
+
+@dataclass(frozen=True)
+class Bursty:
+    """(B, W, lam): in W rounds at most lam distinct stragglers, each one's first and last straggle less than B apart."""
+
+    B: int
+    W: int
+    lam: int
+
+    @property
+    def window(self) -> int:
+        return self.W
+
+    def allows(self, window: np.ndarray) -> bool:
+        ever = window.any(axis=0)
+        if int(ever.sum()) > self.lam:
+            return False
+        hit = window[:, ever]
+        first, last = hit.argmax(axis=0), len(hit) - 1 - hit[::-1].argmax(axis=0)
+        return bool((last - first < self.B).all())
+
+
+@dataclass(frozen=True)
+class Arbitrary:
+    """(N, W, lam): in W rounds at most lam distinct stragglers, each straggling at most N times."""
+
+    N: int
+    W: int
+    lam: int
+
+    @property
+    def window(self) -> int:
+        return self.W
+
+    def allows(self, window: np.ndarray) -> bool:
+        times = window.sum(axis=0)
+        return int(np.count_nonzero(times)) <= self.lam and int(times.max(initial=0)) <= self.N
+
+
+@dataclass(frozen=True)
+class EitherInWindow:
+    """Each window is allowed by at least one of the models (SR-SGC's mixture)."""
+
+    models: tuple[StragglerModel, ...]
+
+    @property
+    def window(self) -> int:
+        return max(model.window for model in self.models)
+
+    def allows(self, window: np.ndarray) -> bool:
+        return any(conforms(window, model) for model in self.models)
+
+
+def conforms(pattern: np.ndarray, model: StragglerModel) -> bool:
+    """Whether every window of the pattern (rounds, n) is allowed."""
+    return all(model.allows(pattern[max(0, t + 1 - model.window) : t + 1]) for t in range(len(pattern)))
+
+
+class History:
+    """The pattern so far against several models: it conforms while at least one model allows all of it."""
+
+    def __init__(self, models: Sequence[StragglerModel], n: int) -> None:
+        self._alive = list(models)
+        self._rounds: list[np.ndarray] = []
+        self._keep = max(model.window for model in models) - 1
+        self._n = n
+
+    def _allowed(self, stragglers: np.ndarray) -> list[StragglerModel]:
+        rounds = [*self._rounds, stragglers]
+        return [model for model in self._alive if model.allows(np.array(rounds[-model.window :]))]
+
+    def allows(self, stragglers: np.ndarray) -> bool:
+        """Whether the pattern still conforms if `stragglers` (n,) bool are the next round's."""
+        return bool(self._allowed(stragglers))
+
+    def append(self, stragglers: np.ndarray) -> None:
+        """Take a round into the pattern. A round that no model allows leaves the models as they were."""
+        self._alive = self._allowed(stragglers) or self._alive
+        self._rounds = [*self._rounds, stragglers][-self._keep :] if self._keep else []
+
+
+def patterns(model: StragglerModel, n: int, rounds: int) -> Iterator[np.ndarray]:
+    """Every conforming pattern (rounds, n), by exhaustive search: for small n and few rounds only."""
+    choices = [np.array(bits, dtype=bool) for bits in product((False, True), repeat=n)]
+
+    def extend(prefix: list[np.ndarray]) -> Iterator[np.ndarray]:
+        if len(prefix) == rounds:
+            yield np.array(prefix)
+            return
+        for stragglers in choices:
+            pattern = [*prefix, stragglers]
+            if model.allows(np.array(pattern[-model.window :])):
+                yield from extend(pattern)
+
+    return extend([])
+
+
+def random_pattern(model: StragglerModel, n: int, rounds: int, rate: float, draws: np.random.Generator) -> np.ndarray:
+    """A conforming pattern (rounds, n): each round's stragglers are drawn at `rate` and thinned until the model allows them."""
+    pattern = np.zeros((0, n), dtype=bool)
+    for _ in range(rounds):
+        wanted = draws.random(n) < rate
+        candidate = np.vstack([pattern, np.zeros((1, n), dtype=bool)])
+        for worker in draws.permutation(np.flatnonzero(wanted)):
+            candidate[-1, worker] = True
+            if not model.allows(candidate[-model.window :]):
+                candidate[-1, worker] = False
+        pattern = candidate
+    return pattern

@@ -1,0 +1,5 @@
+"""python -m distseq"""
+
+from distseq.cli import main
+
+main()

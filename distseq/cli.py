@@ -1,0 +1,110 @@
+"""The command line: options in, one JSON object or a table out, one line and exit code 2 for a mistake."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distseq import __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def cli() -> None:
+    """Train many sequence models at once on workers that cannot be trusted to be on time.
+
+    Example: distseq train examples/main.toml
+    """
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [default: runs/NAME-N]")
+@click.option("--steps", type=int, help="Steps of each learner.")
+@click.option("--seed", type=int)
+@click.option("--scheme", help="uncoded, gc:S[,q=Q], srsgc:B,W,LAM or msgc:B,W,LAM, each with [,code=fr|cyclic].")
+@click.option("--closing", help="When a round ends: safe or mu.")
+@click.option("--cutoff", type=float, help="closing=safe: not before so many seconds.")
+@click.option("--mu", type=float, help="closing=mu: not before 1 + MU times the fastest.")
+@click.option("--pool", help="ray or simulated.")
+@click.option("--workers", type=int)
+@click.option("--address", help="ray: of a running cluster, or auto.  [default: a local one]")
+@click.option("--delays", help="Profile NAME[:base=SECONDS] or trace file: injected into ray, simulated otherwise.")
+@click.option("--unfinished", help="simulated: lost, overlap or serial.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def train(config: Path, out: Path | None, as_json: bool, **options: Any) -> None:
+    """Train the learners of a job file.
+
+    Example: distseq train examples/main.toml --pool simulated --workers 256
+    """
+    from rich.console import Console
+
+    import distseq
+
+    console = Console(stderr=as_json)
+    result = distseq.train(config, out=out, console=console, **options)
+    if as_json:
+        click.echo(json.dumps(result.summary))
+    else:
+        from distseq.summary import show
+
+        show(console, result.summary, str(result.folder))
+
+
+@cli.command()
+@click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
+@click.option("--profile", help="Generated delays, NAME[:base=SECONDS], in place of a trace.")
+@click.option("--scheme", "schemes", multiple=True, required=True, help="May be given several times: best first.")
+@click.option("--closing", default="safe", show_default=True, help="When a round ends: safe or mu.")
+@click.option("--cutoff", type=float, default=0.0, show_default=True, help="closing=safe: not before so many seconds.")
+@click.option("--mu", type=float, default=1.0, show_default=True, help="closing=mu: not before 1 + MU times the fastest.")
+@click.option("--unfinished", default="lost", show_default=True, help="Unfinished workers: lost, overlap or serial.")
+@click.option("--arrival", default="scheme", show_default=True, help="Rows of a message: row, message, or as the scheme says.")
+@click.option("--models", type=int, default=4, show_default=True)
+@click.option("--jobs", type=int, default=80, show_default=True, help="Of all models together.")
+@click.option("--workers", type=int, help="First so many columns of the trace.  [default: all; 256 for a profile]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of a generated profile.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object, or a list of them for several schemes.")
+def simulate(**options: Any) -> None:
+    """Seconds per job of schemes on a trace, in virtual time; nothing is learned.
+
+    Example: distseq simulate --profile bursts --scheme uncoded --scheme gc:3 --scheme msgc:1,2,27
+    """
+    from distseq.commands import simulate_schemes
+
+    results = simulate_schemes(**{k: v for k, v in options.items() if k != "as_json"})
+    if options["as_json"]:
+        click.echo(json.dumps(results[0] if len(results) == 1 else results))
+    else:
+        from distseq.commands import table
+
+        click.echo(table(results))
+
+
+def one_line_errors(command: Callable[[], object]) -> int:
+    """Run a command; a user's mistake is one line and 2, a pool that gave up one message and 1."""
+    from distseq.cluster.pool import PoolError
+
+    try:
+        command()
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        return error.exit_code
+    except ValueError as error:
+        click.echo(f"error: {error}", err=True)
+        return 2
+    except (PoolError, FloatingPointError) as error:
+        click.echo(f"error: {error}", err=True)
+        return 1
+    return 0
+
+
+def main() -> None:
+    sys.exit(one_line_errors(lambda: cli(prog_name="distseq", standalone_mode=False)))

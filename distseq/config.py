@@ -1,0 +1,178 @@
+"""A job file: strict TOML. Every key is also a Python argument of the dataclass that it fills."""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """[run]"""
+
+    steps: int = 100  # of each learner that does not say otherwise
+    seed: int = 0
+    checks: int = 8  # jobs whose decoded gradient is compared with the full batch's
+    dtype: str = "float32"  # of parameters and rows; float64 for exactness tests
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """[pool]"""
+
+    kind: str = "ray"
+    workers: int = 8
+    hosts: int | None = None  # ray: actors that share the workers; default one per free CPU
+    address: str = "local"  # ray: of a running cluster, "auto" to find it
+    delays: str = "none"  # a profile or a trace file: injected into ray workers, simulated otherwise
+    unfinished: str = "serial"  # simulated: what an unfinished worker does
+    compute: str = "decoded"  # simulated: "decoded" in one pass, or "rows", bit-identical to real workers
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    """[scheduler]"""
+
+    scheme: str = "gc:1"
+    closing: str = "safe"
+    cutoff: float = 0.0  # safe: seconds
+    mu: float = 1.0
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """[[learner]], over the keys of [defaults]"""
+
+    name: str
+    model: str
+    data: str
+    batch: int
+    model_args: dict[str, Any] = field(default_factory=dict)
+    data_args: dict[str, Any] = field(default_factory=dict)
+    optimizer: str = "adam"
+    optimizer_args: dict[str, Any] = field(default_factory=dict)
+    clip: float | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    learner: tuple[LearnerConfig, ...]
+    run: RunConfig = RunConfig()
+    pool: PoolConfig = PoolConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+
+    def __post_init__(self) -> None:
+        names = [learner.name for learner in self.learner]
+        if not names:
+            raise ValueError("a job needs at least one [[learner]]")
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise ValueError(f"a learner's name must be letters, digits, '.', '_' and '-': got {name!r}")
+            if names.count(name) > 1:
+                raise ValueError(f"two learners are named {name!r}")
+        for key, value, least in (
+            ("run.steps", self.run.steps, 1),
+            ("run.seed", self.run.seed, 0),
+            ("run.checks", self.run.checks, 0),
+            ("pool.workers", self.pool.workers, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{key} must be at least {least}: got {value}")
+        for key, value, known in (("run.dtype", self.run.dtype, DTYPES), ("pool.kind", self.pool.kind, POOLS)):
+            if value not in known:
+                raise ValueError(f"{key} must be one of {', '.join(known)}: got {value!r}")
+
+
+DTYPES = ("float32", "float64")
+POOLS = ("ray", "simulated")
+
+
+def load_config(path: Path) -> Config:
+    """Read a job file; ValueError with one line for anything wrong in it."""
+    try:
+        with open(path, "rb") as file:
+            return from_dict(tomllib.load(file))
+    except OSError as error:
+        raise ValueError(f"cannot read job file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def from_dict(raw: Mapping[str, Any]) -> Config:
+    """A configuration from the tables of a job file."""
+    _known(raw, ["run", "pool", "scheduler", "defaults", "learner"], "the job file")
+    defaults, learners = raw.get("defaults", {}), raw.get("learner", [])
+    _table(defaults, "[defaults]")
+    _known(defaults, [f.name for f in fields(LearnerConfig)], "[defaults]")
+    if not isinstance(learners, list):
+        raise ValueError("learners are an array of tables: write [[learner]]")
+    return Config(
+        tuple(_fill(LearnerConfig, {**defaults, **_table(one, "[[learner]]")}, "[[learner]]") for one in learners),
+        _fill(RunConfig, raw.get("run", {}), "[run]"),
+        _fill(PoolConfig, raw.get("pool", {}), "[pool]"),
+        _fill(SchedulerConfig, raw.get("scheduler", {}), "[scheduler]"),
+    )
+
+
+def _table(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be a table: got {value!r}")
+    return value
+
+
+def _known(table: Mapping[str, Any], known: list[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise ValueError(f"unknown key {key!r} in {where}; nearest: {near[0]}")
+
+
+def _fill(kind: type[T], raw: Any, where: str) -> T:
+    """A frozen dataclass from a table, every key known, present where it has no default, and of its type."""
+    table = _table(raw, where)
+    slots = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    _known(table, list(slots), where)
+    for name, slot in slots.items():
+        if name not in table and slot.default is MISSING and slot.default_factory is MISSING:
+            raise ValueError(f"{where} needs {name!r}")
+    types = get_type_hints(kind)
+    return kind(**{key: _typed(value, types[key], f"{key} in {where}") for key, value in table.items()})
+
+
+def _typed(value: Any, wanted: Any, where: str) -> Any:
+    allowed = get_args(wanted) if isinstance(wanted, UnionType) else (get_origin(wanted) or wanted,)
+    if isinstance(value, int) and not isinstance(value, bool) and float in allowed and int not in allowed:
+        return float(value)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        names = " or ".join(t.__name__ for t in allowed if t is not type(None))
+        raise ValueError(f"{where} must be {names}: got {value!r}")
+    return value
+
+
+def to_toml(config: Config) -> str:
+    """The job file of a configuration, which reads back equal."""
+    tables = [("[run]", config.run), ("[pool]", config.pool), ("[scheduler]", config.scheduler)]
+    tables += [("[[learner]]", learner) for learner in config.learner]  # type: ignore[arg-type]
+    return "\n".join(f"{head}\n" + "".join(_line(k, v) for k, v in asdict(one).items()) for head, one in tables)
+
+
+def _line(key: str, value: Any) -> str:
+    return "" if value is None else f"{key} = {_toml(value)}\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)

@@ -1,0 +1,66 @@
+"""What a run shows while it goes: a live table on a terminal, plain lines elsewhere."""
+
+import math
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from distseq.observers import Silent
+from distseq.scheduling.scheduler import Scheduler
+
+LINES = 20  # plain lines in a whole run
+SMOOTH = 0.9  # of the running mean of the training loss
+SHOWN = 12  # stragglers named at most
+
+
+class Display(Silent):
+    """Step and loss of each learner (bits/char for those in `texts`), jobs per second, and who is waited for now."""
+
+    def __init__(self, console: Console, steps: Mapping[str, int], texts: frozenset[str]) -> None:
+        self._console, self._steps, self._texts = console, steps, texts
+        self._done = dict.fromkeys(steps, 0)
+        self._loss: dict[str, float] = {}
+        self._jobs, self._now = 0, 0.0
+        self._missing: Mapping[int, int] = {}
+        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4) if console.is_terminal else None
+
+    def __enter__(self) -> "Display":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def polled(self, scheduler: Scheduler, now: float) -> None:
+        self._now, self._missing = now, scheduler.missing() if self._live is not None else {}
+
+    def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
+        loss = metrics.get("loss", math.nan)
+        self._loss[learner] = SMOOTH * self._loss[learner] + (1 - SMOOTH) * loss if learner in self._loss else loss
+        self._done[learner], self._jobs, self._now = step + 1, self._jobs + 1, now
+        total = sum(self._steps.values())
+        if self._live is None and (self._jobs * LINES // total > (self._jobs - 1) * LINES // total):
+            losses = "  ".join(f"{name} {self._shown(name)}" for name in self._loss)
+            self._console.print(f"job {self._jobs}/{total}  {self._rate():.1f} jobs/s  {losses}", highlight=False)
+
+    def _shown(self, name: str) -> str:
+        if name not in self._loss:
+            return "-"
+        return f"{self._loss[name] / math.log(2):.3f} bits/char" if name in self._texts else f"loss {self._loss[name]:.4f}"
+
+    def _rate(self) -> float:
+        return self._jobs / self._now if self._now else 0.0
+
+    def _table(self) -> Table:
+        slow = sorted(self._missing)
+        names = " ".join(map(str, slow[:SHOWN])) + (f" and {len(slow) - SHOWN} more" if len(slow) > SHOWN else "")
+        table = Table(caption=f"{self._jobs} jobs, {self._rate():.1f} jobs/s; waiting for workers: {names or 'none'}")
+        for column in ("model", "step", "training"):
+            table.add_column(column)
+        for name, steps in self._steps.items():
+            table.add_row(name, f"{self._done[name]}/{steps}", self._shown(name))
+        return table

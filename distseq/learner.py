@@ -1,0 +1,93 @@
+"""One model being trained: opens jobs, takes decoded gradients, and does everything that is not linear, once, after decoding."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from distseq.master import Opening
+from distseq.task import EXTRAS, trained
+
+Optimizer = torch.optim.Optimizer
+
+
+class Learner:
+    """A model, its optimizer and its sampler; `batch` samples a step out of `samples`, drawn with replacement.
+
+    The batch of a step depends on (seed, step) only. `schedule`, if any, is stepped after each optimizer step. `clip` bounds
+    the norm of the decoded mean gradient.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        samples: int,
+        batch: int,
+        steps: int,
+        seed: int = 0,
+        clip: float | None = None,
+        schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+    ) -> None:
+        if batch < 1 or steps < 1:
+            raise ValueError(f"learner {name}: batch and steps must be at least 1: got batch={batch}, steps={steps}")
+        if samples < 1:
+            raise ValueError(f"learner {name}: its data have no samples")
+        if clip is not None and not clip > 0:
+            raise ValueError(f"learner {name}: clip must be > 0: got {clip}")
+        self.name, self.model, self.optimizer, self.steps = name, model, optimizer, steps
+        self._samples, self._batch, self._seed, self._clip, self._schedule = samples, batch, seed, clip, schedule
+        self._parameters = trained(model)
+
+    def ids(self, step: int) -> np.ndarray:
+        """(batch,) int64 sample ids of a step."""
+        draws = np.random.default_rng(np.random.SeedSequence([self._seed, step]))
+        return draws.integers(0, self._samples, self._batch)
+
+    def publish(self) -> np.ndarray:
+        """(P,) copy of the parameters, flat, in their order."""
+        return torch.cat([p.detach().flatten() for p in self._parameters]).numpy()
+
+    def open(self, step: int) -> Opening:
+        return Opening(self.publish(), self.ids(step), self._seed)
+
+    def apply(self, total: np.ndarray) -> Mapping[str, float]:
+        """One optimizer step on the decoded sum (P + 2,); returns the mean loss of the batch.
+
+        ValueError when the sum has another length; FloatingPointError when it is not finite.
+        """
+        sizes = [p.numel() for p in self._parameters]
+        if len(total) != sum(sizes) + EXTRAS:
+            raise ValueError(f"learner {self.name}: a row must have {sum(sizes) + EXTRAS} numbers: got {len(total)}")
+        if not np.isfinite(total @ total):
+            raise FloatingPointError(f"learner {self.name}: the decoded gradient is not finite")
+        mean = torch.from_numpy(total / self._batch)
+        for parameter, piece in zip(self._parameters, mean[:-EXTRAS].split(sizes), strict=True):
+            parameter.grad = piece.view_as(parameter).to(parameter.dtype)
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        self.optimizer.step()
+        if self._schedule is not None:
+            self._schedule.step()
+        return {"loss": float(mean[-EXTRAS])}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return dict(self.model.state_dict())
+
+
+def torch_optimizer(name: str, args: Mapping[str, float], parameters: tuple[nn.Parameter, ...]) -> Optimizer:
+    """torch.optim's optimizer of that name, case ignored. ValueError for another name or arguments it does not take."""
+    known: dict[str, Callable[..., Optimizer]] = {
+        key.lower(): value
+        for key, value in vars(torch.optim).items()
+        if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
+    }
+    if name.lower() not in known:
+        raise ValueError(f"unknown optimizer {name!r}; known: {', '.join(sorted(known))}")
+    try:
+        return known[name.lower()](parameters, **args)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer {name} with {dict(args)}: {error}") from None

@@ -1,0 +1,51 @@
+"""The folder of one run: configuration, journal, weights, summary. It is made whole or not at all."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distseq.cluster.files import write_whole
+from distseq.config import Config, to_toml
+from distseq.journal import FileJournal
+
+
+class RunFolder:
+    """A new or empty folder. ValueError when it cannot be written or holds something already."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise ValueError(f"run folder {path} is not empty: name a new one with --out")
+            write_whole(path / "config.toml", lambda file: file.write(to_toml(config).encode()))
+            self.journal = FileJournal(path / "journal.jsonl")
+        except OSError as error:
+            for folder in made:
+                if folder.exists():
+                    folder.rmdir()
+            raise ValueError(f"cannot write run folder {path}: {error.strerror}") from None
+        self._made = made
+
+    def discard(self) -> None:
+        """Remove what was made: for a run that never began."""
+        self.journal.close()
+        for name in ("journal.jsonl", "config.toml"):
+            (self.path / name).unlink()
+        for folder in self._made:
+            folder.rmdir()
+
+    def save_weights(self, name: str, state: Mapping[str, Any]) -> None:
+        """weights/NAME.safetensors of a state dict of tensors."""
+        from safetensors.torch import save
+
+        folder = self.path / "weights"
+        folder.mkdir(exist_ok=True)
+        data = save({key: tensor.contiguous() for key, tensor in state.items()})
+        write_whole(folder / f"{name}.safetensors", lambda file: file.write(data))
+
+    def save_summary(self, summary: Mapping[str, Any]) -> None:
+        data = json.dumps(summary, indent=1).encode()
+        write_whole(self.path / "summary.json", lambda file: file.write(data))

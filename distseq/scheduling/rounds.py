@@ -1,0 +1,168 @@
+"""Rounds under a sequential scheme. A round never ends before every job that is due in it is complete.
+
+Each round takes the ready learner that has waited longest, opens its job in the current ledger, and sends the plans of all
+ledgers with open jobs. Late rows count while their job is open, unless `late` is False (the papers' model).
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from distseq.cluster.pool import Delivery
+from distseq.coding.ledger import Ledger
+from distseq.coding.plan import MiniTask
+from distseq.coding.scheme import Scheme
+from distseq.coding.stragglers import History
+from distseq.scheduling.closing import Closing, Progress, Safe, Stream
+from distseq.scheduling.scheduler import Decision, Round
+
+
+class RoundScheduler:
+    """Any scheme, any closing rule. A learner that finishes early leaves fewer than T + 1 behind: the jobs opened from then
+    on go to a second ledger, under `scheme.within(...)`, while the first one finishes its own."""
+
+    def __init__(self, scheme: Scheme, closing: Closing | None = None, *, late: bool = True) -> None:
+        self._closing = closing or Safe()
+        self._late = late
+        self._streams = [_stream(scheme)]  # the last one takes new jobs
+        self._ready: deque[tuple[int, int]] = deque()  # (job, learner) in order of opening
+        self._left: dict[int, int] = {}  # learner -> jobs it will open after its latest
+        self._owner: dict[int, Stream] = {}  # open job -> stream
+        self._decodable: list[int] = []
+        self._sent: set[MiniTask] = set()  # rows of this round that are still waited for
+        self._progress: Progress | None = None
+        self._round = -1
+        self._opened = -1
+
+    def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
+        self._ready.append((job, learner))
+        self._left[learner] = left
+
+    def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
+        for delivery in arrivals:
+            if delivery.stale:
+                continue
+            task = delivery.task
+            if task in self._sent:
+                self._arrived(task, delivery.at)
+            stream = self._owner.get(task.job)
+            if stream is not None and stream.ledger.receive(task) and stream.ledger.complete(task.job):
+                self._decodable.append(task.job)
+                del self._owner[task.job]
+
+    def _arrived(self, task: MiniTask, at: float) -> None:
+        self._excuse(task)
+        progress = self._progress
+        if progress is None:
+            return
+        if progress.first_arrival is None:
+            progress.first_arrival = at
+        if progress.first_finish is None and not progress.waiting[task.worker]:
+            progress.first_finish = at
+
+    def members(self, workers: Mapping[int, str], now: float) -> None:
+        scheme = self._streams[-1].ledger.scheme
+        if len(workers) != scheme.n:
+            self.switch(replace(scheme, n=len(workers)))  # type: ignore[type-var]
+
+    def switch(self, scheme: Scheme) -> None:
+        """Open the next jobs under another scheme; jobs that are open finish under theirs."""
+        self._streams.append(_stream(scheme))
+
+    def missing(self) -> Mapping[int, int]:
+        owed: dict[int, int] = {}
+        for task in self._sent:
+            owed[task.worker] = owed.get(task.worker, 0) + 1
+        return owed
+
+    def step(self, now: float) -> Decision:
+        if self._decodable and (self._closing.early or self._progress is None):
+            return Decision(decode=self._decode())
+        if self._progress is None:
+            return self._begin(now)
+        cutoff = self._closing.cutoff(self._progress)
+        if not self._may_end(now, cutoff):
+            return Decision(wake=cutoff if cutoff is not None and cutoff > now else None)
+        ended, cancel = self._end(now, cutoff)
+        if self._decodable:
+            return Decision(decode=self._decode(), ended=ended, cancel=cancel)
+        return replace(self._begin(now), ended=ended, cancel=cancel)
+
+    def _decode(self) -> dict[int, dict[MiniTask, float]]:
+        weights = {}
+        for job in self._decodable:
+            stream = next(s for s in self._streams if job in s.ledger.open)
+            weights[job] = stream.ledger.weights(job)
+            stream.ledger.retire(job)
+        for task in [task for task in self._sent if task.job in weights]:
+            self._excuse(task)
+        self._decodable = []
+        self._streams = [s for s in self._streams[:-1] if s.ledger.open] + self._streams[-1:]
+        return weights
+
+    def _excuse(self, task: MiniTask) -> None:
+        """Stop waiting for a row."""
+        self._sent.discard(task)
+        if self._progress is not None:
+            self._progress.waiting[task.worker] -= 1
+
+    def _may_end(self, now: float, cutoff: float | None) -> bool:
+        assert self._progress is not None
+        if not self._sent:
+            return True
+        if cutoff is None or now < cutoff:
+            return False
+        progress = self._progress
+        return all(self._closing.enough(stream, progress) for stream in self._streams)
+
+    def _end(self, now: float, cutoff: float | None) -> tuple[Round, list[MiniTask]]:
+        assert self._progress is not None
+        progress, self._progress = self._progress, None
+        slow = progress.waiting > 0
+        for stream in self._streams:
+            stream.history.append(slow[: stream.ledger.scheme.n])
+        names = tuple(stream.ledger.scheme.spec for stream in self._streams)
+        waited = cutoff is not None and now > cutoff
+        ended = Round(self._round, names, self._opened, progress.begun, now, waited, tuple(np.flatnonzero(slow).tolist()))
+        cancel = [] if self._late else sorted(self._sent)
+        return ended, cancel
+
+    def _begin(self, now: float) -> Decision:
+        """Start the next round that has something to do; rounds with nothing to do take no time."""
+        self._sent = set()
+        while self._ready or self._owner:
+            start = self._open_next()
+            job = next(iter(start), None)
+            self._round += 1
+            self._opened = -1 if job is None else job
+            send: list[MiniTask] = []
+            for stream in self._streams:
+                send += stream.ledger.begin(job if stream is self._streams[-1] else None)
+            if send:
+                self._progress = _progress(send, now, max(s.ledger.scheme.n for s in self._streams))
+                self._sent = set(send)
+                return Decision(start=start, send=send)
+        return Decision()
+
+    def _open_next(self) -> dict[int, Scheme]:
+        if not self._ready:
+            return {}
+        job, learner = self._ready.popleft()
+        staying = sum(left > 0 for left in self._left.values())
+        scheme = self._streams[-1].ledger.scheme
+        if self._left[learner] and staying <= scheme.delay:
+            scheme = scheme.within(staying - 1)
+            self.switch(scheme)
+        self._owner[job] = self._streams[-1]
+        return {job: scheme}
+
+
+def _stream(scheme: Scheme) -> Stream:
+    return Stream(Ledger(scheme), History(scheme.models, scheme.n))
+
+
+def _progress(send: Sequence[MiniTask], now: float, n: int) -> Progress:
+    owed = np.bincount([task.worker for task in send], minlength=n)
+    return Progress(now, owed, owed > 0)

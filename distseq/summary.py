@@ -1,0 +1,89 @@
+"""What a run says at its end: how well the models do, what the workers cost, and what other schemes would have cost."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from distseq.coding.schemes import parse
+from distseq.config import Config
+from distseq.journal import Record, arrival_table
+from distseq.learner import Learner
+from distseq.observers import GradientCheck, Tally
+from distseq.scheduling.closing import closing_rule
+from distseq.simulation import simulate
+
+HELD_OUT = 512  # windows of held-out text that the final figure is taken on
+LAST = 10  # steps whose losses make the final training loss
+
+
+def summarize(
+    config: Config, learners: Iterable[Learner], texts: Mapping[str, Any], tally: Tally, check: GradientCheck, seconds: float
+) -> dict[str, Any]:
+    """The numbers of summary.json, the replays excepted."""
+    from distseq.models.evaluate import bits_per_char
+
+    models = {}
+    for learner in learners:
+        losses = tally.losses[learner.name]
+        models[learner.name] = {"steps": learner.steps, "training_loss": float(np.mean(losses[-LAST:]))}
+        if learner.name in texts:
+            text = texts[learner.name]
+            models[learner.name]["bits_per_char"] = bits_per_char(learner.model, text, HELD_OUT)  # type: ignore[arg-type]
+            models[learner.name]["unigram_bits_per_char"] = text.unigram_entropy
+    return {
+        "scheme": config.scheduler.scheme,
+        "closing": config.scheduler.closing,
+        "pool": config.pool.kind,
+        "workers": config.pool.workers,
+        "delays": config.pool.delays,
+        "models": models,
+        "jobs": tally.jobs,
+        "rounds": tally.rounds,
+        "waits": tally.waits,
+        "total_seconds": seconds,
+        "seconds_per_job": seconds / tally.jobs,
+        "gradients_checked": len(check.differences),
+        "largest_gradient_difference": max(check.differences, default=None),
+    }
+
+
+def replays(config: Config, records: list[Record], jobs: int) -> dict[str, float]:
+    """Seconds per job of the arrivals of this run, replayed in the simulator under its own scheme, uncoded and GC."""
+    trace = arrival_table(records, config.pool.workers)
+    own = parse(config.scheduler.scheme, config.pool.workers)
+    rule = closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu)
+    specs = dict.fromkeys([own.spec, "uncoded", f"gc:{min(max(own.tolerance) or 1, own.n - 1)}"])
+    models = len(config.learner)
+    unfinished = config.pool.unfinished if config.pool.kind == "simulated" else "serial"
+
+    def seconds(spec: str) -> float:
+        result = simulate(trace, spec, rule, models=models, jobs=jobs, unfinished=unfinished, arrival="row")
+        return float(result["seconds_per_job"])  # type: ignore[arg-type]
+
+    return {spec: seconds(spec) for spec in specs}
+
+
+def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
+    """Print a summary for people."""
+    table = Table("model", "steps", "held-out bits/char", "unigram bits/char", "training loss, nats")
+    for name, model in summary["models"].items():
+        bits = [f"{model[key]:.3f}" if key in model else "-" for key in ("bits_per_char", "unigram_bits_per_char")]
+        table.add_row(name, str(model["steps"]), *bits, f"{model['training_loss']:.3f}")
+    console.print(table)
+    console.print(
+        f"{summary['jobs']} jobs in {summary['rounds']} rounds, {summary['total_seconds']:.1f} s: "
+        f"{summary['seconds_per_job']:.3f} s/job under {summary['scheme']}",
+        highlight=False,
+    )
+    replayed = ", ".join(f"{spec} {seconds:.3f}" for spec, seconds in summary["replayed_seconds_per_job"].items())
+    console.print(f"the same arrivals replayed, s/job: {replayed}", highlight=False)
+    if summary["gradients_checked"]:
+        console.print(
+            f"largest relative difference between decoded and full-batch gradients: "
+            f"{summary['largest_gradient_difference']:.1e} ({summary['gradients_checked']} jobs checked)",
+            highlight=False,
+        )
+    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)

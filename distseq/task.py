@@ -1,0 +1,113 @@
+"""The Work that trains: one weighted forward and backward over the samples of a row.
+
+A row is the gradient of sum_n w_n loss_n, flat in the order of the model's parameters, then sum_n w_n loss_n and sum_n w_n.
+The gradient is linear in the weights, so rows add up to the full batch's gradient.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from distseq.cluster.pool import Payload
+from distseq.cluster.work import load_object
+from distseq.models.data import Dataset, open_dataset
+
+EXTRAS = 2  # loss sum, weight sum
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one learner's rows are computed from, on every host alike."""
+
+    model: nn.Module
+    data: Dataset
+    parameters: tuple[nn.Parameter, ...]
+
+
+def build_model(target: str, args: Mapping[str, Any], seed: int, dtype: torch.dtype) -> nn.Module:
+    """The model that `target` "module:name" builds from `args`, drawn from `seed`. ValueError if it does not keep the contract."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = load_object(target)(**args)
+        except TypeError as error:
+            raise ValueError(f"model {target!r} with {dict(args)}: {error}") from None
+    if not callable(getattr(model, "per_sample_loss", None)):
+        raise ValueError(f"model {target!r} has no method per_sample_loss(batch) -> (B,)")
+    return cast(nn.Module, model.to(dtype))
+
+
+def trained(model: nn.Module) -> tuple[nn.Parameter, ...]:
+    """The parameters that rows are gradients of, in their order."""
+    return tuple(p for p in model.parameters() if p.requires_grad)
+
+
+class Task:
+    """`learners`: one mapping each, with model, model_args, data, data_args, seed and the data's expected fingerprint."""
+
+    def __init__(self, learners: Sequence[Mapping[str, Any]], dtype: str = "float32") -> None:
+        self._specs, self._dtype = learners, DTYPES[dtype]
+        self._problems: dict[int, Problem] = {}
+        self._loaded: dict[int, tuple[int, int]] = {}  # learner -> (job, version) whose parameters its model holds
+
+    def problem(self, learner: int) -> Problem:
+        """Built on first use. ValueError when this host's data differ from the master's."""
+        if learner not in self._problems:
+            spec = self._specs[learner]
+            data = open_dataset(spec["data"], **spec["data_args"])
+            if data.fingerprint != spec["fingerprint"]:
+                raise ValueError(
+                    f"data {spec['data']} differ on this host: sha256 {data.fingerprint[:12]}, the master has "
+                    f"{spec['fingerprint'][:12]}; install the same version of the data everywhere"
+                )
+            model = build_model(spec["model"], spec["model_args"], spec["seed"], self._dtype)
+            self._problems[learner] = Problem(model, data, trained(model))
+        return self._problems[learner]
+
+    def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(P + 2,) in the task's dtype. ValueError when the model's losses are not (B,)."""
+        problem = self.problem(payload.learner)
+        if not len(ids):
+            return np.zeros(sum(p.numel() for p in problem.parameters) + EXTRAS, dtype=str(self._dtype).rpartition(".")[2])
+        with _one_thread():
+            self._load(problem, payload)
+            losses_B = problem.model.per_sample_loss(problem.data.batch(ids))  # type: ignore[operator]
+            if losses_B.shape != (len(ids),):
+                raise ValueError(f"per_sample_loss must return ({len(ids)},) losses: got shape {tuple(losses_B.shape)}")
+            weights_B = torch.from_numpy(weights).to(self._dtype)
+            loss = losses_B @ weights_B
+            gradients = torch.autograd.grad(loss, problem.parameters, allow_unused=True, materialize_grads=True)
+            return torch.cat([*(g.flatten() for g in gradients), loss.detach()[None], weights_B.sum()[None]]).numpy()
+
+    def _load(self, problem: Problem, payload: Payload) -> None:
+        key = (payload.job, payload.version)
+        if self._loaded.get(payload.learner) != key:
+            load_vector(problem.parameters, payload.parameters)
+            self._loaded[payload.learner] = key
+
+
+def load_vector(parameters: Sequence[nn.Parameter], vector: np.ndarray) -> None:
+    """Copy a flat vector into parameters, in their order. ValueError when the lengths differ."""
+    sizes = [p.numel() for p in parameters]
+    if sum(sizes) != len(vector):
+        raise ValueError(f"the model has {sum(sizes)} parameters, the vector {len(vector)}")
+    with torch.no_grad():
+        for parameter, piece in zip(parameters, np.split(vector, np.cumsum(sizes)[:-1]), strict=True):
+            parameter.copy_(torch.tensor(piece).view_as(parameter))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Rows are bit-identical on every host only with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,4 @@
+"""Architectures, problems, data and losses, imported as `distseq.models`."""
+
+if __name__ == "models":
+    raise ImportError("import distseq.models, not models")

@@ -1,0 +1,71 @@
+"""What a dataset is, and how every host opens the same one from a spec string."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+OPENERS = {
+    "aws": "distseq.models.text:open_aws",
+    "text": "distseq.models.text:open_file",
+}
+
+
+class Dataset(Protocol):
+    """Training samples with ids 0 .. len - 1. Hosts with equal fingerprints hold the same samples."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256, in hex, of everything that decides what `batch` returns."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of training sample ids."""
+        ...
+
+    def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
+        """Tensors of these samples, in this order, first dimension len(indices); reads nothing else."""
+        ...
+
+
+def open_dataset(spec: str, **args: Any) -> Dataset:
+    """The dataset of a spec: `aws:SERVICE`, `text:FILE`, or `module:Class` of the user's own, called with `args`."""
+    prefix, _, rest = spec.partition(":")
+    if rest and prefix in OPENERS:
+        return _call(spec, _load(OPENERS[prefix]), [rest], args)
+    return _call(spec, _load(spec), [], args)
+
+
+def _load(path: str) -> Callable[..., Dataset]:
+    """The object an import string `module:name` stands for. ValueError when there is none."""
+    module, _, name = path.partition(":")
+    if not module or not name or module.startswith("."):
+        raise ValueError(_unknown(path, "it is not of the form PREFIX:NAME"))
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        # A module that exists but lacks one of its own imports is another mistake, which must stay visible.
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(_unknown(path, f"there is no module {error.name!r}")) from None
+    if found is None:
+        raise ValueError(_unknown(path, f"module {module!r} has no class or function {name!r}"))
+    opener: Callable[..., Dataset] = found
+    return opener
+
+
+def _call(spec: str, opener: Callable[..., Dataset], names: list[str], args: dict[str, Any]) -> Dataset:
+    """The opened dataset; arguments that the opener doesn't take are the caller's mistake."""
+    try:
+        inspect.signature(opener).bind(*names, **args)
+    except TypeError as error:
+        raise ValueError(f"dataset {spec!r} can't be opened with {args}: {error}") from None
+    return opener(*names, **args)
+
+
+def _unknown(spec: str, why: str) -> str:
+    known = ", ".join(f"{prefix}:..." for prefix in OPENERS)
+    return f"unknown dataset {spec!r}: {why}; known are {known} and module:Class of your own"

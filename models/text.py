@@ -1,0 +1,95 @@
+"""A text as a dataset of character windows: the first 90 % to train on, the last 10 % to measure on.
+
+Shapes: B samples, N held-out windows, T characters a window, V symbols.
+"""
+
+import hashlib
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from distseq.models.aws_docs import aws_text
+
+ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
+UNKNOWN = len(ALPHABET)
+SYMBOLS = UNKNOWN + 1
+
+# Symbol of every ASCII code; one entry more stands for all that is not ASCII.
+_SYMBOL_OF = np.full(129, UNKNOWN, np.uint8)
+_SYMBOL_OF[[ord(character) for character in ALPHABET]] = np.arange(UNKNOWN)
+
+
+def encode(text: str) -> np.ndarray:
+    """Symbols of a text, one a character, uint8; what is not in the alphabet becomes `UNKNOWN`."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return _SYMBOL_OF[np.minimum(codes, 128)]
+
+
+def decode(symbols: np.ndarray) -> str:
+    """The text of symbols, with U+FFFD for the unknown ones."""
+    return "".join((ALPHABET + "\N{REPLACEMENT CHARACTER}")[symbol] for symbol in symbols)
+
+
+class Text:
+    """Character windows of one text. Sample i is characters i .. i + window, all of them in the training part."""
+
+    def __init__(self, text: str, window: int = 128) -> None:
+        if not isinstance(window, int) or window < 1:
+            raise ValueError(f"a text window is a whole number of at least 1 character: got window={window!r}")
+        # One window and its last target must fit into the 10 % held out.
+        need = 10 * window + 1
+        if len(text) < need:
+            raise ValueError(f"a text for window={window} needs at least {need} characters: got {len(text)}")
+        boundary = len(text) * 9 // 10
+        self.window = window
+        self.train, self.test = np.split(encode(text), [boundary])
+        recipe = f"distseq text, window {window}, split {boundary}\n" + text
+        self.fingerprint = hashlib.sha256(recipe.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def __len__(self) -> int:
+        """Number of start positions of a training window with its targets."""
+        return len(self.train) - self.window
+
+    def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
+        """Inputs and targets, each (B, T) int64, of the training windows that start at `indices`."""
+        outside = (indices < 0) | (indices >= len(self))
+        if outside.any():
+            raise ValueError(f"sample ids must be in 0 .. {len(self) - 1}: got {indices[outside][:5].tolist()}")
+        return _windows(self.train, indices, self.window)
+
+    def held_out(self, limit: int | None = None) -> dict[str, torch.Tensor]:
+        """Inputs and targets, each (N, T) int64: the held-out part in consecutive windows, or `limit` of them."""
+        count = (len(self.test) - 1) // self.window
+        if limit is not None and limit < 1:
+            raise ValueError(f"a held-out limit needs at least 1 window: got limit={limit}")
+        kept = count if limit is None else min(limit, count)
+        return _windows(self.test, np.arange(kept) * count // kept * self.window, self.window)
+
+    @cached_property
+    def unigram_entropy(self) -> float:
+        """Bits a held-out character takes under the symbol frequencies (add-one smoothed) of the training part."""
+        counts_V = np.bincount(self.train, minlength=SYMBOLS) + 1
+        return float(-np.log2(counts_V / counts_V.sum())[self.test].mean())
+
+
+def open_aws(service: str, window: int = 128) -> Text:
+    """The documentation of one AWS service."""
+    return Text(aws_text(service), window)
+
+
+def open_file(path: str, window: int = 128) -> Text:
+    """A UTF-8 text file. ValueError, naming the path, when it can't be read as such."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return Text(file.read(), window)
+    except OSError as error:
+        raise ValueError(f"can't read text file {path!r}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"text file {path!r} is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _windows(symbols: np.ndarray, starts: np.ndarray, window: int) -> dict[str, torch.Tensor]:
+    """Inputs and the characters that follow them, from windows of `window` + 1 symbols."""
+    windows = torch.from_numpy(symbols[starts[:, None] + np.arange(window + 1)].astype(np.int64))
+    return {"inputs": windows[:, :-1], "targets": windows[:, 1:]}
