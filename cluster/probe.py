@@ -23,4 +23,5 @@ class Probe:
             raise ValueError(f"sample {self.fail_on} cannot be read")
         if self.seconds:
             time.sleep(self.seconds)
-        return (weights @ feature(ids, self.size)).astype(self.dtype)
+        row: np.ndarray = weights @ feature(ids, self.size)
+        return row.astype(self.dtype)

@@ -18,7 +18,7 @@ import ray
 from distseq.cluster.pool import Delivery, Payload, PoolError, check_new, weighted_sum
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
-from distseq.cluster.worker import Answer, Cancel, Command, Failure, Message, Publish, Retire, Stop, WorkerLoop, digest
+from distseq.cluster.worker import Answer, Cancel, Command, Failure, Message, Publish, Retire, WorkerLoop, digest
 from distseq.coding.plan import MiniTask
 
 FLUSH = 0.01  # seconds between two answers of a host
@@ -123,7 +123,7 @@ class RayPool:
 
     def _seat(self, name: str, deaths: int = 0) -> Seat:
         options = {"num_cpus": self._num_cpus, "max_restarts": 0, "concurrency_groups": {"control": 1, "answers": 1}}
-        actor = ray.remote(**options)(Host).remote(self._spec)  # type: ignore[call-overload]
+        actor = ray.remote(**options)(Host).remote(self._spec)
         return Seat(name, actor, _answers(actor), deaths=deaths)
 
     def _wait_until_ready(self) -> None:
@@ -251,7 +251,9 @@ class RayPool:
         for task in weights:
             row, sent = rows[task]
             if digest(row) != sent:
-                raise PoolError(f"the row of {task} was changed on its way: crc32 {digest(row):08x}, sent as {sent:08x}")
+                raise PoolError(
+                    f"the row of {task} was changed on its way: crc32 {digest(row):08x}, sent as {sent:08x}"
+                )
         return weighted_sum((weights[task], rows[task][0]) for task in sorted(weights))
 
     def retire(self, job: int) -> None:

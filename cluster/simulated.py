@@ -60,7 +60,11 @@ class SimulatedPool:
         compute: str | None = None,
     ) -> None:
         compute = compute or ("none" if work is None else "rows")
-        for name, value, known in (("unfinished", unfinished, UNFINISHED), ("arrival", arrival, ARRIVAL), ("compute", compute, COMPUTE)):
+        for name, value, known in (
+            ("unfinished", unfinished, UNFINISHED),
+            ("arrival", arrival, ARRIVAL),
+            ("compute", compute, COMPUTE),
+        ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}: got {value!r}")
         if (work is None) != (compute == "none"):
@@ -231,12 +235,14 @@ class SimulatedPool:
         if self._compute == "decoded":
             combined = payload.layout.combined(dict(weights), len(payload.ids))
             return self._work.row(payload, payload.ids, combined).astype(np.float64)
-        rows = ((weights[task], self._work.row(payload, *payload.layout.row(task, payload.ids))) for task in sorted(weights))
+        rows = (
+            (weights[task], self._work.row(payload, *payload.layout.row(task, payload.ids))) for task in sorted(weights)
+        )
         return weighted_sum(rows)
 
     def retire(self, job: int) -> None:
         for table in (self._jobs, self._loads, self._in_hand, self._cancelled):
-            table.pop(job, None)  # type: ignore[attr-defined]
+            table.pop(job, None)
 
     def close(self) -> None:
         self._events.clear()

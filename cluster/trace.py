@@ -6,6 +6,7 @@ invocation uses row k modulo rounds. NaN or inf = that invocation is lost.
 """
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,9 @@ class Trace:
         if finite.size and float(finite.min()) < 0:
             raise ValueError(f"a trace's `times` must not be negative: got {float(finite.min())}")
         if not (np.isfinite(self.load) and np.isfinite(self.slope) and self.load >= 0 and self.slope >= 0):
-            raise ValueError(f"a trace's load and slope must be finite and >= 0: got load={self.load}, slope={self.slope}")
+            raise ValueError(
+                f"a trace's load and slope must be finite and >= 0: got load={self.load}, slope={self.slope}"
+            )
 
     @property
     def workers(self) -> int:
@@ -55,7 +58,8 @@ class Trace:
 def load_trace(path: Path) -> Trace:
     """Read a trace file; ValueError with one line for anything that is not one. Never unpickles."""
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with open(path, "rb") as file:
+            data = np.load(file, allow_pickle=False)
             if not isinstance(data, np.lib.npyio.NpzFile):
                 raise ValueError("it is a single array, not an .npz")
             absent = {"times", "load", "slope"} - set(data.files)
@@ -64,8 +68,8 @@ def load_trace(path: Path) -> Trace:
             times, load, slope = data["times"], data["load"], data["slope"]
         if load.size != 1 or slope.size != 1:
             raise ValueError(f"load and slope must be single numbers: got shapes {load.shape} and {slope.shape}")
-        return Trace(times, float(load), float(slope))
+        return Trace(times, float(load.item()), float(slope.item()))
     except FileNotFoundError:
         raise ValueError(f"no trace file {path}") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a trace: {error}") from None

@@ -193,4 +193,6 @@ class WorkerLoop:
             raise TypeError(f"a row must be a float32 or float64 vector: got {row.dtype} of shape {row.shape}")
         startup = line.ready - (line.begun if line.begun is not None else line.ready)
         line.at, line.fruitful = line.at + 1, True
-        self._emit(Answer(task, payload.version, message.attempt, message.invocation, startup, compute, row, digest(row)))
+        self._emit(
+            Answer(task, payload.version, message.attempt, message.invocation, startup, compute, row, digest(row))
+        )

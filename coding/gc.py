@@ -35,7 +35,11 @@ class GC:
     def spec(self) -> str:
         if self.s == 0 and self.q == 1:
             return "uncoded"
-        return f"gc:{self.s}" + (f",q={self.q}" if self.q > 1 else "") + ("" if self.code == "fr" else f",code={self.code}")
+        return (
+            f"gc:{self.s}"
+            + (f",q={self.q}" if self.q > 1 else "")
+            + ("" if self.code == "fr" else f",code={self.code}")
+        )
 
     @property
     def tolerance(self) -> tuple[int, ...]:

@@ -99,7 +99,8 @@ class FractionalRepetition:
     @cached_property
     def member(self) -> np.ndarray:
         """(n,) position of each worker inside its replica set."""
-        return np.arange(self.n) - self.starts[self.replica_set]
+        first: np.ndarray = self.starts[self.replica_set]
+        return np.arange(self.n) - first
 
     def row(self, worker: int) -> tuple[tuple[int, float], ...]:
         return ((int(self.replica_set[worker]), 1.0),)
@@ -113,6 +114,8 @@ class FractionalRepetition:
         return None if not silent.size else Shortage(self.replica_set == silent[0], 1)
 
     def decode(self, has: np.ndarray) -> np.ndarray:
+        if self.parts == self.n and has.all():
+            return np.ones(self.n)
         workers = np.flatnonzero(has)
         sets, first = np.unique(self.replica_set[workers], return_index=True)
         if sets.size < self.parts:
@@ -252,7 +255,10 @@ CODES: dict[str, Callable[[int, int], GradientCode]] = {"fr": FractionalRepetiti
 
 @lru_cache(maxsize=256)
 def make_code(kind: str, n: int, s: int) -> GradientCode:
-    """The (n, s) code of a kind, one object per code; with s = 0 every kind is the uncoded one: n parts, one each. ValueError for another kind."""
+    """The (n, s) code of a kind, one object per code; with s = 0 every kind is the uncoded one: n parts, one each.
+
+    ValueError for an unknown kind.
+    """
     if kind not in CODES:
         raise ValueError(f"unknown code {kind!r}; known: {', '.join(CODES)}")
     return CODES["fr" if s == 0 else kind](n, s)

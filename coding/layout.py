@@ -19,7 +19,11 @@ class Layout:
 
     def __init__(self, scheme: Scheme) -> None:
         self.scheme = scheme
-        sizes = [share / code.parts for share, code in zip(scheme.shares, scheme.codes, strict=True) for _ in range(code.parts)]
+        sizes = [
+            share / code.parts
+            for share, code in zip(scheme.shares, scheme.codes, strict=True)
+            for _ in range(code.parts)
+        ]
         self._edges = [Fraction(0), *accumulate(sizes)]
         self._first = [0, *accumulate(code.parts for code in scheme.codes)]
         self._cuts: dict[int, np.ndarray] = {}

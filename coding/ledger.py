@@ -3,6 +3,8 @@
 A row in hand counts whenever it arrives, as long as its job is open; progress lives here, schemes have none.
 """
 
+from itertools import repeat
+
 import numpy as np
 
 from distseq.coding.gradient_code import Shortage
@@ -62,7 +64,7 @@ class Ledger:
             self._complete[job] = Watch(missing(self.scheme.codes, self._rows[t]))
         plan = self.scheme.assign(t, self._unfinished())
         self._safe = Watch(self.scheme.shortage(t, self._unfinished()))
-        return [MiniTask(self._job[start], group, worker) for start, group, worker in plan.tasks()]
+        return plan.tasks(self._job)
 
     def _unfinished(self) -> dict[int, np.ndarray]:
         return {start: rows for start, rows in self._rows.items() if not self._complete[self._job[start]].met}
@@ -93,13 +95,12 @@ class Ledger:
         return job is None or job not in self._start or self.complete(job)
 
     def weights(self, job: int) -> dict[MiniTask, float]:
-        """Decode weights of the rows to sum, by group and worker, zero weights left out. ValueError if the job is not complete."""
+        """Decode weights of the rows to sum, by group and worker, zeros left out. ValueError if the job is not complete."""
         rows = self._rows[self._start[job]]
-        weights: dict[MiniTask, float] = {}
-        for group, (code, has) in enumerate(zip(self.scheme.codes, rows, strict=True)):
-            a = code.decode(has)
-            weights |= {MiniTask(job, group, int(i)): float(a[i]) for i in np.flatnonzero(a)}
-        return weights
+        a = np.array([code.decode(has) for code, has in zip(self.scheme.codes, rows, strict=True)])
+        groups, workers = np.nonzero(a)
+        tasks = map(MiniTask._make, zip(repeat(job), groups.tolist(), workers.tolist()))
+        return dict(zip(tasks, a[groups, workers].tolist(), strict=True))
 
     def retire(self, job: int) -> None:
         """Forget a job; its rows do not count any more."""

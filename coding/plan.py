@@ -1,6 +1,6 @@
 """Mini-tasks and plans: the key of a row everywhere, and who does which of them in a round."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,8 +27,11 @@ class Plan:
     jobs: np.ndarray  # (slots, n) int
     groups: np.ndarray  # (slots, n) int
 
-    def tasks(self) -> Iterator[MiniTask]:
-        """Mini-tasks worker by worker, each worker's in its order."""
+    def tasks(self, names: Mapping[int, int] | None = None) -> list[MiniTask]:
+        """Mini-tasks worker by worker, each worker's in its order; `names` renames jobs, start round -> job."""
         busy = (self.groups != NOTHING).T
-        workers = np.nonzero(busy)[0].tolist()
-        return map(MiniTask._make, zip(self.jobs.T[busy].tolist(), self.groups.T[busy].tolist(), workers, strict=True))
+        jobs, groups, workers = self.jobs.T[busy], self.groups.T[busy], np.nonzero(busy)[0]
+        if names is not None and jobs.size:
+            first = int(jobs.min())
+            jobs = np.array([names.get(start, NOTHING) for start in range(first, int(jobs.max()) + 1)])[jobs - first]
+        return list(map(MiniTask._make, zip(jobs.tolist(), groups.tolist(), workers.tolist(), strict=True)))

@@ -54,7 +54,7 @@ def parse(spec: str, n: int) -> Scheme:
 def _options(entry: Entry) -> tuple[str, ...]:
     if not isinstance(entry.build, type):
         return ()
-    return tuple(f.name for f in fields(entry.build) if f.name != "n" and f.name not in entry.positional)  # type: ignore[arg-type]
+    return tuple(f.name for f in fields(entry.build) if f.name != "n" and f.name not in entry.positional)
 
 
 def _integer(spec: str, word: str) -> int:

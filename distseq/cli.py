@@ -60,9 +60,13 @@ def train(config: Path, out: Path | None, as_json: bool, **options: Any) -> None
 @click.option("--scheme", "schemes", multiple=True, required=True, help="May be given several times: best first.")
 @click.option("--closing", default="safe", show_default=True, help="When a round ends: safe or mu.")
 @click.option("--cutoff", type=float, default=0.0, show_default=True, help="closing=safe: not before so many seconds.")
-@click.option("--mu", type=float, default=1.0, show_default=True, help="closing=mu: not before 1 + MU times the fastest.")
+@click.option(
+    "--mu", type=float, default=1.0, show_default=True, help="closing=mu: not before 1 + MU times the fastest."
+)
 @click.option("--unfinished", default="lost", show_default=True, help="Unfinished workers: lost, overlap or serial.")
-@click.option("--arrival", default="scheme", show_default=True, help="Rows of a message: row, message, or as the scheme says.")
+@click.option(
+    "--arrival", default="scheme", show_default=True, help="Rows of a message: row, message, or as the scheme says."
+)
 @click.option("--models", type=int, default=4, show_default=True)
 @click.option("--jobs", type=int, default=80, show_default=True, help="Of all models together.")
 @click.option("--workers", type=int, help="First so many columns of the trace.  [default: all; 256 for a profile]")
@@ -94,6 +98,9 @@ def one_line_errors(command: Callable[[], object]) -> int:
         return stop.exit_code
     except click.Abort:
         return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
         return error.exit_code

@@ -49,7 +49,9 @@ def simulate_schemes(
         table = load_trace(trace)
         table = table.first(workers or table.workers)
     rule = closing_rule(closing, cutoff=cutoff, mu=mu)
-    results = [simulate(table, s, rule, models=models, jobs=jobs, unfinished=unfinished, arrival=arrival) for s in schemes]
+    results = [
+        simulate(table, s, rule, models=models, jobs=jobs, unfinished=unfinished, arrival=arrival) for s in schemes
+    ]
     named = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
     return sorted((result | named for result in results), key=lambda result: result["total_seconds"])
 
@@ -63,7 +65,10 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     )
     rows = [list(COLUMNS.values())] + [[_cell(result[key]) for key in COLUMNS] for result in results]
     widths = [max(len(row[c]) for row in rows) for c in range(len(COLUMNS))]
-    lines = ["  ".join(f"{cell:>{w}}" if c else f"{cell:<{w}}" for c, (cell, w) in enumerate(zip(row, widths, strict=True))) for row in rows]
+    lines = [
+        "  ".join(f"{cell:>{w}}" if c else f"{cell:<{w}}" for c, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
     return "\n".join([head, *lines])
 
 

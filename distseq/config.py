@@ -86,9 +86,9 @@ class Config:
         ):
             if value < least:
                 raise ValueError(f"{key} must be at least {least}: got {value}")
-        for key, value, known in (("run.dtype", self.run.dtype, DTYPES), ("pool.kind", self.pool.kind, POOLS)):
-            if value not in known:
-                raise ValueError(f"{key} must be one of {', '.join(known)}: got {value!r}")
+        for key, choice, known in (("run.dtype", self.run.dtype, DTYPES), ("pool.kind", self.pool.kind, POOLS)):
+            if choice not in known:
+                raise ValueError(f"{key} must be one of {', '.join(known)}: got {choice!r}")
 
 
 DTYPES = ("float32", "float64")
@@ -161,8 +161,8 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
 
 def to_toml(config: Config) -> str:
     """The job file of a configuration, which reads back equal."""
-    tables = [("[run]", config.run), ("[pool]", config.pool), ("[scheduler]", config.scheduler)]
-    tables += [("[[learner]]", learner) for learner in config.learner]  # type: ignore[arg-type]
+    tables: list[tuple[str, Any]] = [("[run]", config.run), ("[pool]", config.pool), ("[scheduler]", config.scheduler)]
+    tables += [("[[learner]]", learner) for learner in config.learner]
     return "\n".join(f"{head}\n" + "".join(_line(k, v) for k, v in asdict(one).items()) for head, one in tables)
 
 
@@ -172,7 +172,10 @@ def _line(key: str, value: Any) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value)
+    if isinstance(value, str):
+        # TOML forbids the surrogate pairs and the raw DEL of JSON's strings.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value) if isinstance(value, float) else json.dumps(value)

@@ -24,7 +24,9 @@ class Display(Silent):
         self._loss: dict[str, float] = {}
         self._jobs, self._now = 0, 0.0
         self._missing: Mapping[int, int] = {}
-        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4) if console.is_terminal else None
+        self._live = (
+            Live(console=console, get_renderable=self._table, refresh_per_second=4) if console.is_terminal else None
+        )
 
     def __enter__(self) -> "Display":
         if self._live is not None:
@@ -50,7 +52,9 @@ class Display(Silent):
     def _shown(self, name: str) -> str:
         if name not in self._loss:
             return "-"
-        return f"{self._loss[name] / math.log(2):.3f} bits/char" if name in self._texts else f"loss {self._loss[name]:.4f}"
+        return (
+            f"{self._loss[name] / math.log(2):.3f} bits/char" if name in self._texts else f"loss {self._loss[name]:.4f}"
+        )
 
     def _rate(self) -> float:
         return self._jobs / self._now if self._now else 0.0

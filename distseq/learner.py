@@ -65,7 +65,7 @@ class Learner:
         if not np.isfinite(total @ total):
             raise FloatingPointError(f"learner {self.name}: the decoded gradient is not finite")
         mean = torch.from_numpy(total / self._batch)
-        for parameter, piece in zip(self._parameters, mean[:-EXTRAS].split(sizes), strict=True):
+        for parameter, piece in zip(self._parameters, torch.split(mean[:-EXTRAS], sizes), strict=True):
             parameter.grad = piece.view_as(parameter).to(parameter.dtype)
         if self._clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._clip)

@@ -42,7 +42,7 @@ class Learns(Protocol):
 class Observer(Protocol):
     """Told what happens; changes nothing."""
 
-    def job_decoded(self, payload: Payload, total: np.ndarray) -> None: ...
+    def job_decoded(self, payload: Payload, weights: Mapping[MiniTask, float], total: np.ndarray) -> None: ...
     def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None: ...
     def round_ended(self, ended: Round) -> None: ...
     def polled(self, scheduler: Scheduler, now: float) -> None:
@@ -103,7 +103,9 @@ class Master:
     def _load(self, delivery: Delivery) -> float:
         """Fraction of a batch that a row took; 0 when its job is over."""
         payload = self._payloads.get(delivery.task.job)
-        return 0.0 if payload is None else payload.cost * payload.layout.loads[delivery.task.group][delivery.task.worker]
+        return (
+            0.0 if payload is None else payload.cost * payload.layout.loads[delivery.task.group][delivery.task.worker]
+        )
 
     def _act(self, decision: Decision) -> None:
         if decision.cancel:
@@ -136,11 +138,18 @@ class Master:
         learner, step, _ = self._openings.pop(job)
         payload = self._payloads.pop(job)
         for observer in self._observers:
-            observer.job_decoded(payload, total)
+            observer.job_decoded(payload, weights, total)
         metrics = dict(self._learners[learner].apply(total))
         now, name = self._pool.now(), self._learners[learner].name
         if self._journal is not None:
-            record = {"kind": "job", "job": job, "learner": name, "step": step, "scheme": payload.scheme, "decoded": round(now, 6)}
+            record = {
+                "kind": "job",
+                "job": job,
+                "learner": name,
+                "step": step,
+                "scheme": payload.scheme,
+                "decoded": round(now, 6),
+            }
             self._journal.write({**record, "rows": [[t.group, t.worker] for t in weights], **metrics})
         for observer in self._observers:
             observer.job_applied(name, step, metrics, now)

@@ -20,7 +20,12 @@ LAST = 10  # steps whose losses make the final training loss
 
 
 def summarize(
-    config: Config, learners: Iterable[Learner], texts: Mapping[str, Any], tally: Tally, check: GradientCheck, seconds: float
+    config: Config,
+    learners: Iterable[Learner],
+    texts: Mapping[str, Any],
+    tally: Tally,
+    check: GradientCheck,
+    seconds: float,
 ) -> dict[str, Any]:
     """The numbers of summary.json, the replays excepted."""
     from distseq.models.evaluate import bits_per_char

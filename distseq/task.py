@@ -31,7 +31,7 @@ class Problem:
 
 
 def build_model(target: str, args: Mapping[str, Any], seed: int, dtype: torch.dtype) -> nn.Module:
-    """The model that `target` "module:name" builds from `args`, drawn from `seed`. ValueError if it does not keep the contract."""
+    """The model that `target` "module:name" builds from `args`, drawn from `seed`. ValueError if it breaks the contract."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -74,7 +74,9 @@ class Task:
         """(P + 2,) in the task's dtype. ValueError when the model's losses are not (B,)."""
         problem = self.problem(payload.learner)
         if not len(ids):
-            return np.zeros(sum(p.numel() for p in problem.parameters) + EXTRAS, dtype=str(self._dtype).rpartition(".")[2])
+            return np.zeros(
+                sum(p.numel() for p in problem.parameters) + EXTRAS, dtype=str(self._dtype).rpartition(".")[2]
+            )
         with _one_thread():
             self._load(problem, payload)
             losses_B = problem.model.per_sample_loss(problem.data.batch(ids))  # type: ignore[operator]

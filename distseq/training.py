@@ -58,7 +58,7 @@ def build_fleet(config: Config) -> Fleet:
         learner, spec = _build(config, m, one)
         learners.append(learner)
         specs.append(spec)
-    work = {"learners": specs, "dtype": config.run.dtype}
+    work: dict[str, Any] = {"learners": specs, "dtype": config.run.dtype}
     return Fleet(tuple(learners), Task(**work), WorkSpec("distseq.task:Task", json.dumps(work)))
 
 
@@ -74,7 +74,7 @@ def _build(config: Config, m: int, one: LearnerConfig) -> tuple[Learner, dict[st
         torch_optimizer(one.optimizer, one.optimizer_args, trained(model)),
         samples=len(data),
         batch=one.batch,
-        steps=one.steps or config.run.steps,
+        steps=config.run.steps if one.steps is None else one.steps,
         seed=seed,
         clip=one.clip,
     )
@@ -167,7 +167,8 @@ def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (
     texts = {one.name: fleet.task.problem(m).data for m, one in enumerate(config.learner)}
     texts = {name: data for name, data in texts.items() if hasattr(data, "unigram_entropy")}
     folder = RunFolder(out, config)
-    tally, check = Tally(), GradientCheck(fleet.task, sum(steps.values()), config.run.checks)
+    one_pass = config.pool.kind == "simulated" and config.pool.compute == "decoded"
+    tally, check = Tally(), GradientCheck(fleet.task, sum(steps.values()), config.run.checks, one_pass=one_pass)
     records: list[Record] = []
     with ExitStack() as stack:
         stack.callback(folder.journal.close)

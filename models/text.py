@@ -15,15 +15,15 @@ ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 UNKNOWN = len(ALPHABET)
 SYMBOLS = UNKNOWN + 1
 
-# Symbol of every ASCII code; one entry more stands for all that is not ASCII.
-_SYMBOL_OF = np.full(129, UNKNOWN, np.uint8)
+# Symbol of every ASCII code; the last one, DEL, is unknown and stands for all that is not ASCII.
+_SYMBOL_OF = np.full(128, UNKNOWN, np.uint8)
 _SYMBOL_OF[[ord(character) for character in ALPHABET]] = np.arange(UNKNOWN)
 
 
 def encode(text: str) -> np.ndarray:
     """Symbols of a text, one a character, uint8; what is not in the alphabet becomes `UNKNOWN`."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return _SYMBOL_OF[np.minimum(codes, 128)]
+    return _SYMBOL_OF[np.minimum(codes, 127)]
 
 
 def decode(symbols: np.ndarray) -> str:

@@ -19,10 +19,13 @@ class Progress:
     """A running round: what a closing rule may look at."""
 
     begun: float
-    waiting: np.ndarray  # (n,) rows of the round that each worker still owes
-    working: np.ndarray  # (n,) bool: the round gave it something to do
+    waiting: list[int]  # rows of the round that each worker still owes
     first_arrival: float | None = None  # of a row of this round
     first_finish: float | None = None  # some worker has sent all of its rows: the fastest
+
+    def stragglers(self, n: int) -> np.ndarray:
+        """(n,) bool: who still owes rows."""
+        return np.array(self.waiting[:n]) > 0
 
 
 @dataclass
@@ -91,8 +94,7 @@ class Mu:
         return progress.begun + (1 + self.mu) * (progress.first_finish - progress.begun)
 
     def enough(self, stream: Stream, progress: Progress) -> bool:
-        stragglers = progress.waiting[: stream.ledger.scheme.n] > 0
-        return stream.history.allows(stragglers) and stream.ledger.due_complete()
+        return stream.history.allows(progress.stragglers(stream.ledger.scheme.n)) and stream.ledger.due_complete()
 
 
 def closing_rule(name: str, *, cutoff: float = 0.0, mu: float = 1.0) -> Closing:

@@ -55,8 +55,7 @@ class RoundScheduler:
     def _arrived(self, task: MiniTask, at: float) -> None:
         self._excuse(task)
         progress = self._progress
-        if progress is None:
-            return
+        assert progress is not None, f"{task} is waited for outside a round"
         if progress.first_arrival is None:
             progress.first_arrival = at
         if progress.first_finish is None and not progress.waiting[task.worker]:
@@ -120,12 +119,12 @@ class RoundScheduler:
     def _end(self, now: float, cutoff: float | None) -> tuple[Round, list[MiniTask]]:
         assert self._progress is not None
         progress, self._progress = self._progress, None
-        slow = progress.waiting > 0
         for stream in self._streams:
-            stream.history.append(slow[: stream.ledger.scheme.n])
+            stream.history.append(progress.stragglers(stream.ledger.scheme.n))
+        slow = tuple(worker for worker, owed in enumerate(progress.waiting) if owed)
         names = tuple(stream.ledger.scheme.spec for stream in self._streams)
         waited = cutoff is not None and now > cutoff
-        ended = Round(self._round, names, self._opened, progress.begun, now, waited, tuple(np.flatnonzero(slow).tolist()))
+        ended = Round(self._round, names, self._opened, progress.begun, now, waited, slow)
         cancel = [] if self._late else sorted(self._sent)
         return ended, cancel
 
@@ -150,7 +149,7 @@ class RoundScheduler:
         if not self._ready:
             return {}
         job, learner = self._ready.popleft()
-        staying = sum(left > 0 for left in self._left.values())
+        staying = len({m for m, left in self._left.items() if left} | {m for _, m in self._ready})
         scheme = self._streams[-1].ledger.scheme
         if self._left[learner] and staying <= scheme.delay:
             scheme = scheme.within(staying - 1)
@@ -164,5 +163,4 @@ def _stream(scheme: Scheme) -> Stream:
 
 
 def _progress(send: Sequence[MiniTask], now: float, n: int) -> Progress:
-    owed = np.bincount([task.worker for task in send], minlength=n)
-    return Progress(now, owed, owed > 0)
+    return Progress(now, np.bincount([task.worker for task in send], minlength=n).tolist())

@@ -11,6 +11,7 @@ from distseq.coding.scheme import Scheme
 from distseq.coding.sr_sgc import SRSGC
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+THOROUGH = settings(PROPERTY, max_examples=200)
 
 
 def generators() -> st.SearchStrategy[np.random.Generator]:

@@ -70,7 +70,9 @@ def test_every_straggler_set_of_at_most_s_decodes(kind: str, n: int) -> None:
 @kinds
 @PROPERTY
 @given(size=code_sizes(32), draws=generators())
-def test_random_and_contiguous_straggler_sets_decode_up_to_32_workers(kind: str, size: tuple[int, int], draws: np.random.Generator) -> None:
+def test_random_and_contiguous_straggler_sets_decode_up_to_32_workers(
+    kind: str, size: tuple[int, int], draws: np.random.Generator
+) -> None:
     n, s = size
     code, first = make_code(kind, n, s), int(draws.integers(n))
     check_decode(code, survivors(n, tuple(draws.permutation(n)[:s])))
@@ -112,12 +114,18 @@ def test_rows_that_end_a_shortage_hold_at_least_need_rows_of_its_workers(kind: s
             if shortage is not None:
                 assert shortage.need >= 1
                 assert not (shortage.workers & has).any()
-                assert all(np.count_nonzero(more & shortage.workers) >= shortage.need for more in decoding if not (has & ~more).any())
+                assert all(
+                    np.count_nonzero(more & shortage.workers) >= shortage.need
+                    for more in decoding
+                    if not (has & ~more).any()
+                )
 
 
 @PROPERTY
 @given(size=code_sizes(24), draws=generators())
-def test_fractional_repetition_decodes_exactly_when_each_replica_set_has_answered(size: tuple[int, int], draws: np.random.Generator) -> None:
+def test_fractional_repetition_decodes_exactly_when_each_replica_set_has_answered(
+    size: tuple[int, int], draws: np.random.Generator
+) -> None:
     code = FractionalRepetition(*size)
     for rate in (0.2, 0.5, 0.8):
         has = draws.random(code.n) < rate

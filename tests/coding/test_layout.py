@@ -87,14 +87,18 @@ def complete_jobs(scheme: Scheme, draws: np.random.Generator) -> list[dict[MiniT
 
 @PROPERTY
 @given(scheme=schemes(), samples=samples_of_a_batch, draws=generators())
-def test_the_rows_of_a_complete_job_weigh_every_sample_by_one(scheme: Scheme, samples: int, draws: np.random.Generator) -> None:
+def test_the_rows_of_a_complete_job_weigh_every_sample_by_one(
+    scheme: Scheme, samples: int, draws: np.random.Generator
+) -> None:
     for weights in complete_jobs(scheme, draws):
         assert Layout(scheme).combined(weights, samples) == pytest.approx(np.ones(samples), abs=1e-8)
 
 
 @PROPERTY
 @given(scheme=schemes(), samples=samples_of_a_batch, draws=generators())
-def test_the_weighted_sum_of_rows_is_the_sum_over_the_batch(scheme: Scheme, samples: int, draws: np.random.Generator) -> None:
+def test_the_weighted_sum_of_rows_is_the_sum_over_the_batch(
+    scheme: Scheme, samples: int, draws: np.random.Generator
+) -> None:
     gradients, ids, cut = draws.integers(-99, 99, 1000).astype(float), draws.permutation(1000)[:samples], Layout(scheme)
     for weights in complete_jobs(scheme, draws):
         rows = {task: cut.row(task, ids) for task in weights}
@@ -107,7 +111,9 @@ def test_the_weighted_sum_of_rows_is_the_sum_over_the_batch(scheme: Scheme, samp
 
 @PROPERTY
 @given(scheme=schemes(), samples=samples_of_a_batch, draws=generators())
-def test_an_incomplete_sum_does_not_weigh_every_sample_by_one(scheme: Scheme, samples: int, draws: np.random.Generator) -> None:
+def test_an_incomplete_sum_does_not_weigh_every_sample_by_one(
+    scheme: Scheme, samples: int, draws: np.random.Generator
+) -> None:
     play = Play(scheme, 1)
     cut, whole = Layout(scheme), samples + sum(code.parts for code in scheme.codes) * 40
     for _ in play.rounds:
@@ -115,7 +121,9 @@ def test_an_incomplete_sum_does_not_weigh_every_sample_by_one(scheme: Scheme, sa
             play.receive(task)
     weights = play.ledger.weights(0)
     dropped = list(weights)[draws.integers(len(weights))]
-    assert not np.allclose(cut.combined({task: a for task, a in weights.items() if task != dropped}, whole), 1, atol=1e-6)
+    assert not np.allclose(
+        cut.combined({task: a for task, a in weights.items() if task != dropped}, whole), 1, atol=1e-6
+    )
 
 
 @PROPERTY

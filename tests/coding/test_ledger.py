@@ -19,7 +19,7 @@ from distseq.coding.sr_sgc import SRSGC
 from distseq.coding.stragglers import patterns, random_pattern
 from tests.coding.conforming import CASES, Case
 from tests.coding.play import Play, decoded_on_time, random_play, with_rows
-from tests.coding.strategies import PROPERTY, generators, schemes
+from tests.coding.strategies import PROPERTY, THOROUGH, generators, schemes
 
 kinds = pytest.mark.parametrize("code", CODES)
 FEW = [case for case in CASES if max(case.counts) <= 1200]
@@ -62,24 +62,30 @@ def test_random_conforming_patterns_decode_each_job_on_time_without_waiting(case
     draws = np.random.default_rng(1)
     for model in case.scheme.models:
         for rate in np.repeat((0.3, 0.6, 1.0), 40):
-            check_conforming(replace(case.scheme, code=code), random_pattern(model, case.scheme.n, case.rounds, rate, draws))
+            check_conforming(
+                replace(case.scheme, code=code), random_pattern(model, case.scheme.n, case.rounds, rate, draws)
+            )
 
 
 @PROPERTY
 @given(scheme=schemes(max_n=9), rate=st.sampled_from((0.3, 0.8)), draws=generators())
-def test_random_patterns_of_each_model_of_any_scheme_need_no_waiting(scheme: Scheme, rate: float, draws: np.random.Generator) -> None:
+def test_random_patterns_of_each_model_of_any_scheme_need_no_waiting(
+    scheme: Scheme, rate: float, draws: np.random.Generator
+) -> None:
     for model in scheme.models:
         check_conforming(scheme, random_pattern(model, scheme.n, 6 + scheme.delay, rate, draws))
 
 
-@PROPERTY
+@THOROUGH
 @given(scheme=schemes(), draws=generators())
-def test_a_round_is_safe_exactly_when_complete_later_rounds_would_meet_every_deadline(scheme: Scheme, draws: np.random.Generator) -> None:
+def test_a_round_is_safe_exactly_when_complete_later_rounds_would_meet_every_deadline(
+    scheme: Scheme, draws: np.random.Generator
+) -> None:
     for play in random_play(scheme, 4, draws):
         assert play.ledger.safe() == safe_by_roll_forward(scheme, play.ledger.round, play.unfinished())
 
 
-@PROPERTY
+@THOROUGH
 @given(scheme=schemes(), draws=generators())
 def test_complete_jobs_are_those_whose_rows_decode(scheme: Scheme, draws: np.random.Generator) -> None:
     for play in random_play(scheme, 4, draws):
@@ -89,9 +95,11 @@ def test_complete_jobs_are_those_whose_rows_decode(scheme: Scheme, draws: np.ran
         assert play.ledger.due_complete() == (due not in play.unfinished())
 
 
-@PROPERTY
+@THOROUGH
 @given(scheme=schemes(), draws=generators())
-def test_a_round_stays_unsafe_without_need_rows_of_the_workers_of_its_shortage(scheme: Scheme, draws: np.random.Generator) -> None:
+def test_a_round_stays_unsafe_without_need_rows_of_the_workers_of_its_shortage(
+    scheme: Scheme, draws: np.random.Generator
+) -> None:
     for play in random_play(scheme, 4, draws):
         t, table = play.ledger.round, play.unfinished()
         shortage = scheme.shortage(t, table)
@@ -111,7 +119,10 @@ def test_more_rows_never_make_a_round_unsafe_or_a_job_incomplete(scheme: Scheme,
         t, table = play.ledger.round, play.unfinished()
         if scheme.shortage(t, table) is None:
             more = with_rows(table, [task for task in play.pending if draws.random() < 0.5])
-            assert scheme.shortage(t, {job: has for job, has in more.items() if missing(scheme.codes, has) is not None}) is None
+            assert (
+                scheme.shortage(t, {job: has for job, has in more.items() if missing(scheme.codes, has) is not None})
+                is None
+            )
             assert safe_by_roll_forward(scheme, t, more)
 
 
@@ -120,7 +131,11 @@ def test_more_rows_never_make_a_round_unsafe_or_a_job_incomplete(scheme: Scheme,
 def test_a_round_that_was_safe_stays_safe_as_rows_arrive(scheme: Scheme, draws: np.random.Generator) -> None:
     was = (-1, False, frozenset())
     for play in random_play(scheme, 4, draws):
-        now = (play.ledger.round, play.ledger.safe(), frozenset(job for job in play.ledger.open if play.ledger.complete(job)))
+        now = (
+            play.ledger.round,
+            play.ledger.safe(),
+            frozenset(job for job in play.ledger.open if play.ledger.complete(job)),
+        )
         if now[0] == was[0]:
             assert now[1] >= was[1]
             assert now[2] >= was[2]
@@ -141,7 +156,7 @@ def test_waiting_for_everybody_keeps_a_safe_ledger_safe(scheme: Scheme, draws: n
         play.pending = []
 
 
-@PROPERTY
+@THOROUGH
 @given(scheme=schemes(), lost=st.booleans(), at_least=st.integers(1, 9), draws=generators())
 def test_any_delays_complete_each_job_by_its_deadline_when_rounds_close_safely(
     scheme: Scheme, lost: bool, at_least: int, draws: np.random.Generator
@@ -163,7 +178,7 @@ def test_any_delays_complete_each_job_by_its_deadline_when_rounds_close_safely(
     assert not play.ledger.open
 
 
-@PROPERTY
+@THOROUGH
 @given(scheme=schemes(), rate=st.sampled_from((0.1, 0.3, 0.5)), draws=generators())
 def test_a_straggler_less_never_makes_a_job_late(scheme: Scheme, rate: float, draws: np.random.Generator) -> None:
     pattern = draws.random((6 + scheme.delay, scheme.n)) < rate

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distseq.coding.stragglers import Arbitrary, Bursty, EitherInWindow, History, PerRound, StragglerModel, conforms, patterns, random_pattern
+from distseq.coding.stragglers import (
+    Arbitrary,
+    Bursty,
+    EitherInWindow,
+    History,
+    PerRound,
+    StragglerModel,
+    conforms,
+    patterns,
+    random_pattern,
+)
 from tests.coding.conforming import CASES, Case
 from tests.coding.play import decoded_on_time
 from tests.coding.strategies import PROPERTY, generators, schemes
@@ -32,7 +42,10 @@ def bursty(pattern: np.ndarray, B: int, W: int, lam: int) -> bool:
 
 def arbitrary(pattern: np.ndarray, N: int, W: int, lam: int) -> bool:
     """At most lam distinct stragglers in W rounds, each straggling at most N times in them."""
-    return all(np.count_nonzero(window.any(axis=0)) <= lam and (window.sum(axis=0) <= N).all() for window in windows(pattern, W))
+    return all(
+        np.count_nonzero(window.any(axis=0)) <= lam and (window.sum(axis=0) <= N).all()
+        for window in windows(pattern, W)
+    )
 
 
 def mixed(pattern: np.ndarray, B: int, W: int, lam: int, s: int) -> bool:
@@ -44,14 +57,26 @@ Definition = Callable[[np.ndarray], bool]
 MODELS: list[tuple[StragglerModel, Definition]] = [
     (PerRound(1), lambda p: at_most(p, 1)),
     (PerRound(0), lambda p: at_most(p, 0)),
-    *((Bursty(B, W, lam), lambda p, a=(B, W, lam): bursty(p, *a)) for B, W, lam in [(1, 2, 1), (1, 2, 2), (2, 3, 2), (1, 3, 3), (2, 2, 1)]),
-    *((Arbitrary(N, W, lam), lambda p, a=(N, W, lam): arbitrary(p, *a)) for N, W, lam in [(1, 2, 1), (1, 3, 2), (2, 4, 2), (2, 3, 3), (0, 2, 2)]),
+    *(
+        (Bursty(B, W, lam), lambda p, a=(B, W, lam): bursty(p, *a))
+        for B, W, lam in [(1, 2, 1), (1, 2, 2), (2, 3, 2), (1, 3, 3), (2, 2, 1)]
+    ),
+    *(
+        (Arbitrary(N, W, lam), lambda p, a=(N, W, lam): arbitrary(p, *a))
+        for N, W, lam in [(1, 2, 1), (1, 3, 2), (2, 4, 2), (2, 3, 3), (0, 2, 2)]
+    ),
     *(
         (EitherInWindow((Bursty(B, W, lam), PerRound(s))), lambda p, a=(B, W, lam, s): mixed(p, *a))
         for B, W, lam, s in [(1, 2, 2, 1), (1, 2, 3, 2), (2, 3, 2, 1), (1, 3, 3, 1)]
     ),
+    (
+        EitherInWindow((Bursty(1, 2, 2), Bursty(1, 3, 1))),
+        lambda p: all(bursty(window, 1, 2, 2) or bursty(window, 1, 3, 1) for window in windows(p, 3)),
+    ),
 ]
-models = pytest.mark.parametrize(("model", "definition"), MODELS, ids=lambda m: str(m) if not callable(m) else "")
+models = pytest.mark.parametrize(
+    ("model", "definition"), MODELS, ids=lambda m: "" if callable(m) else str(m).replace(" ", "")
+)
 
 
 def tables(n: int, rounds: int) -> list[np.ndarray]:
@@ -60,7 +85,9 @@ def tables(n: int, rounds: int) -> list[np.ndarray]:
 
 @models
 @pytest.mark.parametrize(("n", "rounds"), [(2, 1), (2, 5), (3, 3), (1, 8)])
-def test_the_patterns_of_a_model_are_those_of_its_definition(model: StragglerModel, definition: Definition, n: int, rounds: int) -> None:
+def test_the_patterns_of_a_model_are_those_of_its_definition(
+    model: StragglerModel, definition: Definition, n: int, rounds: int
+) -> None:
     expected = {pattern.tobytes() for pattern in tables(n, rounds) if definition(pattern)}
     listed = [pattern.tobytes() for pattern in patterns(model, n, rounds)]
     assert len(listed) == len(set(listed))
@@ -70,7 +97,9 @@ def test_the_patterns_of_a_model_are_those_of_its_definition(model: StragglerMod
 @models
 @PROPERTY
 @given(rate=st.sampled_from((0.05, 0.15, 0.3)), draws=generators())
-def test_a_pattern_conforms_exactly_by_the_definition(model: StragglerModel, definition: Definition, rate: float, draws: np.random.Generator) -> None:
+def test_a_pattern_conforms_exactly_by_the_definition(
+    model: StragglerModel, definition: Definition, rate: float, draws: np.random.Generator
+) -> None:
     for rounds in (1, 4, 9):
         pattern = draws.random((rounds, 5)) < rate
         assert conforms(pattern, model) == definition(pattern)
@@ -79,7 +108,9 @@ def test_a_pattern_conforms_exactly_by_the_definition(model: StragglerModel, def
 @models
 @PROPERTY
 @given(rate=st.sampled_from((0.1, 0.5, 1.0)), draws=generators())
-def test_a_random_pattern_conforms(model: StragglerModel, definition: Definition, rate: float, draws: np.random.Generator) -> None:
+def test_a_random_pattern_conforms(
+    model: StragglerModel, definition: Definition, rate: float, draws: np.random.Generator
+) -> None:
     pattern = random_pattern(model, 6, 12, rate, draws)
     assert pattern.shape == (12, 6)
     assert definition(pattern)
@@ -130,7 +161,9 @@ def check_counts(case: Case) -> None:
 
 @PROPERTY
 @given(scheme=schemes(max_n=9), rate=st.sampled_from((0.3, 0.8)), draws=generators())
-def test_every_scheme_decodes_on_time_under_random_patterns_of_each_of_its_models(scheme, rate: float, draws: np.random.Generator) -> None:
+def test_every_scheme_decodes_on_time_under_random_patterns_of_each_of_its_models(
+    scheme, rate: float, draws: np.random.Generator
+) -> None:
     for model in scheme.models:
         pattern = random_pattern(model, scheme.n, 6 + scheme.delay, rate, draws)
         assert decoded_on_time(scheme, pattern) == set(range(6))

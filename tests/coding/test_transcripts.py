@@ -30,7 +30,9 @@ def transcript(scheme: Scheme, jobs: int, stragglers: Mapping[int, tuple[int, ..
         done = [job for job in ledger.open if ledger.complete(job)]
         for job in done:
             ledger.retire(job)
-        lines.append(f"r{t}: {work(scheme, tasks)} | lost {listed(late)} | waits for {listed(waited)} | out {listed(done)}")
+        lines.append(
+            f"r{t}: {work(scheme, tasks)} | lost {listed(late)} | waits for {listed(waited)} | out {listed(done)}"
+        )
     return "\n".join(lines)
 
 

@@ -84,6 +84,7 @@ def test_a_misspelt_argument_is_refused_by_name(spec: str) -> None:
 
 def test_the_folder_refuses_to_be_imported_under_its_own_name() -> None:
     spec = importlib.util.spec_from_file_location("models", distseq.models.__file__)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     with pytest.raises(ImportError, match=r"^import distseq\.models, not models$"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

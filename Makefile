@@ -1,0 +1,49 @@
+# make run | test | check | bench | wheel | clean
+#   PYTHON    the interpreter the environment is made from (3.11 or newer)
+#   VENV      where the environment lies
+#   PIP_ARGS  more options of pip install, such as an index of your own
+#   ARGS      more options of `distseq train`, for `make run`
+PYTHON   ?= python3
+VENV     ?= .venv
+PIP_ARGS ?=
+ARGS     ?=
+
+BIN       := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+LINKS     := build/link
+
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: run test check bench wheel clean
+
+run: $(INSTALLED)
+	$(BIN)/distseq train examples/main.toml $(ARGS)
+
+# One thread each: the tests' own processes would otherwise fight for the cores.
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow"
+
+# mypy sees the folders as the package they are: $(LINKS)/distseq links to each (strict: distseq, coding, cluster).
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	rm -rf $(LINKS) && mkdir -p $(LINKS)/distseq
+	ln -s $(foreach path,$(wildcard distseq/*) coding cluster kernels models,"$(CURDIR)/$(path)") $(LINKS)/distseq/
+	MYPYPATH=$(LINKS) $(BIN)/mypy --strict -p distseq
+
+bench: $(INSTALLED)
+	$(BIN)/python tests/bench/engine.py
+
+# An old build/lib would ship modules that are gone.
+wheel: $(INSTALLED)
+	rm -rf build/lib
+	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[test]"
+	touch $@

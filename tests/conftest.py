@@ -1,0 +1,39 @@
+"""What every test stands on: the environment, the pace of Hypothesis, the folder of shared data."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Before anything imports torch or ray.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+# How long an example takes says more about the machine than about the code; pytest-timeout bounds the test.
+settings.register_profile("distseq", parent=settings.default, deadline=None)
+settings.load_profile("distseq")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of recorded traces and data sets, `shared/` beside the repository root."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        reason = f"needs the traces and data sets in {folder}, which is not there"
+        stop = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        stop(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One local Ray for all tests; four logical CPUs, whatever the machine has."""
+    import ray
+
+    ray.init(
+        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 1024 * 1024
+    )
+    yield
+    ray.shutdown()

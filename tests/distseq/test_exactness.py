@@ -1,0 +1,239 @@
+"""Coded training is the training of one machine: same parameters, whatever the scheme, the pool and the stragglers."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distseq.cluster.pool import Payload, Pool, weighted_sum
+from distseq.cluster.simulated import SimulatedPool
+from distseq.cluster.trace import Trace
+from distseq.coding.layout import layout
+from distseq.coding.plan import MiniTask
+from distseq.coding.schemes import parse
+from distseq.config import Config, from_dict, load_config
+from distseq.master import Master
+from distseq.observers import Silent
+from distseq.scheduling.closing import Mu, Safe
+from distseq.scheduling.rounds import RoundScheduler
+from distseq.training import Fleet, build_fleet, override
+
+N, MODELS, STEPS = 8, 4, 4
+FR = ["uncoded", "gc:2", "gc:1,q=3", "srsgc:1,2,3", "srsgc:2,3,4", "msgc:1,2,2", "msgc:1,3,8", "msgc:2,3,3"]
+CYCLIC = [f"{spec},code=cyclic" for spec in FR if spec != "uncoded" and spec != "msgc:1,3,8"]
+TEXT = "".join(f"line {k}: the quick brown fox {k * k} jumps over {k % 7} lazy dogs.\n" for k in range(120))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def job(text: Path, dtype: str) -> Config:
+    learners = [
+        {
+            "name": f"m{m}",
+            "batch": 24 + m,
+            "optimizer": "sgd" if m % 2 else "adam",
+            "optimizer_args": {"lr": 0.05},
+            "clip": 1.0,
+        }
+        for m in range(MODELS)
+    ]
+    defaults = {
+        "model": "distseq.models.char_lstm:CharLSTM",
+        "model_args": {"hidden": 6},
+        "data": f"text:{text}",
+        "data_args": {"window": 5},
+    }
+    return from_dict({"run": {"steps": STEPS, "dtype": dtype}, "defaults": defaults, "learner": learners})
+
+
+def stragglers(seed: int, scale: float = 1.0) -> Trace:
+    """Scripted: a fifth of all invocations take ten times as long."""
+    draws = np.random.default_rng(seed)
+    times = scale * draws.uniform(0.5, 1.0, (20, N)) * np.where(draws.random((20, N)) < 0.2, 10.0, 1.0)
+    return Trace(times, 0.0, scale)
+
+
+def parameters(fleet: Fleet) -> list[np.ndarray]:
+    return [learner.publish() for learner in fleet.learners]
+
+
+def train_on(
+    pool: Pool, config: Config, spec: str, *, first_job: int = 0, closing: Any = None, late: bool = True
+) -> list[np.ndarray]:
+    fleet = build_fleet(config)
+    Master(fleet.learners, RoundScheduler(parse(spec, N), closing, late=late), pool, first_job=first_job).run()
+    return parameters(fleet)
+
+
+def simulated(
+    config: Config, spec: str, seed: int, unfinished: str = "serial", closing: Any = None
+) -> list[np.ndarray]:
+    pool = SimulatedPool(stragglers(seed), build_fleet(config).task, unfinished=unfinished, compute="rows")
+    return train_on(pool, config, spec, closing=closing, late=unfinished != "lost")
+
+
+def one_machine(config: Config, total: Callable[[Fleet, Payload], np.ndarray]) -> list[np.ndarray]:
+    """Plain training in this process, a learner at a time; `total` computes the sum over a batch."""
+    fleet = build_fleet(config)
+    for m, learner in enumerate(fleet.learners):
+        for step in range(learner.steps):
+            o = learner.open(step)
+            learner.apply(total(fleet, Payload(m * 1000 + step, m, step, o.parameters, o.ids, o.seed, "uncoded", N)))
+    return parameters(fleet)
+
+
+def full_batch(fleet: Fleet, payload: Payload) -> np.ndarray:
+    return fleet.task.row(payload, payload.ids, np.ones(len(payload.ids))).astype(np.float64)
+
+
+def same_parts(spec: str) -> Callable[[Fleet, Payload], np.ndarray]:
+    """The sum over the parts of a fractional-repetition scheme, in order of group and part."""
+    cut = layout(spec, N)
+    first = [
+        [MiniTask(0, g, int(np.flatnonzero(code.replica_set == k)[0])) for k in range(code.parts)]
+        for g, code in enumerate(cut.scheme.codes)
+    ]
+
+    def total(fleet: Fleet, payload: Payload) -> np.ndarray:
+        return weighted_sum(
+            (1.0, fleet.task.row(payload, *cut.row(task, payload.ids))) for group in first for task in group
+        )
+
+    return total
+
+
+def distance(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    """Largest relative difference in norm over the learners."""
+    return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(ours, theirs, strict=True))
+
+
+def assert_same_bits(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def reference(text: Path) -> dict[str, list[np.ndarray]]:
+    return {dtype: one_machine(job(text, dtype), full_batch) for dtype in ("float32", "float64")}
+
+
+@pytest.mark.parametrize("unfinished", ["lost", "overlap", "serial"])
+@pytest.mark.parametrize("spec", FR + CYCLIC)
+def test_simulated_training_equals_full_batch_training_in_float64(
+    text: Path, reference: dict[str, list[np.ndarray]], spec: str, unfinished: str
+) -> None:
+    ours = simulated(job(text, "float64"), spec, seed=1, unfinished=unfinished)
+    for a, b in zip(ours, reference["float64"], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("spec", FR + CYCLIC)
+def test_simulated_training_equals_full_batch_training_in_float32(
+    text: Path, reference: dict[str, list[np.ndarray]], spec: str
+) -> None:
+    assert distance(simulated(job(text, "float32"), spec, seed=2), reference["float32"]) <= 1e-6
+
+
+@pytest.mark.parametrize("spec", ["gc:2", "srsgc:2,3,4", "msgc:2,3,3"])
+def test_the_mu_rule_trains_exactly_too(text: Path, reference: dict[str, list[np.ndarray]], spec: str) -> None:
+    ours = simulated(job(text, "float64"), spec, seed=3, unfinished="lost", closing=Mu(1.0))
+    assert distance(ours, reference["float64"]) <= 1e-12
+
+
+@pytest.mark.parametrize("spec", FR)
+def test_fractional_repetition_gives_the_same_bits_under_any_stragglers(text: Path, spec: str) -> None:
+    config = job(text, "float32")
+    expected = one_machine(config, same_parts(spec))
+    for seed, unfinished in ((4, "lost"), (5, "overlap"), (6, "serial")):
+        assert_same_bits(simulated(config, spec, seed, unfinished), expected)
+
+
+def test_one_seed_gives_the_same_bits_twice(text: Path) -> None:
+    config = job(text, "float32")
+    spec = "msgc:1,2,2,code=cyclic"
+    assert_same_bits(simulated(config, spec, seed=7), simulated(config, spec, seed=7))
+
+
+class RayRuns:
+    """One pool of real workers for many runs: job numbers go on growing."""
+
+    def __init__(self, config: Config) -> None:
+        from distseq.cluster.ray_pool import RayPool
+
+        self.config = config
+        self.pool = RayPool(N, build_fleet(config).spec, hosts=2, delays=stragglers(8, scale=0.004))
+        self.jobs = 0
+
+    def train(self, spec: str, closing: Any = None) -> list[np.ndarray]:
+        self.jobs += 1000
+        return train_on(self.pool, self.config, spec, first_job=self.jobs, closing=closing)
+
+
+@pytest.fixture(scope="module", params=["float32", "float64"])
+def on_ray(request: pytest.FixtureRequest, ray_session: None, text: Path) -> Iterator[RayRuns]:
+    runs = RayRuns(job(text, request.param))
+    yield runs
+    runs.pool.close()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("spec", FR + CYCLIC)
+def test_training_on_ray_equals_full_batch_training(
+    on_ray: RayRuns, reference: dict[str, list[np.ndarray]], spec: str
+) -> None:
+    ours = on_ray.train(spec)
+    dtype = on_ray.config.run.dtype
+    assert distance(ours, reference[dtype]) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
+    if spec in FR:
+        assert_same_bits(ours, simulated(on_ray.config, spec, seed=9))
+
+
+@pytest.mark.ray
+def test_the_mu_rule_on_ray_trains_exactly(on_ray: RayRuns, reference: dict[str, list[np.ndarray]]) -> None:
+    dtype = on_ray.config.run.dtype
+    assert distance(on_ray.train("msgc:1,2,2", Mu(1.0)), reference[dtype]) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
+
+
+class KillAt(Silent):
+    """SIGKILLs a host of the pool when so many jobs are done."""
+
+    def __init__(self, pool: Any, jobs: int) -> None:
+        self.pool, self.left = pool, jobs
+
+    def job_applied(self, *job: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(self.pool.pids()[0], signal.SIGKILL)
+
+
+@pytest.mark.ray
+def test_the_main_job_survives_the_death_of_an_actor_with_the_same_weights(ray_session: None) -> None:
+    from distseq.cluster.ray_pool import RayPool
+
+    main = Path(__file__).parents[2] / "examples" / "main.toml"
+    config = override(load_config(main), {"steps": 5})
+
+    def train(kill_after: int | None) -> list[np.ndarray]:
+        fleet = build_fleet(config)
+        pool = RayPool(config.pool.workers, fleet.spec, hosts=2, delays=stragglers(10, scale=0.01))
+        watchers = [] if kill_after is None else [KillAt(pool, kill_after)]
+        try:
+            before = pool.pids()
+            Master(
+                fleet.learners, RoundScheduler(parse(config.scheduler.scheme, N), Safe()), pool, observers=watchers
+            ).run()
+            assert (pool.pids() != before) == (kill_after is not None)
+        finally:
+            pool.close()
+        return parameters(fleet)
+
+    assert_same_bits(train(kill_after=9), train(kill_after=None))
