@@ -11,13 +11,18 @@ import click
 from distseq import __version__
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__)
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Train many sequence models at once on workers that cannot be trusted to be on time.
 
     Example: distseq train examples/main.toml
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @cli.command()
@@ -98,9 +103,6 @@ def one_line_errors(command: Callable[[], object]) -> int:
         return stop.exit_code
     except click.Abort:
         return 130
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return error.exit_code
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
         return error.exit_code

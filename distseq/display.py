@@ -47,7 +47,8 @@ class Display(Silent):
         total = sum(self._steps.values())
         if self._live is None and (self._jobs * LINES // total > (self._jobs - 1) * LINES // total):
             losses = "  ".join(f"{name} {self._shown(name)}" for name in self._loss)
-            self._console.print(f"job {self._jobs}/{total}  {self._rate():.1f} jobs/s  {losses}", highlight=False)
+            line = f"job {self._jobs}/{total}  {self._rate():.1f} jobs/s  {losses}"
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def _shown(self, name: str) -> str:
         if name not in self._loss:
