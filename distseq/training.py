@@ -87,10 +87,10 @@ def _check_scheme(config: Config, scheme: Scheme, console: Console) -> None:
     for code in set(scheme.codes):
         check_precision(code, np.dtype(config.run.dtype))
     cut = layout(scheme.spec, scheme.n)
-    for one in config.learner:
-        empty = cut.empty_parts(one.batch)
-        if empty:
-            console.print(f"warning: a batch of {one.batch} of {one.name} leaves {empty} parts of {scheme.spec} empty")
+    empty = {one.name: cut.empty_parts(one.batch) for one in config.learner}
+    if any(empty.values()):
+        parts = ", ".join(f"{name} {count}" for name, count in empty.items() if count)
+        console.print(f"warning: batches smaller than the number of parts of {scheme.spec} leave parts empty: {parts}")
 
 
 def _pool(config: Config, fleet: Fleet) -> Pool:

@@ -58,7 +58,7 @@ def with_rows(table: dict[int, np.ndarray], tasks: list[MiniTask]) -> dict[int, 
 
 
 def random_play(scheme: Scheme, jobs: int, draws: np.random.Generator) -> Iterator[Play]:
-    """A random play after each begin and each row: rows arrive in any order, late ones too, and a safe round may end at any time."""
+    """A random play after each begin and each row: rows arrive in any order, late ones too; a safe round may end."""
     play = Play(scheme, jobs)
     eager, lost = draws.choice((0.1, 0.5, 1.0)), draws.choice((0.0, 0.5, 1.0))
     for _ in play.rounds:

@@ -20,8 +20,7 @@ from distseq.coding.stragglers import (
     random_pattern,
 )
 from tests.coding.conforming import CASES, Case
-from tests.coding.play import decoded_on_time
-from tests.coding.strategies import PROPERTY, generators, schemes
+from tests.coding.strategies import PROPERTY, generators
 
 
 def windows(pattern: np.ndarray, length: int) -> list[np.ndarray]:
@@ -157,13 +156,3 @@ def test_the_number_of_conforming_patterns_is_the_known_one_where_there_are_many
 def check_counts(case: Case) -> None:
     found = tuple(sum(1 for _ in patterns(model, case.scheme.n, case.rounds)) for model in case.scheme.models)
     assert found == case.counts
-
-
-@PROPERTY
-@given(scheme=schemes(max_n=9), rate=st.sampled_from((0.3, 0.8)), draws=generators())
-def test_every_scheme_decodes_on_time_under_random_patterns_of_each_of_its_models(
-    scheme, rate: float, draws: np.random.Generator
-) -> None:
-    for model in scheme.models:
-        pattern = random_pattern(model, scheme.n, 6 + scheme.delay, rate, draws)
-        assert decoded_on_time(scheme, pattern) == set(range(6))

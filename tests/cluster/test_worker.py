@@ -1,0 +1,135 @@
+"""The worker loop that all real pools share, on a thread of its own."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from distseq.cluster.pool import Payload
+from distseq.cluster.work import WorkSpec
+from distseq.cluster.worker import Answer, Cancel, Command, Failure, Message, Publish, Retire, Stop, WorkerLoop
+from distseq.coding.plan import MiniTask
+
+IDS = np.arange(12)
+Start = Callable[..., "Running"]
+
+
+class Running:
+    """A loop on a thread, and what it has emitted."""
+
+    def __init__(self, config: str = "{}") -> None:
+        self.answers: queue.SimpleQueue[Answer | Failure] = queue.SimpleQueue()
+        self.loop = WorkerLoop(WorkSpec("distseq.cluster.probe:Probe", config), self.answers.put)
+        self.thread = threading.Thread(target=self.loop.run)
+
+    def post(self, *commands: Command) -> None:
+        for command in commands:
+            self.loop.post(command)
+
+    def begin(self) -> None:
+        """After the first posts, so that the loop sees them in their order before it computes anything."""
+        self.thread.start()
+
+    def take(self, count: int) -> list[Answer]:
+        answers = [self.answers.get(timeout=30) for _ in range(count)]
+        for answer in answers:
+            assert isinstance(answer, Answer), answer
+        return [answer for answer in answers if isinstance(answer, Answer)]
+
+    def stop(self) -> None:
+        self.post(Stop())
+        self.thread.join(timeout=30)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    made: list[Running] = []
+
+    def make(*commands: Command, config: str = "{}") -> Running:
+        running = Running(config)
+        made.append(running)
+        running.post(*commands)
+        running.begin()
+        return running
+
+    yield make
+    for running in made:
+        running.stop()
+
+
+def publish(job: int, scheme: str = "gc:1,q=2", version: int = 1) -> Publish:
+    return Publish(job, lambda: Payload(job, 0, 0, np.zeros(0), IDS, 0, scheme, 4, version=version))
+
+
+def message(
+    worker: int, *tasks: tuple[int, int], startup: float = 0.0, invocation: int = 0, attempt: int = 1
+) -> Message:
+    return Message(worker, tuple(MiniTask(job, group, worker) for job, group in tasks), attempt, invocation, startup)
+
+
+def test_rows_come_one_by_one_in_the_order_of_the_message(start: Start) -> None:
+    running = start(publish(0), publish(1), message(2, (1, 0), (0, 1), (0, 0)))
+    assert [answer.task[:2] for answer in running.take(3)] == [(1, 0), (0, 1), (0, 0)]
+
+
+def test_an_answer_carries_its_identity(start: Start) -> None:
+    running = start(publish(0, version=17), message(1, (0, 1), attempt=3, invocation=5))
+    (answer,) = running.take(1)
+    assert (answer.version, answer.attempt, answer.invocation) == (17, 3, 5)
+    assert answer.row is not None
+    assert answer.digest != 0
+
+
+def test_start_ups_of_different_workers_pass_side_by_side(start: Start) -> None:
+    running = start(publish(0), *(message(worker, (0, 0), startup=0.3) for worker in range(4)))
+    running.take(1)
+    # The other three started up together with the first: they are there at once, not 0.3 s apart.
+    assert [running.answers.get(timeout=0.25) for _ in range(3)]
+
+
+def test_a_worker_that_starts_up_does_not_hold_up_another(start: Start) -> None:
+    running = start(publish(0), message(0, (0, 0), startup=0.3), message(1, (0, 0)))
+    assert [answer.task.worker for answer in running.take(2)] == [1, 0]
+
+
+def test_messages_of_one_worker_are_done_in_turn(start: Start) -> None:
+    running = start(publish(0), message(0, (0, 0), startup=0.1), message(0, (0, 1)))
+    assert [answer.task.group for answer in running.take(2)] == [0, 1]
+
+
+def test_cancelled_work_is_passed_over_and_can_be_sent_again(start: Start) -> None:
+    running = start(publish(0), message(0, (0, 0), (0, 1)), Cancel((MiniTask(0, 0, 0),)))
+    assert [answer.task.group for answer in running.take(1)] == [1]
+    running.post(message(0, (0, 0)))
+    assert [answer.task.group for answer in running.take(1)] == [0]
+
+
+def test_work_of_a_retired_job_is_passed_over(start: Start) -> None:
+    running = start(publish(0), publish(1), message(0, (0, 0), (1, 0), (0, 1)), Retire(0))
+    assert [answer.task.job for answer in running.take(1)] == [1]
+
+
+def test_an_invocation_that_goes_stale_while_it_starts_up_is_reported_once(start: Start) -> None:
+    running = start(publish(0), message(0, (0, 0), (0, 1), startup=0.1, invocation=7))
+    running.post(Retire(0), publish(1), message(1, (1, 0), startup=0.3))
+    stale, fresh = running.take(2)
+    assert (stale.row, stale.invocation) == (None, 7)
+    assert stale.startup == pytest.approx(0.1)
+    assert fresh.task.job == 1
+
+
+def test_an_error_of_the_work_is_reported_with_its_traceback(start: Start) -> None:
+    running = start(publish(0), message(0, (0, 0)), config='{"fail_on": 0}')
+    failure = running.answers.get(timeout=30)
+    assert isinstance(failure, Failure)
+    assert "sample 0 cannot be read" in failure.text
+    assert "Traceback" in failure.traceback
+
+
+def test_a_work_that_cannot_be_built_is_reported(start: Start) -> None:
+    failure = start(config='{"sise": 3}').answers.get(timeout=30)
+    assert isinstance(failure, Failure)
+    assert "sise" in failure.text

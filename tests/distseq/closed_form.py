@@ -1,0 +1,119 @@
+"""Learners whose gradients are known in closed form, run through the master and the simulated pool."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distseq.cluster.probe import Probe, feature
+from distseq.cluster.simulated import SimulatedPool
+from distseq.cluster.trace import Trace
+from distseq.coding.gradient_code import RESIDUAL
+from distseq.coding.scheme import Scheme
+from distseq.coding.schemes import parse
+from distseq.journal import MemoryJournal, Record
+from distseq.master import Master, Opening
+from distseq.scheduling.closing import Closing, Safe
+from distseq.scheduling.rounds import RoundScheduler
+from distseq.scheduling.scheduler import Scheduler
+
+SIZE = 3
+
+
+class Sums:
+    """A learner that keeps every decoded total; the batch of its step k is `batches[k]`."""
+
+    def __init__(self, name: str, batches: Sequence[np.ndarray], cost: float) -> None:
+        self.name, self.batches, self.steps, self.cost = name, batches, len(batches), cost
+        self.totals: list[np.ndarray] = []
+
+    def open(self, step: int) -> Opening:
+        return Opening(np.zeros(0), self.batches[step], cost=self.cost)
+
+    def apply(self, total: np.ndarray) -> Mapping[str, float]:
+        self.totals.append(total)
+        return {}
+
+
+@dataclass(frozen=True)
+class Played:
+    """A run to its end."""
+
+    learners: list[Sums]
+    records: list[Record]
+    seconds: float
+
+    @property
+    def rounds(self) -> list[Record]:
+        return [record for record in self.records if record["kind"] == "round"]
+
+    @property
+    def jobs(self) -> list[Record]:
+        return [record for record in self.records if record["kind"] == "job"]
+
+    @property
+    def moves(self) -> list[str]:
+        """The schemes that took new jobs, each once, in their order."""
+        return list(dict.fromkeys(record["schemes"][-1] for record in self.rounds))
+
+
+def play(
+    scheme: Scheme,
+    times: Any,
+    steps: Sequence[int],
+    closing: Closing | None = None,
+    *,
+    slope: float = 0.0,
+    unfinished: str = "overlap",
+    arrival: str = "row",
+    costs: Sequence[float] | None = None,
+    wrap: Callable[[Scheduler], Scheduler] = lambda scheduler: scheduler,
+) -> Played:
+    """Learner m makes `steps[m]` steps; `times` (rounds, n) are start-up seconds."""
+    draws = np.random.default_rng([*steps, scheme.n])
+    learners = [
+        Sums(f"m{m}", [draws.integers(0, 1000, draws.integers(1, 40)) for _ in range(count)], 1.0)
+        for m, count in enumerate(steps)
+    ]
+    for learner, cost in zip(learners, costs or (), strict=False):
+        learner.cost = cost
+    trace = Trace(np.asarray(times, dtype=float), 0.0, slope)
+    pool = SimulatedPool(trace, Probe(SIZE, dtype="float64"), unfinished=unfinished, arrival=arrival, compute="rows")
+    journal = MemoryJournal()
+    scheduler = wrap(RoundScheduler(scheme, closing, late=unfinished != "lost"))
+    seconds = Master(learners, scheduler, pool, journal).run()
+    return Played(learners, journal.records, seconds)
+
+
+def check_exact(played: Played, code: str) -> None:
+    """Each step of each learner was made once, in order, with the sum over its full batch: to the bit under fr."""
+    for learner in played.learners:
+        made = [record["step"] for record in played.jobs if record["learner"] == learner.name]
+        assert made == list(range(learner.steps))
+        assert len(learner.totals) == learner.steps
+        for total, ids in zip(learner.totals, learner.batches, strict=True):
+            rows = feature(ids, SIZE)
+            if code == "fr":
+                np.testing.assert_array_equal(total, rows.sum(axis=0))
+            else:
+                assert (np.abs(total - rows.sum(axis=0)) <= RESIDUAL * np.abs(rows).sum(axis=0)).all()
+    numbers = [record["job"] for record in played.jobs]
+    assert sorted(numbers) == list(range(len(numbers)))
+
+
+def check_on_time(played: Played, n: int, early: bool = True) -> None:
+    """Each job was decoded at most T rounds after the one that opened it. A job decoded early is recorded before its round."""
+    opened = {record["opened"]: record["index"] for record in played.rounds}
+    for position, record in enumerate(played.records):
+        if record["kind"] == "job":
+            around = played.records[position:] if early else played.records[position::-1]
+            decoded = next(other["index"] for other in around if other["kind"] == "round")
+            assert decoded <= opened[record["job"]] + parse(record["scheme"], n).delay
+
+
+def checked(played: Played, scheme: Scheme, closing: Closing | None = None) -> Played:
+    """The run, once it is known to be exact and on time."""
+    check_exact(played, getattr(scheme, "code", "fr"))
+    check_on_time(played, scheme.n, (closing or Safe()).early)
+    return played

@@ -1,0 +1,185 @@
+"""From a job file to a run folder, as a user does it."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.torch import load_file
+
+import distseq
+from distseq.config import load_config
+from distseq.journal import read_journal
+from distseq.observers import Silent
+
+JOB = """
+[run]
+steps = 6
+checks = 3
+
+[pool]
+kind = "simulated"
+workers = 8
+delays = "bursts:base=0.1"
+
+[scheduler]
+scheme = "msgc:1,2,2"
+
+[defaults]
+model = "distseq.models.char_lstm:CharLSTM"
+model_args = { hidden = 6 }
+data = "text:TEXT"
+data_args = { window = 5 }
+batch = 20
+optimizer_args = { lr = 0.02 }
+
+[[learner]]
+name = "a"
+
+[[learner]]
+name = "b"
+batch = 30
+steps = 3
+
+[[learner]]
+name = "c"
+optimizer = "sgd"
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{k} green bottles hanging on the wall, and {k * k} more.\n" for k in range(90)))
+    path = tmp_path / "job.toml"
+    path.write_text(JOB.replace("TEXT", str(text)))
+    return path
+
+
+def train(job: Path, out: str, **options: Any) -> tuple[distseq.Result, str]:
+    printed = io.StringIO()
+    result = distseq.train(job, out=job.parent / out, console=Console(file=printed, width=200), **options)
+    return result, printed.getvalue()
+
+
+def test_a_run_leaves_configuration_journal_weights_and_summary(job: Path) -> None:
+    result, _ = train(job, "run")
+    assert sorted(path.name for path in result.folder.iterdir()) == [
+        "config.toml",
+        "journal.jsonl",
+        "summary.json",
+        "weights",
+    ]
+    assert load_config(result.folder / "config.toml") == load_config(job)
+    assert json.loads((result.folder / "summary.json").read_text()) == result.summary
+    for learner in result.learners:
+        saved = load_file(result.folder / "weights" / f"{learner.name}.safetensors")
+        for key, tensor in learner.state_dict().items():
+            np.testing.assert_array_equal(saved[key], tensor)
+
+
+def test_the_journal_holds_every_job_round_and_arrival(job: Path) -> None:
+    result, _ = train(job, "run")
+    records = list(read_journal(result.folder / "journal.jsonl"))
+    assert [record["kind"] for record in records].count("run") == 1
+    steps = [(record["learner"], record["step"]) for record in records if record["kind"] == "job"]
+    assert sorted(steps) == [("a", k) for k in range(6)] + [("b", k) for k in range(3)] + [("c", k) for k in range(6)]
+    rounds = [record for record in records if record["kind"] == "round"]
+    assert len(rounds) == result.summary["rounds"]
+    assert all(record["arrivals"] for record in rounds[:3])
+
+
+def test_the_summary_compares_schemes_and_checks_gradients(job: Path) -> None:
+    summary = train(job, "run")[0].summary
+    assert list(summary["replayed_seconds_per_job"]) == ["msgc:1,2,2", "uncoded", "gc:2"]
+    assert summary["jobs"] == 15
+    assert summary["gradients_checked"] >= 3
+    assert 0 < summary["largest_gradient_difference"] < 1e-6
+    for model in summary["models"].values():
+        assert 0 < model["unigram_bits_per_char"] < 7
+        assert 0 < model["bits_per_char"] < 7
+
+
+def test_training_learns(job: Path) -> None:
+    summary = train(job, "run", steps=60)[0].summary
+    model = summary["models"]["a"]
+    assert model["bits_per_char"] < model["unigram_bits_per_char"]
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(job: Path) -> None:
+    first, second, other = (train(job, out, seed=seed)[0] for out, seed in (("1", 0), ("2", 0), ("3", 1)))
+    assert (first.folder / "journal.jsonl").read_text() == (second.folder / "journal.jsonl").read_text()
+    for a, b, c in zip(first.learners, second.learners, other.learners, strict=True):
+        np.testing.assert_array_equal(a.publish(), b.publish())
+        assert (a.publish() != c.publish()).any()
+
+
+def test_options_replace_what_the_job_file_says(job: Path) -> None:
+    result, _ = train(
+        job, "run", steps=2, scheme="gc:1", workers=5, closing="mu", mu=0.5, delays="none", unfinished="lost"
+    )
+    config = load_config(result.folder / "config.toml")
+    assert (config.run.steps, config.scheduler.scheme, config.scheduler.closing) == (2, "gc:1", "mu")
+    assert (config.pool.workers, config.pool.delays, config.pool.unfinished) == (5, "none", "lost")
+    assert result.summary["jobs"] == 6
+
+
+def test_plain_lines_show_progress_where_there_is_no_terminal(job: Path) -> None:
+    _, printed = train(job, "run")
+    assert "job 15/15" in printed
+    assert "bits/char" in printed
+
+
+def test_a_batch_smaller_than_the_number_of_parts_is_warned_of_and_trains(job: Path) -> None:
+    result, printed = train(job, "run", workers=32, steps=2)
+    assert printed.count("warning: batches smaller than the number of parts of msgc:1,2,2 leave parts empty: a ") == 1
+    assert result.summary["largest_gradient_difference"] < 1e-6
+
+
+def test_a_dense_code_that_float32_cannot_carry_is_refused_with_nothing_left_behind(job: Path) -> None:
+    with pytest.raises(ValueError, match="amplifies float32"):
+        train(job, "run", scheme="gc:27,code=cyclic", workers=128)
+    assert not (job.parent / "run").exists()
+
+
+def test_data_that_differ_on_a_host_stop_the_run(job: Path) -> None:
+    from distseq.training import build_fleet
+
+    fleet = build_fleet(load_config(job))
+    text = job.parent / "text.txt"
+    text.write_text(text.read_text() + "changed")
+    with pytest.raises(ValueError, match=r"data text:.* differ on this host: sha256"):
+        fleet.task.problem(0)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(job: Path) -> None:
+    job.write_text(job.read_text().replace('optimizer = "sgd"', 'optimizer = "sgd"\noptimizer_args = { lr = 1e38 }'))
+    with pytest.raises(FloatingPointError, match="learner c: the decoded gradient is not finite"):
+        train(job, "run")
+
+
+class Losses(Silent):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def job_applied(self, learner: str, *rest: object) -> None:
+        self.seen.append(learner)
+
+
+def test_watchers_are_told_of_every_job(job: Path) -> None:
+    watcher = Losses()
+    train(job, "run", watchers=[watcher])
+    assert sorted(watcher.seen) == ["a"] * 6 + ["b"] * 3 + ["c"] * 6
+
+
+@pytest.mark.ray
+def test_the_same_job_on_ray_gives_the_same_weights(job: Path, ray_session: None) -> None:
+    job.write_text(job.read_text().replace('kind = "simulated"', 'kind = "simulated"\ncompute = "rows"'))
+    simulated, _ = train(job, "simulated", scheme="msgc:1,2,2")
+    on_ray, _ = train(job, "ray", pool="ray", delays="bursts:base=0.01")
+    for a, b in zip(simulated.learners, on_ray.learners, strict=True):
+        np.testing.assert_array_equal(a.publish(), b.publish())
+    assert on_ray.summary["largest_gradient_difference"] < 1e-6
