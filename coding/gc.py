@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from math import ceil
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class GC:
 
     @property
     def spec(self) -> str:
-        if self.s == 0 and self.q == 1:
+        if self.s == 0 and self.q == 1 and self.code == "fr":
             return "uncoded"
         return (
             f"gc:{self.s}"
@@ -88,5 +89,6 @@ class GC:
 
 
 def of_load(n: int, load: Fraction, code: str) -> GC:
-    """The GC whose load is nearest below or at `load`."""
-    return GC(n, min(n - 1, max(0, int(load * n) - 1)), code=code)
+    """The GC with the largest tolerance whose load is at most `load` (or uncoded, if none is)."""
+    s = n // ceil(1 / load) - 1 if code == "fr" else int(load * n) - 1
+    return GC(n, min(n - 1, max(0, s)), code=code)

@@ -53,9 +53,12 @@ class Ledger:
 
         The round before must have ended safely: an overdue job is a broken promise and raises RuntimeError.
         """
-        overdue = [j for j, start in self._start.items() if start + self.scheme.delay <= self.round]
+        late = [j for j, start in self._start.items() if start + self.scheme.delay <= self.round]
+        overdue = [j for j in late if not self.complete(j)]
         if overdue:
             raise RuntimeError(f"round {self.round} of {self.scheme.spec} ended with overdue jobs {overdue}")
+        if job in self._start:
+            raise ValueError(f"job {job} is open already")
         self.round += 1
         t = self.round
         if job is not None:
@@ -103,6 +106,8 @@ class Ledger:
         return dict(zip(tasks, a[groups, workers].tolist(), strict=True))
 
     def retire(self, job: int) -> None:
-        """Forget a job; its rows do not count any more."""
-        start = self._start.pop(job)
-        del self._rows[start], self._job[start], self._complete[job]
+        """Forget a job, decoded or given up; its rows do not count any more."""
+        start, complete = self._start.pop(job), self._complete.pop(job).met
+        del self._rows[start], self._job[start]
+        if not complete:
+            self._safe = Watch(self.scheme.shortage(self.round, self._unfinished()))

@@ -38,7 +38,10 @@ def parse(spec: str, n: int) -> Scheme:
     entry = SCHEMES[name]
     words = [word.strip() for word in rest.split(",")] if rest else []
     values = [word for word in words if "=" not in word]
-    named = dict(word.split("=", 1) for word in words if "=" in word)
+    options = [word.split("=", 1) for word in words if "=" in word]
+    named = dict(options)
+    if len(named) < len(options):
+        raise ValueError(f"scheme {spec!r}: an option is given twice")
     if len(values) != len(entry.positional):
         wanted = ",".join(entry.positional) or "no values"
         raise ValueError(f"scheme {spec!r}: {name} takes {wanted}, as in {entry.example!r}")

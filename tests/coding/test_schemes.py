@@ -228,7 +228,7 @@ def test_the_scheme_within_a_delay_keeps_to_it_with_the_same_workers(scheme: Sch
     "code",
     [
         "cyclic",
-        pytest.param("fr", marks=pytest.mark.xfail(strict=True, reason="counts s + 1 of n parts, FR has fewer")),
+        "fr",
     ],
 )
 def test_gc_of_a_load_has_the_largest_tolerance_within_it(code: str) -> None:

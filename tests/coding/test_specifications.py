@@ -18,7 +18,6 @@ def test_a_scheme_is_read_back_from_its_specification(scheme: Scheme) -> None:
     assert parse(f"  {scheme.spec} ", scheme.n).spec == scheme.spec
 
 
-@pytest.mark.xfail(strict=True, reason="spec says 'uncoded', which reads back with code=fr")
 def test_uncoded_training_under_another_code_is_read_back_too() -> None:
     scheme = parse("gc:0,code=cyclic", 4)
     assert parse(scheme.spec, 4) == scheme
