@@ -6,12 +6,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from distseq.cluster.errors import PoolError as PoolError
 from distseq.coding.layout import Layout, layout
 from distseq.coding.plan import MiniTask
-
-
-class PoolError(RuntimeError):
-    """The pool cannot keep its promise: a bound on retries is spent, or a worker's code raised."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,6 @@ class Payload:
     seed: int  # all randomness is keyed by (seed, job, sample)
     scheme: str  # specification of the scheme that cuts the batch ...
     n: int  # ... and its number of workers
-    kind: str = "gradient"
     cost: float = 1.0  # compute of the whole batch, in units of a trace's slope
     version: int = 0
 
@@ -41,8 +37,8 @@ class Payload:
 class Delivery(NamedTuple):
     """A row that has arrived; the row itself stays with the pool until `collect`.
 
-    An invocation all of whose mini-tasks turn out stale after its start-up has no row to send: it is reported once, with
-    `stale` set, so that what is known of stragglers does not lack the worst of them.
+    With `stale` set it is word of work and not a row: a row that came too late or twice, or an invocation that had nothing
+    left to do after its start-up. So what is known of stragglers does not lack the worst of them.
     """
 
     task: MiniTask

@@ -86,6 +86,10 @@ def delays(spec: str, n: int, seed: int) -> Trace:
         if np.isnan(base):
             raise ValueError(f"delay profile {spec!r}: the only option is base=SECONDS")
         return profile(name, n, seed, base)
-    if not Path(spec).exists():
+    try:
+        found = Path(spec).is_file()
+    except OSError:
+        found = False
+    if not found:
         raise ValueError(f"delays {spec!r} is neither a profile ({', '.join(PROFILES)}) nor a trace file")
     return load_trace(Path(spec)).first(n)

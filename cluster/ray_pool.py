@@ -23,7 +23,9 @@ from distseq.coding.plan import MiniTask
 
 FLUSH = 0.01  # seconds between two answers of a host
 IDLE = 1.0  # seconds after which a host with nothing to say answers all the same
-READY_WITHIN = 300.0  # seconds for all actors to be placed and to have loaded their Work
+READY_WITHIN = 300.0  # seconds for an actor to be placed and to have loaded its Work
+SILENT = 30.0  # seconds after which a host that used to answer is taken for hung
+LOOK = 5.0  # seconds between two looks at who is silent
 DEATHS = 4  # of one host without an answer in between, after which the pool gives up
 
 
@@ -74,6 +76,8 @@ class Seat:
     name: str
     actor: Any
     pending: Any  # reference to the answer that is waited for
+    heard: float  # time of its last answer, or of its creation
+    patience: float = READY_WITHIN  # seconds it may be silent
     known: set[int] = field(default_factory=set)  # jobs whose payload the actor has been told
     deaths: int = 0
 
@@ -103,40 +107,47 @@ class RayPool:
         delays: Trace | None = None,
     ) -> None:
         if n < 1 or (hosts is not None and not 1 <= hosts <= n):
-            raise ValueError(f"a pool needs 1 <= hosts <= n: got n={n}, hosts={hosts}")
+            raise ValueError(f"a pool needs 1 <= hosts <= workers: got workers={n}, hosts={hosts}")
         if delays is not None and delays.workers != n:
             raise ValueError(f"injected delays need a column per worker: got {delays.workers} for n={n}")
-        self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
-            _init(address)
         self._spec, self._delays, self._num_cpus = work, delays, num_cpus
         self._started = time.monotonic()
         self._jobs: dict[int, Job] = {}
         self._version, self._last = 0, -1
         self._owed: dict[MiniTask, int] = {}  # sent, not arrived, not cancelled -> attempt
         self._invocations = [0] * n
-        self.dropped = 0  # answers of another version, or twice
-        k = hosts or min(n, max(1, int(ray.cluster_resources().get("CPU", 1) // num_cpus)))
-        self._seats = [self._seat(f"ray-{j}") for j in range(k)]
-        self._members = {i: f"ray-{i % k}" for i in range(n)}
-        self._wait_until_ready()
+        self._seats: list[Seat] = []
+        self.dropped = 0  # rows that came too late or twice
+        self._owns_ray = not ray.is_initialized()
+        try:
+            if self._owns_ray:
+                _init(address)
+            self._seats = [self._seat(f"ray-{j}") for j in range(self._hosts(n, hosts))]
+            self._wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+        self._members = {i: f"ray-{i % len(self._seats)}" for i in range(n)}
+
+    def _hosts(self, n: int, hosts: int | None) -> int:
+        room = int(ray.cluster_resources().get("CPU", 0) // self._num_cpus)
+        if hosts is not None and hosts > room:
+            raise ValueError(f"{hosts} hosts of {self._num_cpus} CPU do not fit: the cluster has room for {room}")
+        return hosts or min(n, max(1, room))
 
     def _seat(self, name: str, deaths: int = 0) -> Seat:
         options = {"num_cpus": self._num_cpus, "max_restarts": 0, "concurrency_groups": {"control": 1, "answers": 1}}
         actor = ray.remote(**options)(Host).remote(self._spec)
-        return Seat(name, actor, _answers(actor), deaths=deaths)
+        return Seat(name, actor, _answers(actor), self.now(), deaths=deaths)
 
     def _wait_until_ready(self) -> None:
         try:
             ray.get(self._pids(), timeout=READY_WITHIN)
         except ray.exceptions.GetTimeoutError:
-            self.close()
             free = ray.available_resources().get("CPU", 0)
-            raise PoolError(
-                f"{len(self._seats)} actors of {self._num_cpus} CPU were not ready in {READY_WITHIN:.0f} s; free CPUs: {free}"
-            ) from None
+            wanted = f"{len(self._seats)} actors of {self._num_cpus} CPU"
+            raise PoolError(f"{wanted} were not ready in {READY_WITHIN:.0f} s; free CPUs: {free}") from None
         except ray.exceptions.RayActorError as error:
-            self.close()
             raise PoolError(f"an actor died before it was ready: {error}") from None
 
     def _pids(self) -> list[Any]:
@@ -201,43 +212,61 @@ class RayPool:
         while True:
             if until is None and not self._owed:
                 raise PoolError("nothing is outstanding: waiting without a deadline would never end")
-            wait = None if until is None else max(0.0, until - self.now())
+            wait = LOOK if until is None else min(LOOK, max(0.0, until - self.now()))
             seats = {seat.pending: seat for seat in self._seats}
             ready, _ = ray.wait(list(seats), num_returns=1, timeout=wait)
-            ready, _ = ray.wait(list(seats), num_returns=len(seats), timeout=0) if ready else ([], None)
+            ready, silent = ray.wait(list(seats), num_returns=len(seats), timeout=0)
             rows = [delivery for ref in ready for delivery in self._heard(seats[ref])]
+            for ref in silent:
+                self._judge(seats[ref])
             if rows or (until is not None and self.now() >= until):
                 return rows
 
     def _heard(self, seat: Seat) -> list[Delivery]:
         try:
             answers = ray.get(seat.pending)
-        except ray.exceptions.RayActorError as error:
-            self._replace(seat, error)
+        except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+            self._replace(seat, str(error))
             return []
-        seat.pending = _answers(seat.actor)
+        except ray.exceptions.RayError as error:
+            raise PoolError(f"host {seat.name} cannot answer: {error}") from error
+        seat.pending, seat.heard, seat.patience = _answers(seat.actor), self.now(), SILENT
         if answers:
             seat.deaths = 0
-        return [delivery for answer in answers if (delivery := self._take(seat, answer)) is not None]
+        return [self._take(seat, answer) for answer in answers]
 
-    def _take(self, seat: Seat, answer: Answer | Failure) -> Delivery | None:
+    def _judge(self, seat: Seat) -> None:
+        """A living host answers every IDLE seconds; Ray itself never reports one that hangs or that cannot be placed."""
+        silence = self.now() - seat.heard
+        if silence > seat.patience:
+            self._replace(seat, f"it was silent for {silence:.0f} s")
+
+    def _take(self, seat: Seat, answer: Answer | Failure) -> Delivery:
         if isinstance(answer, Failure):
             raise PoolError(f"work failed on host {seat.name}: {answer.text}\n{answer.traceback}")
-        task, at = answer.task, self.now()
-        if answer.row is None:
-            return Delivery(task, at, answer.startup, 0.0, seat.name, answer.attempt, answer.invocation, stale=True)
-        job = self._jobs.get(task.job)
-        if job is None or job.payload.version != answer.version or task in job.rows:
-            self.dropped += 1
-            return None
-        self._owed.pop(task, None)
-        job.rows[task] = (answer.row, answer.digest)
-        a = answer
-        return Delivery(task, at, a.startup, a.compute, seat.name, a.attempt, a.invocation, digest=a.digest)
+        job = self._jobs.get(answer.task.job)
+        known = job is not None and job.payload.version == answer.version
+        stale = answer.row is None or not known or answer.task in job.rows  # type: ignore[union-attr]
+        if job is not None and answer.row is not None and not stale:
+            self._owed.pop(answer.task, None)
+            job.rows[answer.task] = (answer.row, answer.digest)
+        self.dropped += stale and answer.row is not None
+        return Delivery(
+            answer.task,
+            self.now(),
+            answer.startup,
+            answer.compute,
+            seat.name,
+            answer.attempt,
+            answer.invocation,
+            stale,
+            answer.digest,
+        )
 
-    def _replace(self, seat: Seat, error: Exception) -> None:
+    def _replace(self, seat: Seat, cause: str) -> None:
         if seat.deaths + 1 == DEATHS:
-            raise PoolError(f"host {seat.name} died {DEATHS} times without an answer; the last time: {error}")
+            raise PoolError(f"host {seat.name} died {DEATHS} times without an answer; the last time: {cause}")
+        ray.kill(seat.actor)
         j = self._seats.index(seat)
         self._seats[j] = self._seat(seat.name, seat.deaths + 1)
         again = {task: attempt + 1 for task, attempt in self._owed.items() if task.worker % len(self._seats) == j}
@@ -285,4 +314,7 @@ def _init(address: str) -> None:
     if address == "local":
         cores = os.cpu_count() or 1
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 512 * 1024 * 1024}
-    ray.init(address=address, **options)
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"cannot start or reach Ray at address {address!r}: {str(error).splitlines()[0]}") from error

@@ -9,7 +9,7 @@ What an unfinished invocation does when its worker is sent new work is `unfinish
 
 import heapq
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -36,8 +36,6 @@ class Invocation:
     begun: float = np.inf  # not yet
     startup: float = 0.0
     index: int = 0  # of the worker's invocations
-    last: MiniTask | None = None  # mini-task done or passed over
-    fruitful: bool = False  # some row was done
     ended: bool = False
     held: list[tuple[MiniTask, float]] = field(default_factory=list)  # rows done but not sent yet, and their seconds
 
@@ -127,7 +125,9 @@ class SimulatedPool:
             self._start(queue[0])
 
     def _stale(self, task: MiniTask) -> bool:
-        return task.job not in self._jobs or task in self._cancelled[task.job]
+        """Whether nobody needs the row: its job is retired, it was cancelled, or it is in hand."""
+        job = task.job
+        return job not in self._jobs or task in self._cancelled[job] or task in self._in_hand[job]
 
     def _start(self, invocation: Invocation) -> None:
         """Start up; if all is stale by now, end at once."""
@@ -152,7 +152,7 @@ class SimulatedPool:
         """Pass over stale mini-tasks; whether one is left."""
         tasks = invocation.tasks
         while tasks and self._stale(tasks[0]):
-            invocation.last = tasks.popleft()
+            tasks.popleft()
         return bool(tasks)
 
     def _event(self, invocation: Invocation) -> list[Delivery]:
@@ -163,34 +163,26 @@ class SimulatedPool:
             self._send_again(invocation)
             return []
         if invocation.tasks:
-            invocation.last = task = invocation.tasks.popleft()
-            if not self._stale(task):
-                invocation.fruitful = True
-                invocation.held.append((task, self._seconds(task)))
+            task = invocation.tasks.popleft()
+            invocation.held.append((task, self._seconds(task)) if task.job in self._jobs else (task, 0.0))
         ended = not self._has_work(invocation)
         if ended:
             self._end(invocation)
-            if not invocation.fruitful and invocation.startup:
-                assert invocation.last is not None, "an invocation has at least one mini-task"
-                return [self._delivery(invocation, invocation.last, 0.0, True)]
         else:
             self._schedule(invocation, self._seconds(invocation.tasks[0]))
         if self._whole and not ended:
             return []
         rows, invocation.held = invocation.held, []
-        return [self._delivery(invocation, task, seconds) for task, seconds in rows if self._fresh(task)]
+        return [self._delivery(invocation, task, seconds) for task, seconds in rows]
 
-    def _fresh(self, task: MiniTask) -> bool:
-        """Take a row in, once."""
-        in_hand = self._in_hand.get(task.job)
-        if in_hand is None or task in in_hand:
-            return False
-        in_hand.add(task)
-        return True
-
-    def _delivery(self, invocation: Invocation, task: MiniTask, compute: float, stale: bool = False) -> Delivery:
+    def _delivery(self, invocation: Invocation, task: MiniTask, compute: float) -> Delivery:
+        fresh = not self._stale(task)
+        if fresh:
+            self._in_hand[task.job].add(task)
         host = self._members[task.worker]
-        return Delivery(task, self._now, invocation.startup, compute, host, invocation.attempt, invocation.index, stale)
+        return Delivery(
+            task, self._now, invocation.startup, compute, host, invocation.attempt, invocation.index, not fresh
+        )
 
     def _send_again(self, invocation: Invocation) -> None:
         self._end(invocation)
@@ -207,9 +199,14 @@ class SimulatedPool:
             if task.job in self._jobs:
                 self._cancelled[task.job].add(task)
                 workers.add(task.worker)
+        self._drop_lost(workers)
+
+    def _drop_lost(self, workers: Iterable[int]) -> None:
+        """Under "lost", invocations with nothing left to do are gone at once."""
         if self._lost:
             for invocation in [i for worker in workers for i in self._queues[worker]]:
-                if all(self._stale(task) for task in invocation.tasks):
+                left = [*invocation.tasks, *(task for task, _ in invocation.held)]
+                if all(self._stale(task) for task in left):
                     self._end(invocation)
 
     def poll(self, until: float | None) -> list[Delivery]:
@@ -234,15 +231,21 @@ class SimulatedPool:
         payload = self._jobs[job]
         if self._compute == "decoded":
             combined = payload.layout.combined(dict(weights), len(payload.ids))
-            return self._work.row(payload, payload.ids, combined).astype(np.float64)
-        rows = (
-            (weights[task], self._work.row(payload, *payload.layout.row(task, payload.ids))) for task in sorted(weights)
-        )
+            return self._row(payload, payload.ids, combined).astype(np.float64)
+        rows = ((weights[task], self._row(payload, *payload.layout.row(task, payload.ids))) for task in sorted(weights))
         return weighted_sum(rows)
+
+    def _row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        assert self._work is not None, "there are rows only where there is work"
+        try:
+            return self._work.row(payload, ids, weights)
+        except Exception as error:  # what a worker's code may raise, as real pools report it
+            raise PoolError(f"work failed on job {payload.job}: {type(error).__name__}: {error}") from error
 
     def retire(self, job: int) -> None:
         for table in (self._jobs, self._loads, self._in_hand, self._cancelled):
             table.pop(job, None)
+        self._drop_lost(range(len(self._queues)))
 
     def close(self) -> None:
         self._events.clear()

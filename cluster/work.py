@@ -28,7 +28,7 @@ def load_object(target: str) -> Any:
         raise ValueError(f"{target!r} is not an import string of the form module:name")
     try:
         found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise ValueError(f"cannot import {target!r}: {error}") from None
     if not hasattr(found, name):
         raise ValueError(f"cannot import {target!r}: module {module} has no {name!r}")

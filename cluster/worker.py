@@ -97,6 +97,7 @@ class WorkerLoop:
         self._lines: dict[int, Line] = {}
         self._payloads: dict[int, Payload | Callable[[], Payload]] = {}
         self._cancelled: dict[int, set[MiniTask]] = {}
+        self._sent: dict[int, set[MiniTask]] = {}
         self._running = True
 
     def post(self, command: Command) -> None:
@@ -111,7 +112,7 @@ class WorkerLoop:
                 line = self._next_line()
                 if line is not None:
                     self._one_row(work, line)
-        except Exception as error:  # a worker's code may raise anything; the master must hear of it
+        except BaseException as error:  # a worker's code may raise anything, SystemExit too; the master must hear of it
             self._emit(Failure(f"{type(error).__name__}: {error}", traceback.format_exc()))
 
     def _next_line(self) -> Line | None:
@@ -133,18 +134,21 @@ class WorkerLoop:
                     self._cancelled.get(task.job, set()).discard(task)
                 self._lines.setdefault(command.worker, Line()).messages.append(command)
             case Publish():
-                self._payloads[command.job], self._cancelled[command.job] = command.fetch, set()
+                self._payloads[command.job] = command.fetch
+                self._cancelled[command.job], self._sent[command.job] = set(), set()
             case Cancel():
                 for task in command.tasks:
                     self._cancelled.get(task.job, set()).add(task)
             case Retire():
-                self._payloads.pop(command.job, None)
-                self._cancelled.pop(command.job, None)
+                for table in (self._payloads, self._cancelled, self._sent):
+                    table.pop(command.job, None)
             case Stop():
                 self._running = False
 
     def _stale(self, task: MiniTask) -> bool:
-        return task.job not in self._payloads or task in self._cancelled[task.job]
+        """Whether nobody needs the row: its job is retired, it was cancelled, or this host has sent it."""
+        job = task.job
+        return job not in self._payloads or task in self._cancelled[job] or task in self._sent[job]
 
     def _prepare(self, line: Line, now: float) -> bool:
         """Bring the line to its next mini-task that is not stale, starting messages up; whether there is one."""
@@ -193,6 +197,7 @@ class WorkerLoop:
             raise TypeError(f"a row must be a float32 or float64 vector: got {row.dtype} of shape {row.shape}")
         startup = line.ready - (line.begun if line.begun is not None else line.ready)
         line.at, line.fruitful = line.at + 1, True
+        self._sent[task.job].add(task)
         self._emit(
             Answer(task, payload.version, message.attempt, message.invocation, startup, compute, row, digest(row))
         )

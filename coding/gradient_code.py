@@ -100,7 +100,8 @@ class FractionalRepetition:
     def member(self) -> np.ndarray:
         """(n,) position of each worker inside its replica set."""
         first: np.ndarray = self.starts[self.replica_set]
-        return np.arange(self.n) - first
+        position: np.ndarray = np.arange(self.n) - first
+        return position
 
     def row(self, worker: int) -> tuple[tuple[int, float], ...]:
         return ((int(self.replica_set[worker]), 1.0),)

@@ -1,6 +1,7 @@
 """The command line: options in, one JSON object or a table out, one line and exit code 2 for a mistake."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +96,7 @@ def simulate(**options: Any) -> None:
 
 def one_line_errors(command: Callable[[], object]) -> int:
     """Run a command; a user's mistake is one line and 2, a pool that gave up one message and 1."""
-    from distseq.cluster.pool import PoolError
+    from distseq.cluster.errors import PoolError
 
     try:
         command()
@@ -107,7 +108,7 @@ def one_line_errors(command: Callable[[], object]) -> int:
         click.echo(f"error: {error.format_message()}", err=True)
         return error.exit_code
     except ValueError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
         return 2
     except (PoolError, FloatingPointError) as error:
         click.echo(f"error: {error}", err=True)
@@ -116,4 +117,7 @@ def one_line_errors(command: Callable[[], object]) -> int:
 
 
 def main() -> None:
+    """The console script. Models and data named by import strings may lie in the current folder, as with `python -m`."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     sys.exit(one_line_errors(lambda: cli(prog_name="distseq", standalone_mode=False)))

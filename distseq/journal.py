@@ -23,6 +23,21 @@ class Journal(Protocol):
     def close(self) -> None: ...
 
 
+class Tee:
+    """Writes every record to each of several journals."""
+
+    def __init__(self, *journals: Journal) -> None:
+        self._journals = journals
+
+    def write(self, record: Record) -> None:
+        for journal in self._journals:
+            journal.write(record)
+
+    def close(self) -> None:
+        for journal in self._journals:
+            journal.close()
+
+
 class MemoryJournal:
     """Records kept in a list."""
 
@@ -72,20 +87,25 @@ def arrival(delivery: Delivery, load: float) -> list[float]:
 def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
     """The observed invocations of n workers as a trace.
 
-    Each worker's column is the sequence of its start-ups, repeated to the length of the longest; the slope is the median
-    over rows of compute seconds per unit of load. ValueError when a worker was never heard of.
+    The slope is the median over rows of compute seconds per unit of load. An invocation's entry is its start-up and what its
+    rows took beyond slope x load, so that slow computing is kept too. Each worker's column is its sequence of entries,
+    repeated to the length of the longest. ValueError when a worker was never heard of.
     """
-    columns: list[dict[int, float]] = [{} for _ in range(n)]
-    rates = []
-    for record in records:
-        for values in record["arrivals"] if record["kind"] == "round" else ():
-            seen = dict(zip(ARRIVAL, values, strict=True))
-            columns[int(seen["worker"])][int(seen["invocation"])] = seen["startup"]
-            if seen["load"] > 0 and not seen["stale"]:
-                rates.append(seen["compute"] / seen["load"])
+    seen = [
+        dict(zip(ARRIVAL, values, strict=True))
+        for record in records
+        for values in (record["arrivals"] if record["kind"] == "round" else ())
+    ]
+    rows = [arrival for arrival in seen if min(arrival["load"], arrival["compute"]) > 0]
+    slope = float(np.median([row["compute"] / row["load"] for row in rows])) if rows else 0.0
+    entries: dict[tuple[int, int], float] = {}
+    for one in seen:
+        key = (int(one["worker"]), int(one["invocation"]))
+        beyond = one["compute"] - slope * one["load"] if min(one["load"], one["compute"]) > 0 else 0.0
+        entries[key] = entries.get(key, one["startup"]) + beyond
+    columns = [[max(0.0, entries[key]) for key in sorted(entries) if key[0] == worker] for worker in range(n)]
     silent = [i for i, column in enumerate(columns) if not column]
     if silent:
         raise ValueError(f"no arrivals of workers {silent[:5]} in the journal: it cannot be replayed")
     rounds = max(len(column) for column in columns)
-    table = np.array([np.resize([column[k] for k in sorted(column)], rounds) for column in columns]).T
-    return Trace(table, 0.0, float(np.median(rates)) if rates else 0.0)
+    return Trace(np.array([np.resize(column, rounds) for column in columns]).T, 0.0, slope)

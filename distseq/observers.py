@@ -1,6 +1,6 @@
 """What looks on while the master runs, and changes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,17 +37,20 @@ class Tally(Silent):
 
 
 class GradientCheck(Silent):
-    """Compares the decoded sum with the full batch's for `checks` of `jobs` jobs, evenly spaced, by computing on this machine.
+    """Compares the decoded sum with the full batch's, computed on this machine, for `checks` jobs: evenly spaced over the
+    steps, the learners in turn.
 
     Where the pool itself has computed in one pass (`one_pass`), the sum of the very rows is taken for the comparison.
     """
 
-    def __init__(self, work: Work, jobs: int, checks: int, *, one_pass: bool) -> None:
-        self._work, self._every, self._one_pass = work, max(1, jobs // checks) if checks else 0, one_pass
+    def __init__(self, work: Work, steps: Sequence[int], checks: int, *, one_pass: bool) -> None:
+        self._work, self._one_pass = work, one_pass
+        turns = ((c, c % len(steps)) for c in range(checks))
+        self._chosen = {(m, (2 * c + 1) * steps[m] // (2 * checks)) for c, m in turns}  # (learner, step)
         self.differences: list[float] = []  # |decoded - full| / |full| of each job looked at
 
     def job_decoded(self, payload: Payload, weights: Mapping[MiniTask, float], total: np.ndarray) -> None:
-        if not self._every or payload.job % self._every:
+        if (payload.learner, payload.step) not in self._chosen:
             return
         full = self._work.row(payload, payload.ids, np.ones(len(payload.ids))).astype(np.float64)
         decoded = self._rows(payload, weights) if self._one_pass else total

@@ -14,28 +14,30 @@ class RunFolder:
     """A new or empty folder. ValueError when it cannot be written or holds something already."""
 
     def __init__(self, path: Path, config: Config) -> None:
-        self.path = path
-        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        self.path, self._made = path, list[Path]()
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
+            if path.exists() and any(path.iterdir()):
                 raise ValueError(f"run folder {path} is not empty: name a new one with --out")
+            self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
+            path.mkdir(parents=True, exist_ok=True)
             write_whole(path / "config.toml", lambda file: file.write(to_toml(config).encode()))
             self.journal = FileJournal(path / "journal.jsonl")
         except OSError as error:
-            for folder in made:
-                if folder.exists():
-                    folder.rmdir()
+            self._remove()
             raise ValueError(f"cannot write run folder {path}: {error.strerror}") from None
-        self._made = made
 
     def discard(self) -> None:
         """Remove what was made: for a run that never began."""
         self.journal.close()
-        for name in ("journal.jsonl", "config.toml"):
-            (self.path / name).unlink()
+        self._remove()
+
+    def _remove(self) -> None:
+        if self.path.is_dir():
+            for name in ("journal.jsonl", "config.toml"):
+                (self.path / name).unlink(missing_ok=True)
         for folder in self._made:
-            folder.rmdir()
+            if folder.is_dir():
+                folder.rmdir()
 
     def save_weights(self, name: str, state: Mapping[str, Any]) -> None:
         """weights/NAME.safetensors of a state dict of tensors."""

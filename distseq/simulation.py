@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distseq.cluster.simulated import SimulatedPool
+from distseq.cluster.simulated import ARRIVAL, SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.schemes import parse
 from distseq.journal import Journal
 from distseq.master import Master, Opening
 from distseq.observers import Tally
 from distseq.scheduling.closing import Closing
-from distseq.scheduling.rounds import RoundScheduler
+from distseq.scheduling.rounds import RoundScheduler, check_delay
 
 NOTHING = Opening(np.zeros(0), np.zeros(0, dtype=np.int64))
 
@@ -29,12 +29,6 @@ class Idle:
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         return {}
-
-
-def check_delay(scheme_spec: str, delay: int, models: int) -> None:
-    """A learner must have its gradient before it opens its next job: T <= M - 1, else ValueError."""
-    if delay > models - 1:
-        raise ValueError(f"{scheme_spec} has delay T={delay}: it needs T <= M - 1, got M={models} models")
 
 
 def simulate(
@@ -57,11 +51,13 @@ def simulate(
     parsed = parse(scheme, trace.workers)
     if models < 1 or jobs < 1:
         raise ValueError(f"simulate needs at least one model and one job: got models={models}, jobs={jobs}")
-    check_delay(parsed.spec, parsed.delay, models)
+    check_delay(parsed, models)
+    if arrival not in ("scheme", *ARRIVAL):
+        raise ValueError(f"arrival must be one of scheme, {', '.join(ARRIVAL)}: got {arrival!r}")
     if arrival == "scheme":
         arrival = "row" if parsed.streams else "message"
     pool = SimulatedPool(trace, unfinished=unfinished, arrival=arrival)
-    learners = [Idle(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(models)]
+    learners = [Idle(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(min(models, jobs))]
     tally = Tally()
     scheduler = RoundScheduler(parsed, closing, late=unfinished != "lost")
     seconds = Master(learners, scheduler, pool, journal, [tally]).run()

@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from distseq.cluster.errors import PoolError
 from distseq.coding.schemes import parse
 from distseq.config import Config
 from distseq.journal import Record, arrival_table
@@ -55,20 +56,24 @@ def summarize(
     }
 
 
-def replays(config: Config, records: list[Record], jobs: int) -> dict[str, float]:
-    """Seconds per job of the arrivals of this run, replayed in the simulator under its own scheme, uncoded and GC."""
-    trace = arrival_table(records, config.pool.workers)
+def replays(config: Config, records: list[Record], jobs: int) -> dict[str, Any]:
+    """Seconds per job of the arrivals of this run, replayed in the simulator under its own scheme, uncoded and GC.
+
+    {"replayed_seconds_per_job": {scheme: seconds}}; with nothing in it, and the reason beside, when a replay is impossible.
+    """
     own = parse(config.scheduler.scheme, config.pool.workers)
     rule = closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu)
-    specs = dict.fromkeys([own.spec, "uncoded", f"gc:{min(max(own.tolerance) or 1, own.n - 1)}"])
     models = len(config.learner)
     unfinished = config.pool.unfinished if config.pool.kind == "simulated" else "serial"
-
-    def seconds(spec: str) -> float:
-        result = simulate(trace, spec, rule, models=models, jobs=jobs, unfinished=unfinished, arrival="row")
-        return float(result["seconds_per_job"])  # type: ignore[arg-type]
-
-    return {spec: seconds(spec) for spec in specs}
+    seconds: dict[str, Any] = {}
+    try:
+        trace = arrival_table(records, config.pool.workers)
+        for spec in dict.fromkeys([own.spec, "uncoded", f"gc:{min(max(own.tolerance) or 1, own.n - 1)}"]):
+            result = simulate(trace, spec, rule, models=models, jobs=jobs, unfinished=unfinished, arrival="row")
+            seconds[spec] = result["seconds_per_job"]
+    except (ValueError, PoolError) as error:
+        return {"replayed_seconds_per_job": {}, "not_replayed": str(error)}
+    return {"replayed_seconds_per_job": seconds}
 
 
 def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
@@ -84,6 +89,7 @@ def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
         highlight=False,
     )
     replayed = ", ".join(f"{spec} {seconds:.3f}" for spec, seconds in summary["replayed_seconds_per_job"].items())
+    replayed = replayed or f"not possible, {summary['not_replayed']}"
     console.print(f"the same arrivals replayed, s/job: {replayed}", highlight=False)
     if summary["gradients_checked"]:
         console.print(

@@ -7,7 +7,7 @@ The gradient is linear in the weights, so rows add up to the full batch's gradie
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,11 +36,13 @@ def build_model(target: str, args: Mapping[str, Any], seed: int, dtype: torch.dt
         torch.manual_seed(seed)
         try:
             model = load_object(target)(**args)
-        except TypeError as error:
+        except (TypeError, RuntimeError) as error:
             raise ValueError(f"model {target!r} with {dict(args)}: {error}") from None
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {target!r} must be a torch.nn.Module: got {type(model).__name__}")
     if not callable(getattr(model, "per_sample_loss", None)):
         raise ValueError(f"model {target!r} has no method per_sample_loss(batch) -> (B,)")
-    return cast(nn.Module, model.to(dtype))
+    return model.to(dtype)
 
 
 def trained(model: nn.Module) -> tuple[nn.Parameter, ...]:

@@ -1,6 +1,5 @@
-"""From a configuration to trained models: builds learners, pool and scheduler, runs the master, writes the run folder."""
+"""From a configuration to trained models: builds fleet, pool and scheduler, runs the master, writes the run folder."""
 
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -11,26 +10,25 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from distseq.cluster.pool import Pool, PoolError
+from distseq.cluster.pool import Pool
 from distseq.cluster.profiles import delays
 from distseq.cluster.simulated import SimulatedPool
-from distseq.cluster.work import WorkSpec
+from distseq.cluster.trace import Trace
 from distseq.coding.gradient_code import check_precision
 from distseq.coding.layout import layout
 from distseq.coding.scheme import Scheme
 from distseq.coding.schemes import parse
-from distseq.config import Config, LearnerConfig, from_dict, load_config
+from distseq.config import Config, from_dict, load_config
 from distseq.display import Display
-from distseq.journal import Record
-from distseq.learner import Learner, torch_optimizer
+from distseq.fleet import Fleet, build_fleet
+from distseq.journal import MemoryJournal, Tee
+from distseq.learner import Learner
 from distseq.master import Master
 from distseq.observers import GradientCheck, Tally
 from distseq.run_folder import RunFolder
 from distseq.scheduling.closing import closing_rule
-from distseq.scheduling.rounds import RoundScheduler
-from distseq.simulation import check_delay
+from distseq.scheduling.rounds import RoundScheduler, check_delay
 from distseq.summary import replays, summarize
-from distseq.task import DTYPES, Task, build_model, trained
 
 
 @dataclass(frozen=True)
@@ -42,50 +40,14 @@ class Result:
     summary: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Fleet:
-    """All learners of a job, and the Work that computes their rows on any host."""
-
-    learners: tuple[Learner, ...]
-    task: Task
-    spec: WorkSpec
-
-
-def build_fleet(config: Config) -> Fleet:
-    """Open the data and build the models. ValueError naming what is missing or wrong."""
-    learners, specs = [], []
-    for m, one in enumerate(config.learner):
-        learner, spec = _build(config, m, one)
-        learners.append(learner)
-        specs.append(spec)
-    work: dict[str, Any] = {"learners": specs, "dtype": config.run.dtype}
-    return Fleet(tuple(learners), Task(**work), WorkSpec("distseq.task:Task", json.dumps(work)))
-
-
-def _build(config: Config, m: int, one: LearnerConfig) -> tuple[Learner, dict[str, Any]]:
-    from distseq.models.data import open_dataset
-
-    data = open_dataset(one.data, **one.data_args)
-    seed = int(np.random.SeedSequence([config.run.seed, m]).generate_state(1)[0])
-    model = build_model(one.model, one.model_args, seed, DTYPES[config.run.dtype])
-    learner = Learner(
-        one.name,
-        model,
-        torch_optimizer(one.optimizer, one.optimizer_args, trained(model)),
-        samples=len(data),
-        batch=one.batch,
-        steps=config.run.steps if one.steps is None else one.steps,
-        seed=seed,
-        clip=one.clip,
-    )
-    spec = {"model": one.model, "model_args": one.model_args, "data": one.data, "data_args": one.data_args}
-    return learner, {**spec, "seed": seed, "fingerprint": data.fingerprint}
-
-
-def _check_scheme(config: Config, scheme: Scheme, console: Console) -> None:
-    check_delay(scheme.spec, scheme.delay, len(config.learner))
+def check_scheme(scheme: Scheme, models: int, dtype: str) -> None:
+    """ValueError when the scheme's delay is too long for so many models, or its code too imprecise for rows of the dtype."""
+    check_delay(scheme, models)
     for code in set(scheme.codes):
-        check_precision(code, np.dtype(config.run.dtype))
+        check_precision(code, np.dtype(dtype))
+
+
+def _warn_of_empty_parts(config: Config, scheme: Scheme, console: Console) -> None:
     cut = layout(scheme.spec, scheme.n)
     empty = {one.name: cut.empty_parts(one.batch) for one in config.learner}
     if any(empty.values()):
@@ -93,9 +55,8 @@ def _check_scheme(config: Config, scheme: Scheme, console: Console) -> None:
         console.print(f"warning: batches smaller than the number of parts of {scheme.spec} leave parts empty: {parts}")
 
 
-def _pool(config: Config, fleet: Fleet) -> Pool:
+def _pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
     options = config.pool
-    trace = delays(options.delays, options.workers, config.run.seed)
     if options.kind == "simulated":
         return SimulatedPool(trace, fleet.task, unfinished=options.unfinished, compute=options.compute)
     from distseq.cluster.ray_pool import RayPool
@@ -159,46 +120,32 @@ def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (
     scheme = parse(config.scheduler.scheme, config.pool.workers)
     closing = closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu)
     late = not (config.pool.kind == "simulated" and config.pool.unfinished == "lost")
-    scheduler = RoundScheduler(scheme, closing, late=late)
-    delays(config.pool.delays, config.pool.workers, config.run.seed)
+    trace = delays(config.pool.delays, config.pool.workers, config.run.seed)
+    check_scheme(scheme, len(config.learner), config.run.dtype)
     fleet = build_fleet(config)
-    _check_scheme(config, scheme, console)
+    _warn_of_empty_parts(config, scheme, console)
     steps = {learner.name: learner.steps for learner in fleet.learners}
-    texts = {one.name: fleet.task.problem(m).data for m, one in enumerate(config.learner)}
-    texts = {name: data for name, data in texts.items() if hasattr(data, "unigram_entropy")}
-    folder = RunFolder(out, config)
     one_pass = config.pool.kind == "simulated" and config.pool.compute == "decoded"
-    tally, check = Tally(), GradientCheck(fleet.task, sum(steps.values()), config.run.checks, one_pass=one_pass)
-    records: list[Record] = []
+    check = GradientCheck(fleet.task, list(steps.values()), config.run.checks, one_pass=one_pass)
+    tally, kept, texts = Tally(), MemoryJournal(), fleet.texts()
+    folder = RunFolder(out, config)
     with ExitStack() as stack:
         stack.callback(folder.journal.close)
         try:
-            pool = _pool(config, fleet)
-        except (PoolError, ValueError, ConnectionError):
+            pool = _pool(config, fleet, trace)
+        except BaseException:
             folder.discard()
             raise
         stack.callback(pool.close)
-        display = stack.enter_context(Display(console, steps, frozenset(texts)))
-        journal = _Both(folder, records)
+        journal = Tee(folder.journal, kept)
         journal.write({"kind": "run", "config": asdict(config), "members": dict(pool.members())})
-        seconds = Master(fleet.learners, scheduler, pool, journal, [tally, check, display, *watchers]).run()
+        display = stack.enter_context(Display(console, steps, frozenset(texts)))
+        observers = [tally, check, display, *watchers]
+        seconds = Master(fleet.learners, RoundScheduler(scheme, closing, late=late), pool, journal, observers).run()
     for learner in fleet.learners:
         folder.save_weights(learner.name, learner.state_dict())
     summary = summarize(config, fleet.learners, texts, tally, check, seconds)
-    summary["replayed_seconds_per_job"] = replays(config, records, tally.jobs)
+    folder.save_summary(summary)
+    summary |= replays(config, kept.records, tally.jobs)
     folder.save_summary(summary)
     return Result(fleet.learners, folder.path, summary)
-
-
-class _Both:
-    """The journal's file, and its records in memory for the replay at the end."""
-
-    def __init__(self, folder: RunFolder, records: list[Record]) -> None:
-        self._folder, self._records = folder, records
-
-    def write(self, record: Record) -> None:
-        self._folder.journal.write(record)
-        self._records.append(record)
-
-    def close(self) -> None:
-        self._folder.journal.close()

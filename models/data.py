@@ -31,7 +31,7 @@ class Dataset(Protocol):
         ...
 
 
-def open_dataset(spec: str, **args: Any) -> Dataset:
+def open_dataset(spec: str, /, **args: Any) -> Dataset:
     """The dataset of a spec: `aws:SERVICE`, `text:FILE`, or `module:Class` of the user's own, called with `args`."""
     prefix, _, rest = spec.partition(":")
     if rest and prefix in OPENERS:

@@ -21,7 +21,7 @@ class Progress:
     begun: float
     waiting: list[int]  # rows of the round that each worker still owes
     first_arrival: float | None = None  # of a row of this round
-    first_finish: float | None = None  # some worker has sent all of its rows: the fastest
+    first_finish: float | None = None  # a worker has sent all of its rows, in an invocation of this round: the fastest
 
     def stragglers(self, n: int) -> np.ndarray:
         """(n,) bool: who still owes rows."""
@@ -60,8 +60,8 @@ class Safe:
     after: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.after >= 0:
-            raise ValueError(f"closing=safe needs a cutoff >= 0 seconds: got {self.after}")
+        if not 0 <= self.after < np.inf:
+            raise ValueError(f"closing=safe needs a finite cutoff >= 0 seconds: got {self.after}")
 
     @property
     def early(self) -> bool:
@@ -81,8 +81,8 @@ class Mu:
     mu: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.mu >= 0:
-            raise ValueError(f"closing=mu needs mu >= 0: got {self.mu}")
+        if not 0 <= self.mu < np.inf:
+            raise ValueError(f"closing=mu needs a finite mu >= 0: got {self.mu}")
 
     @property
     def early(self) -> bool:

@@ -19,6 +19,12 @@ from distseq.scheduling.closing import Closing, Progress, Safe, Stream
 from distseq.scheduling.scheduler import Decision, Round
 
 
+def check_delay(scheme: Scheme, models: int) -> None:
+    """A learner must have its gradient before it opens its next job: T <= M - 1, else ValueError."""
+    if scheme.delay > models - 1:
+        raise ValueError(f"{scheme.spec} has delay T={scheme.delay}: it needs T <= M - 1, got M={models} models")
+
+
 class RoundScheduler:
     """Any scheme, any closing rule. A learner that finishes early leaves fewer than T + 1 behind: the jobs opened from then
     on go to a second ledger, under `scheme.within(...)`, while the first one finishes its own."""
@@ -46,25 +52,22 @@ class RoundScheduler:
                 continue
             task = delivery.task
             if task in self._sent:
-                self._arrived(task, delivery.at)
+                self._arrived(delivery)
             stream = self._owner.get(task.job)
             if stream is not None and stream.ledger.receive(task) and stream.ledger.complete(task.job):
                 self._decodable.append(task.job)
                 del self._owner[task.job]
 
-    def _arrived(self, task: MiniTask, at: float) -> None:
-        self._excuse(task)
+    def _arrived(self, delivery: Delivery) -> None:
+        self._excuse(delivery.task)
         progress = self._progress
-        assert progress is not None, f"{task} is waited for outside a round"
+        assert progress is not None, f"{delivery.task} is waited for outside a round"
         if progress.first_arrival is None:
-            progress.first_arrival = at
-        if progress.first_finish is None and not progress.waiting[task.worker]:
-            progress.first_finish = at
-
-    def members(self, workers: Mapping[int, str], now: float) -> None:
-        scheme = self._streams[-1].ledger.scheme
-        if len(workers) != scheme.n:
-            self.switch(replace(scheme, n=len(workers)))  # type: ignore[type-var]
+            progress.first_arrival = delivery.at
+        # An older invocation may answer for one that has hardly begun: that says nothing of how fast this round is.
+        own = delivery.at - delivery.startup - delivery.compute > progress.begun - 1e-9
+        if progress.first_finish is None and own and not progress.waiting[delivery.task.worker]:
+            progress.first_finish = delivery.at
 
     def switch(self, scheme: Scheme) -> None:
         """Open the next jobs under another scheme; jobs that are open finish under theirs."""

@@ -43,10 +43,6 @@ class Scheduler(Protocol):
 
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None: ...
 
-    def members(self, workers: Mapping[int, str], now: float) -> None:
-        """worker -> host, from now on; counts for jobs opened later."""
-        ...
-
     def step(self, now: float) -> Decision:
         """What to do at this time. Idempotent between deliveries: a second call with nothing new decides nothing new."""
         ...

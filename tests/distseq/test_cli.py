@@ -75,8 +75,8 @@ MISTAKES = [
     (f"{SIMULATE} --scheme gc:1 --workers many", "'many' is not a valid integer"),
     (f"{SIMULATE} --scheme gc:1 --jobs -5", "simulate needs at least one model and one job: got models=4, jobs=-5"),
     (f"{SIMULATE} --scheme gc:1 --closing soon", "closing must be safe or mu: got 'soon'"),
-    (f"{SIMULATE} --scheme gc:1 --cutoff -1", "closing=safe needs a cutoff >= 0 seconds: got -1.0"),
-    (f"{SIMULATE} --scheme gc:1 --closing mu --mu nan", "closing=mu needs mu >= 0: got nan"),
+    (f"{SIMULATE} --scheme gc:1 --cutoff -1", "closing=safe needs a finite cutoff >= 0 seconds: got -1.0"),
+    (f"{SIMULATE} --scheme gc:1 --closing mu --mu nan", "closing=mu needs a finite mu >= 0: got nan"),
     (f"{SIMULATE} --scheme gc:1 --unfinished gone", "unfinished must be one of lost, overlap, serial: got 'gone'"),
     (f"{SIMULATE} --scheme gc:1 --speed 3", "No such option"),
     (SIMULATE, "Missing option '--scheme'"),
@@ -118,7 +118,7 @@ MISTAKES = [
     (f"{TRAIN} --unfinished gone", "unfinished must be one of lost, overlap, serial: got 'gone'"),
     (f"{TRAIN} --watch", "No such option"),
     ("train job.toml --out taken", "run folder taken is not empty: name a new one with --out"),
-    ("train job.toml --out text.txt", "cannot write run folder text.txt: File exists"),
+    ("train job.toml --out text.txt", "cannot write run folder text.txt: Not a directory"),
     ("train job.toml --out text.txt/new/run", "cannot write run folder text.txt/new/run: Not a directory"),
 ]
 

@@ -16,11 +16,12 @@ from distseq.coding.layout import layout
 from distseq.coding.plan import MiniTask
 from distseq.coding.schemes import parse
 from distseq.config import Config, from_dict, load_config
+from distseq.fleet import Fleet, build_fleet
 from distseq.master import Master
 from distseq.observers import Silent
 from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.rounds import RoundScheduler
-from distseq.training import Fleet, build_fleet, override
+from distseq.training import override
 
 N, MODELS, STEPS = 8, 4, 4
 FR = ["uncoded", "gc:2", "gc:1,q=3", "srsgc:1,2,3", "srsgc:2,3,4", "msgc:1,2,2", "msgc:1,3,8", "msgc:2,3,3"]

@@ -119,9 +119,17 @@ def test_the_table_has_each_worker_s_start_ups_in_the_order_of_its_invocations()
 
 def test_the_slope_is_the_median_over_rows_that_computed_something() -> None:
     rows = [seen(0, k, 0.1, compute) for k, compute in enumerate((1.0, 1.0, 9.0))]
-    stale = [seen(0, k, 0.1, 0.0, stale=True) for k in range(3, 9)]
-    assert arrival_table([round_of(*rows, *stale)], 1).slope == 2.0
-    assert arrival_table([round_of(*rows, load=0.0)], 1).slope == 0.0
+    idle = [seen(0, k, 0.1, 0.0, stale=True) for k in range(3, 9)]  # their jobs were over
+    assert arrival_table([round_of(*rows), round_of(*idle, load=0.0)], 1).slope == 2.0
+    assert arrival_table([round_of(*idle, load=0.0)], 1).slope == 0.0
+
+
+def test_what_rows_took_beyond_the_slope_counts_as_start_up() -> None:
+    # 1 s of compute for half a batch is usual; the third invocation took 2, the last 1 and 1.5 for its two rows
+    rows = [seen(0, 0, 0.1), seen(0, 1, 0.2), seen(0, 2, 0.3, 2.0), seen(0, 3, 0.4), seen(0, 3, 0.4, 1.5)]
+    trace = arrival_table([round_of(*rows)], 1)
+    np.testing.assert_allclose(trace.times[:, 0], [0.1, 0.2, 1.3, 0.9])
+    assert trace.slope == 2.0
 
 
 def test_a_worker_never_heard_of_cannot_be_replayed() -> None:
@@ -165,7 +173,7 @@ def test_the_arrivals_of_a_serial_run_replay_in_the_same_seconds(
     times = 0.5 + 0.3 * draws.random((40, n)) + (draws.random((40, n)) < 0.1) * draws.exponential(2.0, (40, n))
     trace = Watched(times, 0.0, 2.0)
     first, _ = serial(trace, scheme, closing, jobs=8)
-    # A longer run has heard of more; an invocation whose rows were all in hand already is heard of in neither.
+    # A longer run has heard of the invocations that were still running at the end of this one.
     _, journal = serial(Trace(times, 0.0, 2.0), scheme, closing, jobs=16)
     rounds = [record for record in journal.records if record["kind"] == "round"]
     heard = {(values[0], values[-2]) for record in rounds for values in record["arrivals"]}

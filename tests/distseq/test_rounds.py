@@ -247,9 +247,6 @@ class Through:
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
         self.inner.delivered(arrivals, now)
 
-    def members(self, workers: Mapping[int, str], now: float) -> None:
-        self.inner.members(workers, now)
-
     def step(self, now: float) -> Decision:
         return self.inner.step(now)
 
@@ -376,12 +373,12 @@ def test_word_of_a_stale_invocation_is_no_row() -> None:
     assert scheduler.missing() == {0: 1, 1: 1}
 
 
-def test_new_members_count_for_jobs_opened_from_then_on() -> None:
+def test_a_switch_counts_for_jobs_opened_from_then_on() -> None:
     scheduler = RoundScheduler(SRSGC(4, 1, 2, 1))
     for learner in range(2):
         scheduler.opened(learner, learner, 1.0, 3, 0.0)
     first = scheduler.step(0.0)
-    scheduler.members({i: f"host-{i}" for i in range(6)}, 0.5)
+    scheduler.switch(SRSGC(6, 1, 2, 1))
     scheduler.delivered(deliveries(first.send[:1], 1.0), 1.0)  # workers 2 and 3 of job 0 have sent nothing
     second = scheduler.step(1.0)
     assert [first.start[0].n, second.start[1].n] == [4, 6]
@@ -390,6 +387,20 @@ def test_new_members_count_for_jobs_opened_from_then_on() -> None:
     assert {task.worker for task in second.send if task.job == 0} <= set(range(4))
     scheduler.delivered(deliveries(second.send, 2.0), 2.0)
     assert sorted(scheduler.step(2.0).decode) == [0, 1]
+
+
+def test_a_late_row_says_nothing_of_how_fast_a_round_is() -> None:
+    scheduler = RoundScheduler(SRSGC(4, 1, 2, 2, "cyclic"), Mu(1.0))
+    for learner in range(2):
+        scheduler.opened(learner, learner, 1.0, 1, 0.0)
+    scheduler.delivered(deliveries(scheduler.step(0.0).send[:2], 1.0), 1.0)
+    second = scheduler.step(2.0).send
+    (repeated,) = (task for task in second if task.job == 0)
+    scheduler.delivered([delivery._replace(startup=2.1) for delivery in deliveries([repeated], 2.1)], 2.1)
+    assert scheduler.step(2.1) == Decision(), "the row is of the invocation of round 0"
+    own = next(task for task in second if task.job == 1)
+    scheduler.delivered([delivery._replace(startup=1.0) for delivery in deliveries([own], 3.0)], 3.0)
+    assert scheduler.step(3.0) == Decision(wake=4.0)
 
 
 def test_a_round_that_would_leave_a_job_overdue_does_not_end() -> None:

@@ -146,13 +146,13 @@ def test_a_dense_code_that_float32_cannot_carry_is_refused_with_nothing_left_beh
 
 
 def test_data_that_differ_on_a_host_stop_the_run(job: Path) -> None:
-    from distseq.training import build_fleet
+    from distseq.fleet import build_fleet
 
     fleet = build_fleet(load_config(job))
     text = job.parent / "text.txt"
     text.write_text(text.read_text() + "changed")
     with pytest.raises(ValueError, match=r"data text:.* differ on this host: sha256"):
-        fleet.task.problem(0)
+        fleet.spec.load().problem(0)  # type: ignore[attr-defined]
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(job: Path) -> None:
