@@ -24,7 +24,7 @@ from distseq.coding.plan import MiniTask
 FLUSH = 0.01  # seconds between two answers of a host
 IDLE = 1.0  # seconds after which a host with nothing to say answers all the same
 READY_WITHIN = 300.0  # seconds for an actor to be placed and to have loaded its Work
-SILENT = 30.0  # seconds after which a host that used to answer is taken for hung
+SILENT = 30.0  # seconds of silence after which a host is taken for hung, by default
 LOOK = 5.0  # seconds between two looks at who is silent
 DEATHS = 4  # of one host without an answer in between, after which the pool gives up
 
@@ -92,7 +92,8 @@ class Job:
 class RayPool:
     """n workers on `hosts` actors of `num_cpus` CPUs each, on the Ray that is running, the cluster at `address`, or a local one.
 
-    `delays` (n columns) is injected: a worker's k-th message sleeps its start-up first, and a lost one kills its host.
+    `delays` (n columns) is injected: a worker's k-th message sleeps its start-up first, and a lost one kills its host. A host
+    that says nothing for `silent_after` seconds is taken for hung and replaced.
     Raises PoolError when the actors are not ready in time, ValueError for bad numbers.
     """
 
@@ -105,12 +106,13 @@ class RayPool:
         address: str = "local",
         num_cpus: float = 1,
         delays: Trace | None = None,
+        silent_after: float = SILENT,
     ) -> None:
         if n < 1 or (hosts is not None and not 1 <= hosts <= n):
             raise ValueError(f"a pool needs 1 <= hosts <= workers: got workers={n}, hosts={hosts}")
         if delays is not None and delays.workers != n:
             raise ValueError(f"injected delays need a column per worker: got {delays.workers} for n={n}")
-        self._spec, self._delays, self._num_cpus = work, delays, num_cpus
+        self._spec, self._delays, self._num_cpus, self._silent_after = work, delays, num_cpus, silent_after
         self._started = time.monotonic()
         self._jobs: dict[int, Job] = {}
         self._version, self._last = 0, -1
@@ -149,6 +151,8 @@ class RayPool:
             raise PoolError(f"{wanted} were not ready in {READY_WITHIN:.0f} s; free CPUs: {free}") from None
         except ray.exceptions.RayActorError as error:
             raise PoolError(f"an actor died before it was ready: {error}") from None
+        for seat in self._seats:
+            seat.heard, seat.patience = self.now(), self._silent_after
 
     def _pids(self) -> list[Any]:
         return [seat.actor.pid.options(concurrency_group="control").remote() for seat in self._seats]
@@ -230,7 +234,7 @@ class RayPool:
             return []
         except ray.exceptions.RayError as error:
             raise PoolError(f"host {seat.name} cannot answer: {error}") from error
-        seat.pending, seat.heard, seat.patience = _answers(seat.actor), self.now(), SILENT
+        seat.pending, seat.heard, seat.patience = _answers(seat.actor), self.now(), self._silent_after
         if answers:
             seat.deaths = 0
         return [self._take(seat, answer) for answer in answers]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from distseq.cluster.pool import Payload, Pool, weighted_sum
+from distseq.cluster.ray_pool import RayPool
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.layout import layout
@@ -17,10 +18,12 @@ from distseq.coding.plan import MiniTask
 from distseq.coding.schemes import parse
 from distseq.config import Config, from_dict, load_config
 from distseq.fleet import Fleet, build_fleet
+from distseq.journal import ARRIVAL, MemoryJournal
 from distseq.master import Master
 from distseq.observers import Silent
 from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.rounds import RoundScheduler
+from distseq.scheduling.scheduler import Scheduler
 from distseq.training import override
 
 N, MODELS, STEPS = 8, 4, 4
@@ -168,8 +171,6 @@ class RayRuns:
     """One pool of real workers for many runs: job numbers go on growing."""
 
     def __init__(self, config: Config) -> None:
-        from distseq.cluster.ray_pool import RayPool
-
         self.config = config
         self.pool = RayPool(N, build_fleet(config).spec, hosts=2, delays=stragglers(8, scale=0.004))
         self.jobs = 0
@@ -204,37 +205,40 @@ def test_the_mu_rule_on_ray_trains_exactly(on_ray: RayRuns, reference: dict[str,
     assert distance(on_ray.train("msgc:1,2,2", Mu(1.0)), reference[dtype]) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
 
 
-class KillAt(Silent):
-    """SIGKILLs a host of the pool when so many jobs are done."""
+class KillAfter(Silent):
+    """SIGKILLs the first host of the pool once so many jobs are done and one of its workers owes a row."""
 
-    def __init__(self, pool: Any, jobs: int) -> None:
-        self.pool, self.left = pool, jobs
+    def __init__(self, pool: RayPool, jobs: int) -> None:
+        self.pool, self.left, self.killed = pool, jobs, False
 
     def job_applied(self, *job: object) -> None:
         self.left -= 1
-        if self.left == 0:
+
+    def polled(self, scheduler: Scheduler, now: float) -> None:
+        if self.left <= 0 and not self.killed and any(worker % 2 == 0 for worker in scheduler.missing()):
+            self.killed = True
             os.kill(self.pool.pids()[0], signal.SIGKILL)
 
 
 @pytest.mark.ray
 def test_the_main_job_survives_the_death_of_an_actor_with_the_same_weights(ray_session: None) -> None:
-    from distseq.cluster.ray_pool import RayPool
-
     main = Path(__file__).parents[2] / "examples" / "main.toml"
     config = override(load_config(main), {"steps": 5})
 
-    def train(kill_after: int | None) -> list[np.ndarray]:
-        fleet = build_fleet(config)
+    def train(kill: bool) -> tuple[list[np.ndarray], list[list[float]]]:
+        fleet, journal = build_fleet(config), MemoryJournal()
         pool = RayPool(config.pool.workers, fleet.spec, hosts=2, delays=stragglers(10, scale=0.01))
-        watchers = [] if kill_after is None else [KillAt(pool, kill_after)]
+        killer = KillAfter(pool, 7)
+        scheduler = RoundScheduler(parse(config.scheduler.scheme, N), Safe())
         try:
-            before = pool.pids()
-            Master(
-                fleet.learners, RoundScheduler(parse(config.scheduler.scheme, N), Safe()), pool, observers=watchers
-            ).run()
-            assert (pool.pids() != before) == (kill_after is not None)
+            Master(fleet.learners, scheduler, pool, journal, [killer] if kill else []).run()
         finally:
             pool.close()
-        return parameters(fleet)
+        assert killer.killed == kill
+        return parameters(fleet), [
+            a for record in journal.records if record["kind"] == "round" for a in record["arrivals"]
+        ]
 
-    assert_same_bits(train(kill_after=9), train(kill_after=None))
+    killed, arrivals = train(kill=True)
+    assert_same_bits(killed, train(kill=False)[0])
+    assert any(arrival[ARRIVAL.index("attempt")] > 1 for arrival in arrivals), "what the dead host owed was sent again"
