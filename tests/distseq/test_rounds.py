@@ -202,9 +202,11 @@ def test_unequal_learners_move_to_schemes_of_smaller_delay_and_lose_no_job(schem
     assert [one.delay for one in expected] == list(reversed(range(models)))
 
 
-def test_jobs_that_are_open_at_a_move_finish_under_their_own_scheme() -> None:
+@pytest.mark.parametrize("seed", range(12))
+def test_jobs_that_are_open_at_a_move_finish_under_their_own_scheme(seed: int) -> None:
     scheme = MSGC(4, 1, 3, 1)
-    played = checked(play(scheme, np.ones((1, 4)), [9, 3, 5]), scheme)
+    times = np.random.default_rng(seed).exponential(1.0, (50, 4))
+    played = checked(play(scheme, times, [9, 3, 5]), scheme)
     both = [record for record in played.rounds if len(record["schemes"]) == 2]
     assert both
     for record in both:

@@ -1,0 +1,144 @@
+"""The tests have teeth: each of these one-line mistakes in a scheme, the ledger or the scheduler makes a test fail."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("distseq", "coding", "cluster", "kernels", "models", "tests")
+LEDGER, ROUNDS, SCRIPT = (
+    "tests/coding/test_ledger.py",
+    "tests/distseq/test_rounds.py",
+    "tests/coding/test_transcripts.py",
+)
+
+
+class Mutant(NamedTuple):
+    file: str
+    right: str
+    wrong: str
+    killer: str
+
+
+SAFE = f"{LEDGER}::test_a_round_is_safe_exactly_when_complete_later_rounds_would_meet_every_deadline"
+CONFORMING = f"{LEDGER}::test_random_patterns_of_each_model_of_any_scheme_need_no_waiting"
+EXACT = f"{ROUNDS}::test_any_delays_give_every_learner_its_exact_sums_in_order_and_on_time"
+E4 = f"{SCRIPT}::test_e4_sr_sgc_repeats_one_row_of_the_job_that_missed_two"
+TRAP = f"{SCRIPT}::test_sr_sgc_with_repetition_lets_one_member_of_a_silent_set_repeat_and_the_other_go_on"
+
+MUTANTS = [
+    # schemes
+    Mutant("coding/m_sgc.py", "np.where(lost.any(axis=0)", "np.where(lost.all(axis=0)", CONFORMING),
+    Mutant("coding/m_sgc.py", "behind <= group - retried - 1", "behind <= group - retried", SAFE),
+    Mutant("coding/sr_sgc.py", "repeat[np.flatnonzero(~has)[: max(0, need)]] = True", "repeat[~has] = True", E4),
+    Mutant(
+        "coding/sr_sgc.py",
+        "repeat[(code.starts + t % sizes)[silent]] = True",
+        "repeat[silent[code.replica_set]] = True",
+        TRAP,
+    ),
+    # ledger
+    Mutant(
+        "coding/ledger.py",
+        "if start is None or self._rows[start][task.group, task.worker]:",
+        "if start is None:",
+        f"{LEDGER}::test_a_row_in_hand_counts_once",
+    ),
+    Mutant(
+        "coding/ledger.py",
+        "start + self.scheme.delay <= self.round",
+        "start + self.scheme.delay < self.round",
+        f"{LEDGER}::test_an_overdue_job_is_a_broken_promise",
+    ),
+    Mutant(
+        "coding/ledger.py",
+        "return not self.met and self._need <= 0",
+        "return not self.met and self._need < 0",
+        f"{LEDGER}::test_a_late_row_still_counts",
+    ),
+    # scheduler
+    Mutant(
+        "distseq/scheduling/rounds.py",
+        "all(self._closing.enough(stream, progress) for stream in self._streams)",
+        "any(self._closing.enough(stream, progress) for stream in self._streams)",
+        f"{ROUNDS}::test_jobs_that_are_open_at_a_move_finish_under_their_own_scheme",
+    ),
+    Mutant(
+        "distseq/scheduling/rounds.py",
+        "cancel = [] if self._late else sorted(self._sent)",
+        "cancel = sorted(self._sent)",
+        f"{ROUNDS}::test_a_late_row_still_counts_unless_it_is_lost",
+    ),
+    Mutant(
+        "distseq/scheduling/rounds.py",
+        "job, learner = self._ready.popleft()",
+        "job, learner = self._ready.pop()",
+        f"{ROUNDS}::test_the_ready_learner_that_has_waited_longest_goes_first",
+    ),
+    Mutant(
+        "distseq/scheduling/rounds.py",
+        "if delivery.stale:",
+        "if False:",
+        f"{ROUNDS}::test_word_of_a_stale_invocation_is_no_row",
+    ),
+    Mutant(
+        "distseq/scheduling/rounds.py",
+        "staying <= scheme.delay:",
+        "staying < scheme.delay:",
+        f"{ROUNDS}::test_unequal_learners_move_to_schemes_of_smaller_delay_and_lose_no_job",
+    ),
+    Mutant(
+        "distseq/scheduling/closing.py",
+        "progress.begun + (1 + self.mu) * (progress.first_finish - progress.begun)",
+        "progress.begun + self.mu * (progress.first_finish - progress.begun)",
+        f"{ROUNDS}::test_a_conforming_pattern_never_waits",
+    ),
+    Mutant(
+        "distseq/scheduling/closing.py",
+        "return stream.ledger.safe()",
+        "return stream.ledger.due_complete()",
+        EXACT,
+    ),
+]
+
+
+def run(tree: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "slow or not slow", *tests]
+    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources to break."""
+    copy = tmp_path_factory.mktemp("mutants")
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, copy)
+    return copy
+
+
+@pytest.mark.slow
+def test_the_killing_tests_pass_on_the_sources_as_they_are(tree: Path) -> None:
+    result = run(tree, *sorted({mutant.killer for mutant in MUTANTS}))
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{m.file}:{m.wrong}" for m in MUTANTS])
+def test_a_mutant_is_killed(tree: Path, mutant: Mutant) -> None:
+    path = tree / mutant.file
+    source = path.read_text()
+    assert source.count(mutant.right) == 1, f"{mutant.right!r} must occur once in {mutant.file}"
+    path.write_text(source.replace(mutant.right, mutant.wrong))
+    try:
+        result = run(tree, mutant.killer)
+        assert result.returncode == 1, f"{mutant} lives\n{result.stdout}"
+    finally:
+        path.write_text(source)
