@@ -146,7 +146,18 @@ def _fill(kind: type[T], raw: Any, where: str) -> T:
         if name not in table and slot.default is MISSING and slot.default_factory is MISSING:
             raise ValueError(f"{where} needs {name!r}")
     types = get_type_hints(kind)
+    for key, value in table.items():
+        if isinstance(value, dict):
+            _json(value, f"{key} in {where}")
     return kind(**{key: _typed(value, types[key], f"{key} in {where}") for key, value in table.items()})
+
+
+def _json(value: dict[str, Any], where: str) -> None:
+    """Arguments travel to the workers as JSON."""
+    try:
+        json.dumps(value)
+    except TypeError as error:
+        raise ValueError(f"{where} must hold text, numbers, true or false, arrays and tables: {error}") from None
 
 
 def _typed(value: Any, wanted: Any, where: str) -> Any:

@@ -14,12 +14,13 @@ class RunFolder:
     """A new or empty folder. ValueError when it cannot be written or holds something already."""
 
     def __init__(self, path: Path, config: Config) -> None:
-        self.path, self._made = path, list[Path]()
+        self.path, self._made, self._begun = path, list[Path](), False
         try:
             if path.exists() and any(path.iterdir()):
                 raise ValueError(f"run folder {path} is not empty: name a new one with --out")
             self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
+            self._begun = True
             write_whole(path / "config.toml", lambda file: file.write(to_toml(config).encode()))
             self.journal = FileJournal(path / "journal.jsonl")
         except OSError as error:
@@ -32,7 +33,7 @@ class RunFolder:
         self._remove()
 
     def _remove(self) -> None:
-        if self.path.is_dir():
+        if self._begun:
             for name in ("journal.jsonl", "config.toml"):
                 (self.path / name).unlink(missing_ok=True)
         for folder in self._made:

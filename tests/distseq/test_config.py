@@ -235,3 +235,12 @@ def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any], messa
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
         override(from_dict(WHOLE), options)
     assert str(error.value).startswith(message)
+
+
+def test_arguments_that_workers_could_not_be_sent_are_refused(tmp_path: Path) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(
+        '[[learner]]\nname = "a"\nmodel = "m:M"\ndata = "d:D"\nbatch = 1\nmodel_args = { day = 2020-01-01 }\n'
+    )
+    with pytest.raises(ValueError, match=r"model_args in \[\[learner\]\] must hold text, numbers"):
+        load_config(job)
