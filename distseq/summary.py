@@ -90,7 +90,7 @@ def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
     )
     replayed = ", ".join(f"{spec} {seconds:.3f}" for spec, seconds in summary["replayed_seconds_per_job"].items())
     replayed = replayed or f"not possible, {summary['not_replayed']}"
-    console.print(f"the same arrivals replayed, s/job: {replayed}", highlight=False)
+    console.print(f"the same arrivals replayed, each worker on a CPU of its own, s/job: {replayed}", highlight=False)
     if summary["gradients_checked"]:
         console.print(
             f"largest relative difference between decoded and full-batch gradients: "

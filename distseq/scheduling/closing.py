@@ -94,7 +94,7 @@ class Mu:
         return progress.begun + (1 + self.mu) * (progress.first_finish - progress.begun)
 
     def enough(self, stream: Stream, progress: Progress) -> bool:
-        return stream.history.allows(progress.stragglers(stream.ledger.scheme.n)) and stream.ledger.due_complete()
+        return stream.ledger.due_complete() and stream.history.allows(progress.stragglers(stream.ledger.scheme.n))
 
 
 def closing_rule(name: str, *, cutoff: float = 0.0, mu: float = 1.0) -> Closing:
