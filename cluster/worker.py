@@ -34,8 +34,10 @@ class Message(NamedTuple):
 
 
 class Publish(NamedTuple):
+    """A job whose payload `fetch` brings when its first row is computed; None = the job is over by then."""
+
     job: int
-    fetch: Callable[[], Payload]
+    fetch: Callable[[], Payload | None]
 
 
 class Cancel(NamedTuple):
@@ -95,7 +97,7 @@ class WorkerLoop:
         self._spec, self._emit = spec, emit
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._lines: dict[int, Line] = {}
-        self._payloads: dict[int, Payload | Callable[[], Payload]] = {}
+        self._payloads: dict[int, Payload | Callable[[], Payload | None]] = {}
         self._cancelled: dict[int, set[MiniTask]] = {}
         self._sent: dict[int, set[MiniTask]] = {}
         self._running = True
@@ -177,19 +179,22 @@ class WorkerLoop:
         line.messages.popleft()
         line.at, line.begun, line.fruitful = 0, None, False
 
-    def _payload(self, job: int) -> Payload:
+    def _payload(self, job: int) -> Payload | None:
         payload = self._payloads[job]
-        if not isinstance(payload, Payload):
-            payload = self._payloads[job] = payload()
-        return payload
+        if isinstance(payload, Payload):
+            return payload
+        fetched = payload()
+        if fetched is not None:
+            self._payloads[job] = fetched
+        return fetched
 
     def _one_row(self, work: Work, line: Line) -> None:
         message = line.messages[0]
         task = message.tasks[line.at]
-        if self._stale(task):
+        payload = None if self._stale(task) else self._payload(task.job)
+        if payload is None:
             line.at += 1
             return
-        payload = self._payload(task.job)
         begun = time.monotonic()
         row = work.row(payload, *payload.layout.row(task, payload.ids))
         compute = time.monotonic() - begun

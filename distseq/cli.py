@@ -35,10 +35,10 @@ def cli(context: click.Context) -> None:
 @click.option("--closing", help="When a round ends: safe or mu.")
 @click.option("--cutoff", type=float, help="closing=safe: not before so many seconds.")
 @click.option("--mu", type=float, help="closing=mu: not before 1 + MU times the fastest.")
-@click.option("--pool", help="ray or simulated.")
+@click.option("--pool", help="ray, local or simulated.")
 @click.option("--workers", type=int)
 @click.option("--address", help="ray: of a running cluster, or auto.  [default: a local one]")
-@click.option("--delays", help="Profile NAME[:base=SECONDS] or trace file: injected into ray, simulated otherwise.")
+@click.option("--delays", help="Profile NAME[:base=SECONDS] or trace file: injected into real workers, or simulated.")
 @click.option("--unfinished", help="simulated: lost, overlap or serial.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def train(config: Path, out: Path | None, as_json: bool, **options: Any) -> None:

@@ -29,9 +29,9 @@ class PoolConfig:
 
     kind: str = "ray"
     workers: int = 8
-    hosts: int | None = None  # ray: actors that share the workers; default one per free CPU
+    hosts: int | None = None  # ray, local: actors or processes that share the workers; default one per CPU
     address: str = "local"  # ray: of a running cluster, "auto" to find it
-    delays: str = "none"  # a profile or a trace file: injected into ray workers, simulated otherwise
+    delays: str = "none"  # a profile or a trace file: injected into real workers, or simulated
     unfinished: str = "serial"  # simulated: what an unfinished worker does
     compute: str = "decoded"  # simulated: "decoded" in one pass, or "rows", bit-identical to real workers
 
@@ -92,7 +92,7 @@ class Config:
 
 
 DTYPES = ("float32", "float64")
-POOLS = ("ray", "simulated")
+POOLS = ("ray", "local", "simulated")
 
 
 def load_config(path: Path) -> Config:

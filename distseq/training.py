@@ -59,9 +59,13 @@ def _pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
     options = config.pool
     if options.kind == "simulated":
         return SimulatedPool(trace, fleet.task, unfinished=options.unfinished, compute=options.compute)
-    from distseq.cluster.ray_pool import RayPool
+    if options.kind == "local":
+        from distseq.cluster.local_pool import local_pool
 
-    return RayPool(options.workers, fleet.spec, hosts=options.hosts, address=options.address, delays=trace)
+        return local_pool(options.workers, fleet.spec, hosts=options.hosts, delays=trace)
+    from distseq.cluster.ray_pool import ray_pool
+
+    return ray_pool(options.workers, fleet.spec, hosts=options.hosts, address=options.address, delays=trace)
 
 
 # option -> table and key of the job file

@@ -16,10 +16,11 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import numpy as np
 import ray
 
+from distseq.cluster.host_pool import HostPool
 from distseq.cluster.pool import Payload
 from distseq.cluster.probe import feature
 from distseq.cluster.profiles import profile
-from distseq.cluster.ray_pool import RayPool
+from distseq.cluster.ray_pool import ray_pool
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.work import WorkSpec
 from distseq.coding.gradient_code import Cyclic
@@ -98,7 +99,7 @@ def plain_round(actors: list[Any], tasks: int) -> float:
     return time.perf_counter() - begun
 
 
-def pool_round(pool: RayPool, job: int, tasks: int) -> float:
+def pool_round(pool: HostPool, job: int, tasks: int) -> float:
     ids = np.arange(tasks)
     begun = time.perf_counter()
     pool.publish(job, Payload(job, 0, 0, np.zeros(0), ids, 0, "uncoded", tasks))
@@ -116,7 +117,7 @@ def pool_round(pool: RayPool, job: int, tasks: int) -> float:
 
 def ray_rounds(tasks: int, rounds: int = 40) -> tuple[float, float]:
     """(our pool, plain ray.get) median milliseconds per round, the two measured in turn."""
-    pool = RayPool(tasks, WorkSpec("distseq.cluster.probe:Probe"), hosts=2)
+    pool = ray_pool(tasks, WorkSpec("distseq.cluster.probe:Probe"), hosts=2)
     actors = [ray.remote(num_cpus=1)(Plain).remote() for _ in range(2)]
     ours, plain = [], []
     for job in range(rounds + 5):

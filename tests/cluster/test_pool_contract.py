@@ -1,11 +1,13 @@
 """What every pool promises, tested alike. A new pool is one more entry of POOLS."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+from distseq.cluster.local_pool import local_pool
 from distseq.cluster.pool import Delivery, Payload, Pool, PoolError
 from distseq.cluster.probe import Probe, feature
 from distseq.cluster.simulated import SimulatedPool
@@ -26,17 +28,21 @@ def simulated(unfinished: str) -> MakePool:
     return make
 
 
+def probe_spec(**probe: Any) -> WorkSpec:
+    return WorkSpec("distseq.cluster.probe:Probe", json.dumps({"size": SIZE, **probe}))
+
+
 def on_ray(trace: Trace, **probe: Any) -> Pool:
-    import json
+    from distseq.cluster.ray_pool import ray_pool
 
-    from distseq.cluster.ray_pool import RayPool
-
-    return RayPool(
-        N, WorkSpec("distseq.cluster.probe:Probe", json.dumps({"size": SIZE, **probe})), hosts=2, delays=trace
-    )
+    return ray_pool(N, probe_spec(**probe), hosts=2, delays=trace)
 
 
-POOLS = {name: simulated(name) for name in ("lost", "overlap", "serial")} | {"ray": on_ray}
+def local(trace: Trace, **probe: Any) -> Pool:
+    return local_pool(N, probe_spec(**probe), hosts=2, delays=trace)
+
+
+POOLS = {name: simulated(name) for name in ("lost", "overlap", "serial")} | {"local": local, "ray": on_ray}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.ray if name == "ray" else ()) for name in POOLS])

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distseq.cluster.host_pool import HostPool
+from distseq.cluster.local_pool import local_pool
 from distseq.cluster.pool import Payload, Pool, weighted_sum
-from distseq.cluster.ray_pool import RayPool
+from distseq.cluster.ray_pool import ray_pool
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.layout import layout
@@ -167,12 +169,12 @@ def test_one_seed_gives_the_same_bits_twice(text: Path) -> None:
     assert_same_bits(simulated(config, spec, seed=7), simulated(config, spec, seed=7))
 
 
-class RayRuns:
+class Runs:
     """One pool of real workers for many runs: job numbers go on growing."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, make: Callable[..., HostPool]) -> None:
         self.config = config
-        self.pool = RayPool(N, build_fleet(config).spec, hosts=2, delays=stragglers(8, scale=0.004))
+        self.pool = make(N, build_fleet(config).spec, hosts=2, delays=stragglers(8, scale=0.004))
         self.jobs = 0
 
     def train(self, spec: str, closing: Any = None) -> list[np.ndarray]:
@@ -180,35 +182,44 @@ class RayRuns:
         return train_on(self.pool, self.config, spec, first_job=self.jobs, closing=closing)
 
 
+REAL = [pytest.param(ray_pool, marks=pytest.mark.ray, id="ray"), pytest.param(local_pool, id="local")]
+
+
+@pytest.fixture(scope="module", params=REAL)
+def make_pool(request: pytest.FixtureRequest) -> Callable[..., HostPool]:
+    if request.param is ray_pool:
+        request.getfixturevalue("ray_session")
+    make: Callable[..., HostPool] = request.param
+    return make
+
+
 @pytest.fixture(scope="module", params=["float32", "float64"])
-def on_ray(request: pytest.FixtureRequest, ray_session: None, text: Path) -> Iterator[RayRuns]:
-    runs = RayRuns(job(text, request.param))
-    yield runs
-    runs.pool.close()
+def runs(request: pytest.FixtureRequest, make_pool: Callable[..., HostPool], text: Path) -> Iterator[Runs]:
+    made = Runs(job(text, request.param), make_pool)
+    yield made
+    made.pool.close()
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("spec", FR + CYCLIC)
-def test_training_on_ray_equals_full_batch_training(
-    on_ray: RayRuns, reference: dict[str, list[np.ndarray]], spec: str
+def test_training_on_real_workers_equals_full_batch_training(
+    runs: Runs, reference: dict[str, list[np.ndarray]], spec: str
 ) -> None:
-    ours = on_ray.train(spec)
-    dtype = on_ray.config.run.dtype
+    ours = runs.train(spec)
+    dtype = runs.config.run.dtype
     assert distance(ours, reference[dtype]) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
     if spec in FR:
-        assert_same_bits(ours, simulated(on_ray.config, spec, seed=9))
+        assert_same_bits(ours, simulated(runs.config, spec, seed=9))
 
 
-@pytest.mark.ray
-def test_the_mu_rule_on_ray_trains_exactly(on_ray: RayRuns, reference: dict[str, list[np.ndarray]]) -> None:
-    dtype = on_ray.config.run.dtype
-    assert distance(on_ray.train("msgc:1,2,2", Mu(1.0)), reference[dtype]) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
+def test_the_mu_rule_on_real_workers_trains_exactly(runs: Runs, reference: dict[str, list[np.ndarray]]) -> None:
+    dtype = runs.config.run.dtype
+    assert distance(runs.train("msgc:1,2,2", Mu(1.0)), reference[dtype]) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
 
 
 class KillAfter(Silent):
     """SIGKILLs the first host of the pool once so many jobs are done and one of its workers owes a row."""
 
-    def __init__(self, pool: RayPool, jobs: int) -> None:
+    def __init__(self, pool: HostPool, jobs: int) -> None:
         self.pool, self.left, self.killed = pool, jobs, False
 
     def job_applied(self, *job: object) -> None:
@@ -220,14 +231,13 @@ class KillAfter(Silent):
             os.kill(self.pool.pids()[0], signal.SIGKILL)
 
 
-@pytest.mark.ray
-def test_the_main_job_survives_the_death_of_an_actor_with_the_same_weights(ray_session: None) -> None:
+def test_the_main_job_survives_the_death_of_a_host_with_the_same_weights(make_pool: Callable[..., HostPool]) -> None:
     main = Path(__file__).parents[2] / "examples" / "main.toml"
     config = override(load_config(main), {"steps": 5})
 
     def train(kill: bool) -> tuple[list[np.ndarray], list[list[float]]]:
         fleet, journal = build_fleet(config), MemoryJournal()
-        pool = RayPool(config.pool.workers, fleet.spec, hosts=2, delays=stragglers(10, scale=0.01))
+        pool = make_pool(config.pool.workers, fleet.spec, hosts=2, delays=stragglers(10, scale=0.01))
         killer = KillAfter(pool, 7)
         scheduler = RoundScheduler(parse(config.scheduler.scheme, N), Safe())
         try:

@@ -1,33 +1,47 @@
-"""What only the Ray pool can go through: processes that die, hang or cannot be placed."""
+"""What pools of processes go through: hosts that die, hang, come too late or cannot be placed."""
 
 import os
 import signal
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from distseq.cluster.host_pool import HostPool
+from distseq.cluster.local_pool import local_pool
 from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.probe import feature
-from distseq.cluster.ray_pool import RayPool
+from distseq.cluster.ray_pool import ray_pool
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 from distseq.coding.plan import MiniTask
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 PROBE = WorkSpec("distseq.cluster.probe:Probe", '{"size": 4}')
 IDS = np.arange(20)
 TASKS = [MiniTask(0, 0, worker) for worker in range(4)]
 
 
-def sent(startup: float = 0.01, silent_after: float = 30.0) -> RayPool:
+Make = Callable[..., HostPool]
+REAL = [pytest.param(ray_pool, marks=pytest.mark.ray, id="ray"), pytest.param(local_pool, id="local")]
+
+
+@pytest.fixture(params=REAL)
+def make(request: pytest.FixtureRequest) -> Make:
+    if request.param is ray_pool:
+        request.getfixturevalue("ray_session")
+    chosen: Make = request.param
+    return chosen
+
+
+def sent(make: Make, startup: float = 0.01, silent_after: float = 30.0) -> HostPool:
     """A pool of four workers on two hosts that owe a row each, after this start-up."""
-    pool = RayPool(4, PROBE, hosts=2, delays=Trace(np.full((1, 4), startup), 0.0, 0.0), silent_after=silent_after)
+    pool = make(4, PROBE, hosts=2, delays=Trace(np.full((1, 4), startup), 0.0, 0.0), silent_after=silent_after)
     pool.publish(0, Payload(0, 0, 0, np.zeros(0), IDS, 0, "uncoded", 4))
     pool.send(TASKS)
     return pool
 
 
-def total(pool: RayPool) -> tuple[np.ndarray, dict[int, int]]:
+def total(pool: HostPool) -> tuple[np.ndarray, dict[int, int]]:
     """The decoded sum of the job, and the attempt that each worker's row came from."""
     attempts: dict[int, int] = {}
     end = pool.now() + 60
@@ -37,8 +51,10 @@ def total(pool: RayPool) -> tuple[np.ndarray, dict[int, int]]:
 
 
 @pytest.mark.parametrize(("blow", "silent_after"), [(signal.SIGKILL, 30.0), (signal.SIGSTOP, 3.0)])
-def test_a_host_that_dies_or_hangs_is_replaced_and_its_mini_tasks_sent_again(blow: int, silent_after: float) -> None:
-    pool = sent(startup=1.0, silent_after=silent_after)
+def test_a_host_that_dies_or_hangs_is_replaced_and_its_mini_tasks_sent_again(
+    make: Make, blow: int, silent_after: float
+) -> None:
+    pool = sent(make, startup=1.0, silent_after=silent_after)
     victim = pool.pids()[0]
     os.kill(victim, blow)
     decoded, attempts = total(pool)
@@ -48,8 +64,8 @@ def test_a_host_that_dies_or_hangs_is_replaced_and_its_mini_tasks_sent_again(blo
     pool.close()
 
 
-def test_rows_in_hand_survive_the_host_that_sent_them() -> None:
-    pool = sent()
+def test_rows_in_hand_survive_the_host_that_sent_them(make: Make) -> None:
+    pool = sent(make)
     decoded, _ = total(pool)
     os.kill(pool.pids()[1], signal.SIGKILL)
     assert [delivery for delivery in pool.poll(pool.now() + 1.0) if not delivery.stale] == []
@@ -57,8 +73,8 @@ def test_rows_in_hand_survive_the_host_that_sent_them() -> None:
     pool.close()
 
 
-def test_a_row_that_comes_after_its_job_is_word_of_a_straggler() -> None:
-    pool = RayPool(2, WorkSpec("distseq.cluster.probe:Probe", '{"size": 4, "seconds": 0.5}'), hosts=2)
+def test_a_row_that_comes_after_its_job_is_word_of_a_straggler(make: Make) -> None:
+    pool = make(2, WorkSpec("distseq.cluster.probe:Probe", '{"size": 4, "seconds": 0.5}'), hosts=2)
     pool.publish(0, Payload(0, 0, 0, np.zeros(0), IDS, 0, "gc:1", 2))
     pool.send([MiniTask(0, 0, 0)])
     assert pool.poll(pool.now() + 0.2) == []
@@ -69,19 +85,20 @@ def test_a_row_that_comes_after_its_job_is_word_of_a_straggler() -> None:
     pool.close()
 
 
-def test_hosts_that_do_not_fit_are_refused_at_once() -> None:
+@pytest.mark.ray
+def test_hosts_that_do_not_fit_are_refused_at_once(ray_session: None) -> None:
     with pytest.raises(ValueError, match="99 hosts of 1 CPU do not fit: the cluster has room for 4"):
-        RayPool(128, PROBE, hosts=99)
+        ray_pool(128, PROBE, hosts=99)
 
 
 @pytest.mark.parametrize("hosts", [0, 5])
-def test_more_hosts_than_workers_or_none_are_refused(hosts: int) -> None:
+def test_more_hosts_than_workers_or_none_are_refused(make: Make, hosts: int) -> None:
     with pytest.raises(ValueError, match=f"1 <= hosts <= workers: got workers=4, hosts={hosts}"):
-        RayPool(4, PROBE, hosts=hosts)
+        make(4, PROBE, hosts=hosts)
 
 
-def test_a_work_that_ends_its_process_is_given_up_with_its_name() -> None:
-    pool = RayPool(1, WorkSpec("sys:exit"), hosts=1)
+def test_a_work_that_ends_its_process_is_given_up_with_its_name(make: Make) -> None:
+    pool = make(1, WorkSpec("sys:exit"), hosts=1)
     pool.publish(0, Payload(0, 0, 0, np.zeros(0), IDS, 0, "uncoded", 1))
     pool.send([MiniTask(0, 0, 0)])
     with pytest.raises(PoolError, match="SystemExit"):

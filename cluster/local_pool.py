@@ -1,0 +1,223 @@
+"""Hosts as processes of this machine, for machines without Ray.
+
+Processes come from a forkserver that has the Work's module imported, never from a fork of this process. Commands and answers
+go through a pipe that only parent and child hold; payloads and rows through shared memory. A dead child shows at once by its
+closed pipe.
+"""
+
+import multiprocessing
+import os
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distseq.cluster.host import HostLoop
+from distseq.cluster.host_pool import SILENT, Death, HostPool, check_numbers
+from distseq.cluster.pool import Payload, PoolError
+from distseq.cluster.slab import Reader, Reference, Slot
+from distseq.cluster.trace import Trace
+from distseq.cluster.work import WorkSpec
+from distseq.cluster.worker import Answer, Command, Failure, Publish
+
+GRACE = 2.0  # seconds that a killed process is waited for
+
+
+class Shared(NamedTuple):
+    """A payload on its way: all but its parameters, and where those lie."""
+
+    payload: Payload
+    parameters: Reference
+
+    def fetch(self, reader: Reader) -> Payload | None:
+        """The whole payload; None when the master has retired the job and freed its parameters."""
+        parameters = reader.read(self.parameters)
+        return None if parameters is None else replace(self.payload, parameters=parameters)
+
+
+class Said(NamedTuple):
+    """An answer on its way: its row lies in shared memory."""
+
+    answer: Answer
+    row: Reference | None
+
+
+class Post(NamedTuple):
+    commands: list[Command]
+    shared: dict[int, Shared]
+    free: list[str]  # blocks of rows that have been read
+
+
+class Rows:
+    """The child's slots for rows: one that is free and large enough, or a new one."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Slot] = {}
+        self._free: set[str] = set()
+
+    def write(self, row: np.ndarray) -> Reference:
+        fitting = [name for name in self._free if self._slots[name].room >= row.nbytes]
+        if not fitting:
+            slot = Slot(row.nbytes)
+            self._slots[slot.name] = slot
+            return slot.write(row)
+        self._free.discard(fitting[0])
+        return self._slots[fitting[0]].write(row)
+
+    def free(self, names: list[str]) -> None:
+        self._free.update(name for name in names if name in self._slots)
+
+    def close(self) -> None:
+        for slot in self._slots.values():
+            slot.close()
+
+
+def serve(connection: Connection, spec: WorkSpec) -> None:
+    """A host process: lives until the parent's end of the pipe is closed."""
+    loop, rows, reader = HostLoop(spec), Rows(), Reader()
+    lock = threading.Lock()  # of rows: this thread frees them, the other writes them
+    threading.Thread(target=_speak, args=(connection, loop, rows, lock), daemon=True).start()
+    try:
+        while True:
+            post: Post = connection.recv()
+            with lock:
+                rows.free(post.free)
+            loop.post([Publish(job, lambda s=shared: s.fetch(reader)) for job, shared in post.shared.items()])  # type: ignore[misc]
+            loop.post(post.commands)
+    except (EOFError, OSError):
+        with lock:
+            rows.close()
+            os._exit(0)
+
+
+def _speak(connection: Connection, loop: HostLoop, rows: Rows, lock: threading.Lock) -> None:
+    loop.wait_loaded()
+    try:
+        while True:
+            said: list[Said | Failure] = []
+            for answer in loop.gather():
+                if isinstance(answer, Failure):
+                    said.append(answer)
+                    continue
+                with lock:
+                    reference = None if answer.row is None else rows.write(answer.row)
+                said.append(Said(answer._replace(row=None), reference))
+            connection.send(said)
+    except OSError:
+        return  # the parent is gone: the other thread ends the process
+
+
+@dataclass(eq=False)
+class Child:
+    """A handle: the process, our end of its pipe, and a thread that writes to it, so that a hung child blocks nobody."""
+
+    process: Any
+    connection: Connection
+    outbox: queue.SimpleQueue[Post | None]
+    reader: Reader = field(default_factory=Reader)
+    spoken: bool = False
+    dead: str | None = None
+
+
+class LocalTransport:
+    """Processes from a forkserver."""
+
+    def __init__(self, spec: WorkSpec) -> None:
+        self._spec = spec
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([spec.target.partition(":")[0]])
+        self._slots: dict[str, Slot] = {}
+
+    def spawn(self, name: str) -> Child:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=serve, args=(theirs, self._spec), name=name, daemon=True)
+        process.start()
+        theirs.close()
+        child = Child(process, ours, queue.SimpleQueue())
+        threading.Thread(target=_deliver, args=(child,), daemon=True).start()
+        return child
+
+    def wait_ready(self, handles: Sequence[Child], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        for child in handles:
+            if not child.connection.poll(max(0.0, end - time.monotonic())):
+                raise PoolError(f"process {child.process.name} was not ready in {seconds:.0f} s")
+
+    def share(self, payload: Payload) -> Shared:
+        slot = Slot(payload.parameters.nbytes)
+        self._slots[slot.name] = slot
+        return Shared(replace(payload, parameters=np.zeros(0)), slot.write(payload.parameters))
+
+    def unshare(self, shared: Shared) -> None:
+        self._slots.pop(shared.parameters.block).close()
+
+    def post(self, handle: Child, commands: list[Command], shared: Mapping[int, Shared]) -> None:
+        handle.outbox.put(Post(commands, dict(shared), []))
+
+    def wait(self, handles: Sequence[Child], seconds: float) -> list[tuple[Child, list[Answer | Failure] | Death]]:
+        children = {id(child.connection): child for child in handles}
+        ready = wait([child.connection for child in handles], seconds)
+        return [(children[id(connection)], self._said(children[id(connection)])) for connection in ready]
+
+    def _said(self, child: Child) -> list[Answer | Failure] | Death:
+        try:
+            said: list[Said | Failure] = child.connection.recv()
+        except (EOFError, OSError):
+            child.process.join(GRACE)
+            return Death(f"process {child.process.pid} ended with exit code {child.process.exitcode}")
+        answers = [one if isinstance(one, Failure) else self._answer(child, one) for one in said]
+        read = [one.row.block for one in said if isinstance(one, Said) and one.row is not None]
+        if read:
+            child.outbox.put(Post([], {}, read))
+        return answers
+
+    def _answer(self, child: Child, said: Said) -> Answer:
+        if said.row is None:
+            return said.answer
+        row = child.reader.read(said.row)
+        if row is None:
+            raise PoolError(f"the row of {said.answer.task} was overwritten before it was read")
+        return said.answer._replace(row=row)
+
+    def pid(self, handle: Child) -> int:
+        return int(handle.process.pid)
+
+    def kill(self, handle: Child) -> None:
+        handle.process.kill()
+        handle.process.join(GRACE)
+        handle.outbox.put(None)
+        handle.connection.close()
+        handle.reader.close(unlink=True)
+
+    def close(self) -> None:
+        for slot in self._slots.values():
+            slot.close()
+        self._slots = {}
+
+
+def _deliver(child: Child) -> None:
+    """Write the outbox to the pipe until None."""
+    try:
+        while (post := child.outbox.get()) is not None:
+            child.connection.send(post)
+    except OSError:
+        return  # the child is dead, which shows at its end of the pipe
+
+
+def local_pool(
+    n: int,
+    work: WorkSpec,
+    *,
+    hosts: int | None = None,
+    delays: Trace | None = None,
+    silent_after: float = SILENT,
+) -> HostPool:
+    """n workers on `hosts` processes, by default one per core; the rest as in HostPool."""
+    hosts = min(n, os.cpu_count() or 1) if hosts is None else hosts
+    check_numbers(n, hosts, delays)
+    return HostPool(n, LocalTransport(work), hosts, delays=delays, silent_after=silent_after)
