@@ -53,7 +53,10 @@ class Transport(Protocol):
         """What hosts have said, after at most so many seconds; [] if none has."""
         ...
 
-    def pid(self, handle: Any) -> int: ...
+    def pid(self, handle: Any) -> int:
+        """Process id, 0 while it is not known. Never blocks."""
+        ...
+
     def kill(self, handle: Any) -> None: ...
     def close(self) -> None: ...
 
@@ -110,7 +113,7 @@ class HostPool:
         return Seat(name, self._transport.spawn(name), self.now(), deaths=deaths)
 
     def pids(self) -> list[int]:
-        """Process ids of the hosts."""
+        """Process ids of the hosts; 0 for one that has not said it yet."""
         return [self._transport.pid(seat.handle) for seat in self._seats]
 
     def members(self) -> Mapping[int, str]:

@@ -40,9 +40,10 @@ class Host:
 
 @dataclass(eq=False)
 class Actor:
-    """A handle: the actor, and the reference to the answer that is waited for."""
+    """A handle: the actor, a reference to its process id, and one to the answer that is waited for."""
 
     actor: Any
+    number: Any
     pending: Any
 
 
@@ -62,11 +63,12 @@ class RayTransport:
     def spawn(self, name: str) -> Actor:
         options = {"num_cpus": self._num_cpus, "max_restarts": 0, "concurrency_groups": {"control": 1, "answers": 1}}
         actor = ray.remote(**options)(Host).remote(self._spec)
-        return Actor(actor, _answers(actor))
+        number = actor.pid.options(concurrency_group="control").remote()
+        return Actor(actor, number, _answers(actor))
 
     def wait_ready(self, handles: Sequence[Actor], seconds: float) -> None:
         try:
-            ray.get([_pid(handle) for handle in handles], timeout=seconds)
+            ray.get([handle.number for handle in handles], timeout=seconds)
         except ray.exceptions.GetTimeoutError:
             free = ray.available_resources().get("CPU", 0)
             wanted = f"{len(handles)} actors of {self._num_cpus} CPU"
@@ -101,7 +103,11 @@ class RayTransport:
         return said
 
     def pid(self, handle: Actor) -> int:
-        return int(ray.get(_pid(handle)))
+        ready, _ = ray.wait([handle.number], timeout=0)
+        try:
+            return int(ray.get(ready[0])) if ready else 0
+        except ray.exceptions.RayActorError:
+            return 0
 
     def kill(self, handle: Actor) -> None:
         ray.kill(handle.actor)
@@ -136,10 +142,6 @@ def ray_pool(
 
 def _answers(actor: Any) -> Any:
     return actor.answers.options(concurrency_group="answers").remote()
-
-
-def _pid(handle: Actor) -> Any:
-    return handle.actor.pid.options(concurrency_group="control").remote()
 
 
 def _init(address: str) -> None:
