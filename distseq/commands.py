@@ -1,11 +1,14 @@
 """What the commands do, apart from their options."""
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from distseq.cluster.host_pool import HostPool
 from distseq.cluster.profiles import delays
-from distseq.cluster.trace import load_trace
+from distseq.cluster.trace import Trace, load_trace
+from distseq.profiling import probe, probe_spec, run_trace
 from distseq.scheduling.closing import closing_rule
 from distseq.simulation import simulate
 
@@ -74,3 +77,48 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def profile_pool(
+    *,
+    out: Path,
+    run: Path | None,
+    pool: str,
+    workers: int,
+    hosts: int | None,
+    address: str,
+    rounds: int,
+    seconds: float,
+) -> Trace:
+    """`distseq profile`: write the delays of a run, or of a pool that is probed now, as a trace file."""
+    if workers < 1 or rounds < 1 or not 0 <= seconds < inf:
+        raise ValueError(
+            f"profile needs workers >= 1, rounds >= 1 and seconds >= 0: got {workers}, {rounds} and {seconds}"
+        )
+    if not out.parent.is_dir():
+        raise ValueError(f"cannot write trace {out}: there is no folder {out.parent}")
+    if run is not None:
+        trace = run_trace(run)
+    else:
+        probed = _probed_pool(pool, workers, hosts, address, seconds)
+        try:
+            trace = probe(probed, workers, rounds)
+        finally:
+            probed.close()
+    try:
+        trace.save(out)
+    except OSError as error:
+        raise ValueError(f"cannot write trace {out}: {error.strerror}") from None
+    return trace
+
+
+def _probed_pool(kind: str, workers: int, hosts: int | None, address: str, seconds: float) -> HostPool:
+    if kind == "local":
+        from distseq.cluster.local_pool import local_pool
+
+        return local_pool(workers, probe_spec(seconds), hosts=hosts)
+    if kind == "ray":
+        from distseq.cluster.ray_pool import ray_pool
+
+        return ray_pool(workers, probe_spec(seconds), hosts=hosts, address=address)
+    raise ValueError(f"profile measures real workers: the pool must be ray or local, got {kind!r}")
