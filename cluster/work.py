@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import sys
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -37,11 +39,16 @@ def load_object(target: str) -> Any:
 
 @dataclass(frozen=True)
 class WorkSpec:
-    """`target` "module:name" of a callable that makes a Work from `config`, a JSON object."""
+    """`target` "module:name" of a callable that makes a Work from `config`, a JSON object.
+
+    `paths` are folders to import from, besides those that a host has anyway; ones that a host lacks are passed over.
+    """
 
     target: str
     config: str = "{}"
+    paths: tuple[str, ...] = ()
 
     def load(self) -> Work:
         """Import and build. Raises what importing and building raise."""
+        sys.path += [path for path in self.paths if path not in sys.path and os.path.isdir(path)]
         return cast(Work, load_object(self.target)(**json.loads(self.config)))

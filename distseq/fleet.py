@@ -2,7 +2,9 @@
 
 import copy
 import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,8 +38,11 @@ class Fleet:
 def build_fleet(config: Config) -> Fleet:
     """Open the data, build the models, and try a row and a step of each. ValueError naming what is missing or wrong."""
     built = [_build(config, m, one) for m, one in enumerate(config.learner)]
+    paths = tuple(str(Path(folder).resolve()) for folder in sys.path)
     work: dict[str, Any] = {"learners": [spec for _, spec in built], "dtype": config.run.dtype}
-    fleet = Fleet(tuple(learner for learner, _ in built), Task(**work), WorkSpec("distseq.task:Task", json.dumps(work)))
+    fleet = Fleet(
+        tuple(learner for learner, _ in built), Task(**work), WorkSpec("distseq.task:Task", json.dumps(work), paths)
+    )
     for m in range(len(fleet.learners)):
         _try(fleet, m)
     return fleet
