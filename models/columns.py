@@ -23,7 +23,7 @@ class Columns:
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns of data {spec!r} must have one first dimension: got {lengths}")
-        self._columns, self._dtype = dict(columns), dtype
+        self._spec, self._columns, self._dtype = spec, dict(columns), dtype
         self._samples = next(iter(lengths.values()))
         self.fingerprint = sha256_of(columns, dtype)
 
@@ -32,7 +32,7 @@ class Columns:
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
         """Rows (B, ...) of each column."""
-        check_ids(indices, len(self))
+        check_ids(indices, len(self), self._spec)
         return {name: to_tensor(column[indices], self._dtype) for name, column in self._columns.items()}
 
 

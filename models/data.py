@@ -45,16 +45,22 @@ def open_dataset(spec: str, /, **args: Any) -> Dataset:
     return call_opener(spec, load_opener(spec), [], args)
 
 
-def check_ids(indices: np.ndarray, samples: int) -> None:
-    """ValueError when an id is outside 0 .. samples - 1."""
+def check_ids(indices: np.ndarray, samples: int, spec: str | None = None) -> None:
+    """ValueError, naming the spec if given, when an id is outside 0 .. samples - 1."""
     outside = (indices < 0) | (indices >= samples)
     if outside.any():
-        raise ValueError(f"sample ids must be in 0 .. {samples - 1}: got {indices[outside][:5].tolist()}")
+        of = "" if spec is None else f" of data {spec!r}"
+        raise ValueError(f"sample ids{of} must be in 0 .. {samples - 1}: got {indices[outside][:5].tolist()}")
 
 
 def one_line(error: BaseException) -> str:
     """What went wrong, in one line: the error's kind and the first line of its message."""
     return f"{type(error).__name__}: {' '.join(str(error).splitlines()[:1])}"
+
+
+def few(indices: np.ndarray) -> str:
+    """The first sample ids of a batch, for a message."""
+    return f"{indices[:5].tolist()}{' ...' if len(indices) > 5 else ''}"
 
 
 def needs(spec: str, package: str) -> ValueError:

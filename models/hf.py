@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from distseq.models.columns import check_dtype, check_numbers, choose, sha256_of, to_tensor
-from distseq.models.data import check_ids, needs, one_line
+from distseq.models.data import check_ids, few, needs, one_line
 
 CHUNK = 1000  # rows hashed at a time
 
@@ -21,9 +21,17 @@ class Saved:
         names = choose(spec, data.column_names, columns)
         self._spec, self._dtype, self._data = spec, dtype, data.select_columns(names).with_format("numpy")
         digest = hashlib.sha256(f"{sorted(names)} {len(data)} {dtype}".encode())
+        kinds: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
         for start in range(0, len(data), CHUNK):
             self._no_gaps(start)
             rows = self._rows(np.arange(start, min(start + CHUNK, len(data))))
+            for name, values in rows.items():
+                kind = (values.dtype, values.shape[1:])
+                if kinds.setdefault(name, kind) != kind:
+                    raise ValueError(
+                        f"column {name!r} of data {spec!r} must hold values of one type and shape: "
+                        f"those from index {start} on differ"
+                    )
             digest.update(sha256_of(rows).encode())
         self.fingerprint = digest.hexdigest()
 
@@ -32,7 +40,7 @@ class Saved:
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
         """Rows (B, ...) of each column."""
-        check_ids(indices, len(self))
+        check_ids(indices, len(self), self._spec)
         return {name: to_tensor(rows, self._dtype) for name, rows in self._rows(indices).items()}
 
     def _no_gaps(self, start: int) -> None:
@@ -47,19 +55,15 @@ class Saved:
         try:
             rows = {name: np.asarray(values) for name, values in self._data[indices.tolist()].items()}
         except Exception as error:  # decoders of the user's features may raise anything
-            raise ValueError(f"data {self._spec!r}, samples {_few(indices)}: {one_line(error)}") from None
+            raise ValueError(f"data {self._spec!r}, samples {few(indices)}: {one_line(error)}") from None
         for name, values in rows.items():
             if values.dtype == object:
                 raise ValueError(
                     f"column {name!r} of data {self._spec!r} must hold numbers or lists of one length, "
-                    f"and a value everywhere: samples {_few(indices)} don't"
+                    f"and a value everywhere: samples {few(indices)} don't"
                 )
             check_numbers(self._spec, name, values)
         return rows
-
-
-def _few(indices: np.ndarray) -> str:
-    return f"{indices[:5].tolist()}{' ...' if len(indices) > 5 else ''}"
 
 
 def open_hf(path: str, split: str | None = None, columns: list[str] | None = None, dtype: str = "float32") -> Saved:

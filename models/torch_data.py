@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from distseq.models.data import call_opener, check_ids, load_opener, one_line
+from distseq.models.data import call_opener, check_ids, few, load_opener, one_line
 
 HASHED = 64  # samples that a fingerprint looks at where the data set has none of its own
 
@@ -33,15 +33,14 @@ class Samples:
 
     def batch(self, indices: np.ndarray) -> Any:
         """Tensors with first dimension len(indices) >= 1, in the samples' own structure; a tuple becomes a list."""
-        check_ids(indices, len(self))
+        check_ids(indices, len(self), self._spec)
         if not len(indices):
             raise ValueError(f"a batch of data {self._spec!r} needs at least one sample")
         samples = [self._sample(int(i)) for i in indices]
         try:
             return default_collate(samples)
         except Exception as error:
-            few = f"{indices[:5].tolist()}{' ...' if len(indices) > 5 else ''}"
-            raise ValueError(f"data {self._spec!r}, samples {few} make no batch: {one_line(error)}") from error
+            raise ValueError(f"data {self._spec!r}, samples {few(indices)} make no batch: {one_line(error)}") from error
 
     def _sample(self, index: int) -> Any:
         try:

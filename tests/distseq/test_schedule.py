@@ -14,6 +14,7 @@ from distseq.fleet import build_fleet
 from distseq.learner import Learner
 
 STEPS = 7
+LOSSES = (5.0, 4.0, 3.0, 3.0, 3.0, 3.0, 3.0)  # of the steps
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +39,10 @@ def learner(**more: Any) -> Learner:
 
 
 def rates(one: Learner) -> list[float]:
-    """The learning rate before each step and after the last; the loss of every step is 2."""
+    """The learning rate before each step and after the last."""
     seen = [one.optimizer.param_groups[0]["lr"]]
-    for _ in range(STEPS):
-        one.apply(np.r_[np.full(len(one.publish()), 1e-3), 4.0, 2.0])
+    for loss in LOSSES:
+        one.apply(np.r_[np.full(len(one.publish()), 1e-3), 2 * loss, 2.0])
         seen.append(one.optimizer.param_groups[0]["lr"])
     return seen
 
@@ -50,9 +51,9 @@ def torch_rates(kind: Any, **args: Any) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.5)
     schedule = kind(optimizer, **args)
     seen = [optimizer.param_groups[0]["lr"]]
-    for _ in range(STEPS):
+    for loss in LOSSES:
         optimizer.step()
-        schedule.step(*([2.0] if kind is lr_scheduler.ReduceLROnPlateau else []))
+        schedule.step(*([loss] if kind is lr_scheduler.ReduceLROnPlateau else []))
         seen.append(optimizer.param_groups[0]["lr"])
     return seen
 

@@ -86,7 +86,7 @@ def test_the_fingerprint_tells_values_names_types_and_shapes_apart(values: list[
 
 @pytest.mark.parametrize("index", [-1, 4])
 def test_an_id_outside_is_refused(index: int) -> None:
-    with pytest.raises(ValueError, match=rf"^sample ids must be in 0 \.\. 3: got \[{index}\]$"):
+    with pytest.raises(ValueError, match=rf"^sample ids of data 'x' must be in 0 \.\. 3: got \[{index}\]$"):
         Columns("x", {"x": np.ones(4)}).batch(np.array([1, index]))
 
 

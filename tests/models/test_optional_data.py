@@ -85,7 +85,7 @@ def test_a_wrong_parquet_file_is_named_in_one_line(parquet: Any) -> None:
     )
     refused("data 'parquet:t' have no column 'y'; there are x, s, v, ok, n", "parquet:t", columns=["y"])
     assert len(open_dataset("parquet:t", columns=["ok"])) == 3
-    with pytest.raises(ValueError, match=r"^sample ids must be in 0 \.\. 2: got \[3\]$"):
+    with pytest.raises(ValueError, match=r"^sample ids of data 'parquet:t' must be in 0 \.\. 2: got \[3\]$"):
         open_dataset("parquet:t", columns=["ok"]).batch(np.array([3]))
 
 
@@ -125,5 +125,7 @@ def test_a_wrong_saved_data_set_is_named_in_one_line(datasets: Any) -> None:
     refused("column 'v' of data 'hf:t' must hold numbers or lists of one length, and a value", "hf:t", columns=["v"])
     refused("column 'n' of data 'hf:t' has no value at index 1", "hf:t", columns=["n"])
     refused("data 'hf:t' have no column 'y'; there are s, v, n, ok", "hf:t", columns=["y"])
-    with pytest.raises(ValueError, match=r"^sample ids must be in 0 \.\. 1: got \[-1\]$"):
+    datasets.Dataset.from_dict({"v": [[1, 2]] * 1000 + [[1, 2, 3]] * 5}).save_to_disk("wide")
+    refused("column 'v' of data 'hf:wide' must hold values of one type and shape: those from index 1000 on", "hf:wide")
+    with pytest.raises(ValueError, match=r"^sample ids of data 'hf:t' must be in 0 \.\. 1: got \[-1\]$"):
         open_dataset("hf:t", columns=["ok"]).batch(np.array([-1]))

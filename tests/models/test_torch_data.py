@@ -145,8 +145,8 @@ def test_a_wrong_torch_data_set_is_named_in_one_line(name: str, args: dict[str, 
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([1, 9], r"^sample ids must be in 0 \.\. 8: got \[9\]$"),
-        ([-1], r"^sample ids must be in 0 \.\. 8: got \[-1\]$"),
+        ([1, 9], r"^sample ids of data 'torch:torch_of_user:Uneven' must be in 0 \.\. 8: got \[9\]$"),
+        ([-1], r"^sample ids of data 'torch:torch_of_user:Uneven' must be in 0 \.\. 8: got \[-1\]$"),
         ([], "^a batch of data 'torch:torch_of_user:Uneven' needs at least one sample$"),
         ([1, 2], r"^data 'torch:torch_of_user:Uneven', samples \[1, 2\] make no batch: RuntimeError: "),
     ],
