@@ -58,6 +58,8 @@ class LearnerConfig:
     data_args: dict[str, Any] = field(default_factory=dict)
     optimizer: str = "adam"
     optimizer_args: dict[str, Any] = field(default_factory=dict)
+    schedule: str | None = None  # of the learning rate: cosine, step or a class of torch.optim.lr_scheduler
+    schedule_args: dict[str, Any] = field(default_factory=dict)
     clip: float | None = None
     steps: int | None = None
 

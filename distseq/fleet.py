@@ -1,6 +1,5 @@
 """All learners of a job, built from its configuration and tried out once, and the Work that computes their rows."""
 
-import copy
 import json
 import sys
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from distseq.cluster.errors import PoolError
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
 from distseq.config import Config, LearnerConfig
-from distseq.learner import Learner, torch_optimizer
-from distseq.models.data import open_dataset
+from distseq.contract import check_contract
+from distseq.learner import Learner, torch_optimizer, torch_schedule
+from distseq.models.data import Dataset, open_dataset
 from distseq.models.text import Text
 from distseq.task import DTYPES, Task, build_model, trained
-
-TRIED = 2  # samples of the trial row
 
 
 @dataclass(frozen=True)
@@ -37,48 +35,68 @@ class Fleet:
 
 def build_fleet(config: Config) -> Fleet:
     """Open the data, build the models, and try a row and a step of each. ValueError naming what is missing or wrong."""
-    built = [_build(config, m, one) for m, one in enumerate(config.learner)]
+    data = [_open(one) for one in config.learner]
+    specs = [_spec(config, m, data[m].fingerprint) for m in range(len(data))]
+    work: dict[str, Any] = {"learners": specs, "dtype": config.run.dtype}
+    learners = tuple(_learner(config, m, len(data[m])) for m in range(len(data)))
     paths = tuple(str(Path(folder).resolve()) for folder in sys.path)
-    work: dict[str, Any] = {"learners": [spec for _, spec in built], "dtype": config.run.dtype}
-    fleet = Fleet(
-        tuple(learner for learner, _ in built), Task(**work), WorkSpec("distseq.task:Task", json.dumps(work), paths)
-    )
-    for m in range(len(fleet.learners)):
-        _try(fleet, m)
+    fleet = Fleet(learners, Task(**work), WorkSpec("distseq.task:Task", json.dumps(work), paths))
+    for m in range(len(learners)):
+        _try(fleet, m, _learner(config, m, len(data[m])))
     return fleet
 
 
-def _build(config: Config, m: int, one: LearnerConfig) -> tuple[Learner, dict[str, Any]]:
+def _open(one: LearnerConfig) -> Dataset:
     try:
-        data = open_dataset(one.data, **one.data_args)
+        return open_dataset(one.data, **one.data_args)
     except ImportError as error:
         raise ValueError(f"data {one.data!r}: {error}") from None
-    seed = int(np.random.SeedSequence([config.run.seed, m]).generate_state(1)[0])
+
+
+def _seed(config: Config, m: int) -> int:
+    return int(np.random.SeedSequence([config.run.seed, m]).generate_state(1)[0])
+
+
+def _spec(config: Config, m: int, fingerprint: str) -> dict[str, Any]:
+    one = config.learner[m]
+    spec = {"model": one.model, "model_args": one.model_args, "data": one.data, "data_args": one.data_args}
+    return {**spec, "seed": _seed(config, m), "fingerprint": fingerprint}
+
+
+def _learner(config: Config, m: int, samples: int) -> Learner:
+    one, seed = config.learner[m], _seed(config, m)
+    steps = config.run.steps if one.steps is None else one.steps
     model = build_model(one.model, one.model_args, seed, DTYPES[config.run.dtype])
-    learner = Learner(
+    if not trained(model):
+        raise ValueError(f"learner {one.name}: model {one.model!r} has no parameter that requires a gradient")
+    optimizer = torch_optimizer(one.optimizer, one.optimizer_args, trained(model))
+    if one.schedule is None and one.schedule_args:
+        raise ValueError(f"learner {one.name}: schedule_args without a schedule")
+    schedule = None if one.schedule is None else torch_schedule(one.schedule, one.schedule_args, optimizer, steps)
+    return Learner(
         one.name,
         model,
-        torch_optimizer(one.optimizer, one.optimizer_args, trained(model)),
-        samples=len(data),
+        optimizer,
+        samples=samples,
         batch=one.batch,
-        steps=config.run.steps if one.steps is None else one.steps,
+        steps=steps,
         seed=seed,
         clip=one.clip,
+        schedule=schedule,
     )
-    spec = {"model": one.model, "model_args": one.model_args, "data": one.data, "data_args": one.data_args}
-    return learner, {**spec, "seed": seed, "fingerprint": data.fingerprint}
 
 
-def _try(fleet: Fleet, m: int) -> None:
-    """One row of a few samples, and one step on a copy: a mistake in a model shows here, before any worker starts."""
+def _try(fleet: Fleet, m: int, trial: Learner) -> None:
+    """The contract, a row, and one step of a learner like the m-th: a mistake in a model shows before any worker starts."""
     learner = fleet.learners[m]
     try:
         o = learner.open(0)
-        payload = Payload(-1, m, 0, o.parameters, o.ids[:TRIED], o.seed, "uncoded", 1, version=-1)
-        row = fleet.task.row(payload, payload.ids, np.ones(len(payload.ids)))
-        copy.deepcopy(learner).apply(row.astype(np.float64))
+        payload = Payload(-1, m, 0, o.parameters, o.ids, o.seed, "uncoded", 1, version=-1)
+        row = check_contract(fleet.task, payload, learner.model)
+        trial.apply(row.astype(np.float64))
     except (PoolError, FloatingPointError):
         raise
     except Exception as error:  # a user's model may raise anything
-        message = str(error).splitlines()[0] if str(error) else ""
-        raise ValueError(f"learner {learner.name}: {type(error).__name__}: {message}") from error
+        message = " ".join(str(error).splitlines()[:1])
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"learner {learner.name}: {kind}{message}") from error

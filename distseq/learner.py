@@ -1,22 +1,31 @@
 """One model being trained: opens jobs, takes decoded gradients, and does everything that is not linear, once, after decoding."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 
 from distseq.master import Opening
 from distseq.task import EXTRAS, trained
 
 Optimizer = torch.optim.Optimizer
+Schedule = lr_scheduler.LRScheduler
+
+SHORT = {"cosine": "CosineAnnealingLR", "step": "StepLR"}
+# Made from functions or other schedules, which a job file cannot hold.
+UNWRITABLE = ("LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
+# Schedule -> the argument that is the learner's number of steps where the job does not say otherwise.
+LENGTH = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
 
 
 class Learner:
     """A model, its optimizer and its sampler; `batch` samples a step out of `samples`, drawn with replacement.
 
-    The batch of a step depends on (seed, step) only. `schedule`, if any, is stepped after each optimizer step. `clip` bounds
-    the norm of the decoded mean gradient.
+    The batch of a step depends on (seed, step) only. `schedule`, if any, is stepped after each optimizer step, on the batch's
+    loss where it is ReduceLROnPlateau. `clip` bounds the norm of the decoded mean gradient.
     """
 
     def __init__(
@@ -30,7 +39,7 @@ class Learner:
         steps: int,
         seed: int = 0,
         clip: float | None = None,
-        schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         if batch < 1 or steps < 1:
             raise ValueError(f"learner {name}: batch and steps must be at least 1: got batch={batch}, steps={steps}")
@@ -70,9 +79,12 @@ class Learner:
         if self._clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._clip)
         self.optimizer.step()
-        if self._schedule is not None:
+        loss = float(mean[-EXTRAS])
+        if isinstance(self._schedule, lr_scheduler.ReduceLROnPlateau):
+            self._schedule.step(loss)
+        elif self._schedule is not None:
             self._schedule.step()
-        return {"loss": float(mean[-EXTRAS])}
+        return {"loss": loss}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return dict(self.model.state_dict())
@@ -91,3 +103,29 @@ def torch_optimizer(name: str, args: Mapping[str, float], parameters: tuple[nn.P
         return known[name.lower()](parameters, **args)
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer {name} with {dict(args)}: {error}") from None
+
+
+def torch_schedule(name: str, args: Mapping[str, Any], optimizer: Optimizer, steps: int) -> Schedule:
+    """torch.optim.lr_scheduler's schedule of that name, case ignored, or `cosine` or `step`; it is stepped `steps` times.
+
+    ValueError for another name, arguments it does not take, or a schedule that ends before the learner does.
+    """
+    known: dict[str, Callable[..., Schedule]] = {
+        key.lower(): value
+        for key, value in vars(lr_scheduler).items()
+        if isinstance(value, type) and issubclass(value, Schedule) and key not in UNWRITABLE and key[0] != "_"
+    }
+    del known["lrscheduler"]
+    known |= {short: known[full.lower()] for short, full in SHORT.items()}
+    if name.lower() not in known:
+        raise ValueError(f"unknown schedule {name!r}; known: {', '.join(sorted(known))}")
+    kind = known[name.lower()]
+    length = LENGTH.get(kind.__name__)
+    implied = {length: steps} if length is not None and not {"epochs", "steps_per_epoch"} & args.keys() else {}
+    try:
+        schedule = kind(optimizer, **{**implied, **args})
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"schedule {name} with {dict(args)}: {error}") from None
+    if getattr(schedule, "total_steps", steps) < steps:
+        raise ValueError(f"schedule {name} with {dict(args)} ends before the learner's {steps} steps")
+    return schedule

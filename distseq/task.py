@@ -50,6 +50,16 @@ def trained(model: nn.Module) -> tuple[nn.Parameter, ...]:
     return tuple(p for p in model.parameters() if p.requires_grad)
 
 
+def losses(problem: Problem, ids: np.ndarray) -> torch.Tensor:
+    """(B,) losses of these samples under the model's parameters. ValueError when the model returns anything else."""
+    losses_B = problem.model.per_sample_loss(problem.data.batch(ids))  # type: ignore[operator]
+    if not isinstance(losses_B, torch.Tensor):
+        raise ValueError(f"per_sample_loss must return a tensor of ({len(ids)},) losses: got {type(losses_B).__name__}")
+    if losses_B.shape != (len(ids),):
+        raise ValueError(f"per_sample_loss must return ({len(ids)},) losses: got shape {tuple(losses_B.shape)}")
+    return losses_B
+
+
 class Task:
     """`learners`: one mapping each, with model, model_args, data, data_args, seed and the data's expected fingerprint."""
 
@@ -81,9 +91,7 @@ class Task:
             )
         with _one_thread():
             self._load(problem, payload)
-            losses_B = problem.model.per_sample_loss(problem.data.batch(ids))  # type: ignore[operator]
-            if losses_B.shape != (len(ids),):
-                raise ValueError(f"per_sample_loss must return ({len(ids)},) losses: got shape {tuple(losses_B.shape)}")
+            losses_B = losses(problem, ids)
             weights_B = torch.from_numpy(weights).to(self._dtype)
             loss = losses_B @ weights_B
             gradients = torch.autograd.grad(loss, problem.parameters, allow_unused=True, materialize_grads=True)

@@ -11,6 +11,12 @@ import torch
 OPENERS = {
     "aws": "distseq.models.text:open_aws",
     "text": "distseq.models.text:open_file",
+    "folder": "distseq.models.folder:open_folder",
+    "arrays": "distseq.models.arrays:open_arrays",
+    "csv": "distseq.models.csv_file:open_csv",
+    "parquet": "distseq.models.parquet:open_parquet",
+    "hf": "distseq.models.hf:open_hf",
+    "torch": "distseq.models.torch_data:open_torch",
 }
 
 
@@ -32,14 +38,37 @@ class Dataset(Protocol):
 
 
 def open_dataset(spec: str, /, **args: Any) -> Dataset:
-    """The dataset of a spec: `aws:SERVICE`, `text:FILE`, or `module:Class` of the user's own, called with `args`."""
+    """The dataset of a spec: `PREFIX:NAME` for a prefix of OPENERS, or `module:Class` of the user's own, called with `args`."""
     prefix, _, rest = spec.partition(":")
     if rest and prefix in OPENERS:
-        return _call(spec, _load(OPENERS[prefix]), [rest], args)
-    return _call(spec, _load(spec), [], args)
+        return call_opener(spec, load_opener(OPENERS[prefix]), [rest], args)
+    return call_opener(spec, load_opener(spec), [], args)
 
 
-def _load(path: str) -> Callable[..., Dataset]:
+def check_ids(indices: np.ndarray, samples: int, spec: str | None = None) -> None:
+    """ValueError, naming the spec if given, when an id is outside 0 .. samples - 1."""
+    outside = (indices < 0) | (indices >= samples)
+    if outside.any():
+        of = "" if spec is None else f" of data {spec!r}"
+        raise ValueError(f"sample ids{of} must be in 0 .. {samples - 1}: got {indices[outside][:5].tolist()}")
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, in one line: the error's kind and the first line of its message."""
+    return f"{type(error).__name__}: {' '.join(str(error).splitlines()[:1])}"
+
+
+def few(indices: np.ndarray) -> str:
+    """The first sample ids of a batch, for a message."""
+    return f"{indices[:5].tolist()}{' ...' if len(indices) > 5 else ''}"
+
+
+def needs(spec: str, package: str) -> ValueError:
+    """What to say when an optional package of an adapter is missing."""
+    return ValueError(f"data {spec!r} need {package}, which is not installed: python -m pip install {package}")
+
+
+def load_opener(path: str) -> Callable[..., Dataset]:
     """The object an import string `module:name` stands for. ValueError when there is none."""
     module, _, name = path.partition(":")
     if not module or not name or module.startswith("."):
@@ -57,7 +86,7 @@ def _load(path: str) -> Callable[..., Dataset]:
     return opener
 
 
-def _call(spec: str, opener: Callable[..., Dataset], names: list[str], args: dict[str, Any]) -> Dataset:
+def call_opener(spec: str, opener: Callable[..., Dataset], names: list[str], args: dict[str, Any]) -> Dataset:
     """The opened dataset; arguments that the opener doesn't take are the caller's mistake."""
     try:
         inspect.signature(opener).bind(*names, **args)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from distseq.models.aws_docs import aws_text
+from distseq.models.data import check_ids
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 UNKNOWN = len(ALPHABET)
@@ -53,9 +54,7 @@ class Text:
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
         """Inputs and targets, each (B, T) int64, of the training windows that start at `indices`."""
-        outside = (indices < 0) | (indices >= len(self))
-        if outside.any():
-            raise ValueError(f"sample ids must be in 0 .. {len(self) - 1}: got {indices[outside][:5].tolist()}")
+        check_ids(indices, len(self))
         return _windows(self.train, indices, self.window)
 
     def held_out(self, limit: int | None = None) -> dict[str, torch.Tensor]:
@@ -80,9 +79,14 @@ def open_aws(service: str, window: int = 128) -> Text:
 
 def open_file(path: str, window: int = 128) -> Text:
     """A UTF-8 text file. ValueError, naming the path, when it can't be read as such."""
+    return Text(read_text(path), window)
+
+
+def read_text(path: str) -> str:
+    """The content of a UTF-8 text file. ValueError, naming the path, when it can't be read as such."""
     try:
         with open(path, encoding="utf-8") as file:
-            return Text(file.read(), window)
+            return file.read()
     except OSError as error:
         raise ValueError(f"can't read text file {path!r}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "kernels": {"kernels", "torch", "triton", "numpy"},
     "coding": {"coding", "numpy", "scipy"},
-    "models": {"models", "kernels", "torch", "numpy", "scipy", "safetensors"},
+    "models": {"models", "kernels", "torch", "numpy", "scipy", "safetensors", "pyarrow", "datasets"},
     "cluster": {"cluster", "coding", "numpy", "ray", "boto3", "botocore", "awslambdaric"},
     "distseq": {
         *("distseq", "models", "cluster", "kernels", "coding"),
@@ -33,6 +33,9 @@ HOMES = {
     "botocore": "cluster/aws*",
     "awslambdaric": "cluster/aws*",
     "triton": "kernels/triton/*",
+    # Optional: a data set that needs one says so.
+    "pyarrow": "models/parquet*",
+    "datasets": "models/hf*",
     # Clocks, processes, sockets.
     "time": "cluster/*",
     "threading": "cluster/*",
@@ -143,6 +146,8 @@ def test_every_exception_is_used() -> None:
         ("models/gru.py", "import distseq.cluster.pool", "models may not import cluster"),
         ("models/gru.py", "from distseq import task", "models may not import distseq"),
         ("models/gru.py", "import pandas", "models may not import pandas"),
+        ("models/data.py", "import pyarrow.parquet", "pyarrow is imported only in models/parquet*"),
+        ("models/data.py", "from datasets import load_from_disk", "datasets is imported only in models/hf*"),
         ("cluster/pool.py", "import torch", "cluster may not import torch"),
         ("cluster/pool.py", "importlib.import_module('torch')", "cluster may not import torch"),
         ("cluster/pool.py", "__import__('torch')", "cluster may not import torch"),

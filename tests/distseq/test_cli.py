@@ -39,6 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("no-file.toml").write_text(JOB.replace("text:text.txt", "text:gone.txt"))
     Path("no-model.toml").write_text(JOB.replace("CharLSTM", "CharLSTN"))
     Path("no-optimizer.toml").write_text(JOB.replace("[defaults]", '[defaults]\noptimizer = "adamm"'))
+    Path("no-schedule.toml").write_text(JOB.replace("[defaults]", '[defaults]\nschedule = "cosin"'))
     Path("no-steps.toml").write_text(JOB + "steps = 0\n")
     Path("bad.toml").write_text("[run\n")
     np.savez("good.npz", times=np.ones((3, 4)), load=0.0, slope=1.0)
@@ -103,6 +104,7 @@ MISTAKES = [
     ("train no-file.toml", "gone.txt"),
     ("train no-model.toml", "module distseq.models.char_lstm has no 'CharLSTN'"),
     ("train no-optimizer.toml", "unknown optimizer 'adamm'; known: "),
+    ("train no-schedule.toml", "unknown schedule 'cosin'; known: "),
     ("train no-steps.toml", "learner b: batch and steps must be at least 1: got batch=8, steps=0"),
     (f"{TRAIN} --scheme gc:4", "an (n, s) code needs 0 <= s < n: got n=4, s=4"),
     (f"{TRAIN} --scheme srsgc:2,3,2", "srsgc:2,3,2 has delay T=2: it needs T <= M - 1, got M=2 models"),

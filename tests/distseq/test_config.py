@@ -50,6 +50,8 @@ learners = st.builds(
     data_args=arguments,
     optimizer=texts,
     optimizer_args=arguments,
+    schedule=st.none() | texts,
+    schedule_args=arguments,
     clip=st.none() | st.floats(allow_nan=False),
     steps=st.none() | st.integers(),
 )

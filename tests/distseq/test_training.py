@@ -175,6 +175,48 @@ def test_watchers_are_told_of_every_job(job: Path) -> None:
     assert sorted(watcher.seen) == ["a"] * 6 + ["b"] * 3 + ["c"] * 6
 
 
+OWN = """
+import torch
+from torch import nn
+
+class Line(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.line = nn.Linear(2, 1)
+
+    def per_sample_loss(self, batch):
+        x, y = batch if isinstance(batch, list) else (batch["inputs"], batch["targets"])
+        return (self.line(x).squeeze(1) - y) ** 2
+
+class Points(torch.utils.data.Dataset):
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, i):
+        return torch.tensor([i / 50, 1 - i / 25]), torch.tensor(i / 50)
+"""
+
+
+def test_tables_and_torch_data_train_under_a_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "line_of_user.py").write_text(OWN)
+    (tmp_path / "t.csv").write_text("a,y,b\n" + "".join(f"{i / 50},{i / 50},{1 - i / 25}\n" for i in range(50)))
+    data = [
+        {"name": "table", "data": "csv:t.csv", "data_args": {"target": "y"}},
+        {"name": "torch", "data": "torch:line_of_user:Points"},
+    ]
+    shared = {"model": "line_of_user:Line", "batch": 20, "optimizer_args": {"lr": 0.3}, "schedule": "cosine"}
+    job = {"pool": {"kind": "simulated", "compute": "rows"}, "defaults": shared, "learner": data}
+    result = distseq.train(job, out="run", console=Console(file=io.StringIO()), steps=60, delays="bursts:base=0.1")
+    for learner in result.learners:
+        assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+        records = read_journal(result.folder / "journal.jsonl")
+        losses = [one["loss"] for one in records if one["kind"] == "job" and one["learner"] == learner.name]
+        assert losses[-1] < 1e-3 < losses[0]
+    assert 0 <= result.summary["largest_gradient_difference"] < 1e-6
+
+
 @pytest.mark.ray
 def test_the_same_job_on_ray_gives_the_same_weights(job: Path, ray_session: None) -> None:
     job.write_text(job.read_text().replace('kind = "simulated"', 'kind = "simulated"\ncompute = "rows"'))

@@ -60,7 +60,9 @@ def test_an_import_string_opens_a_class_of_the_user() -> None:
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize("spec", ["", "aws", "gcp:storage", "no_package.here:Class", "squares_of_user:Cubes", ".x:Y"])
 def test_an_unknown_spec_is_refused_with_the_known_prefixes(spec: str) -> None:
-    with pytest.raises(ValueError, match=r"^unknown dataset '.*known are aws:\.\.\., text:\.\.\. and module:Class"):
+    with pytest.raises(
+        ValueError, match=r"^unknown dataset '.*known are aws:\.\.\., text:\.\.\., .*torch:\.\.\. and module:Class"
+    ):
         open_dataset(spec)
 
 
