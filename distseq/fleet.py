@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from distseq.checkpoint import Checkpoint, encode
 from distseq.cluster.errors import PoolError
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
@@ -65,13 +66,15 @@ def _build(config: Config, m: int, one: LearnerConfig) -> tuple[Learner, dict[st
 
 
 def _try(fleet: Fleet, m: int) -> None:
-    """One row of a few samples, and one step on a copy: a mistake in a model shows here, before any worker starts."""
+    """One row of a few samples, one step on a copy and its checkpoint: a mistake shows here, before any worker starts."""
     learner = fleet.learners[m]
     try:
         o = learner.open(0)
         payload = Payload(-1, m, 0, o.parameters, o.ids[:TRIED], o.seed, "uncoded", 1, version=-1)
         row = fleet.task.row(payload, payload.ids, np.ones(len(payload.ids)))
-        copy.deepcopy(learner).apply(row.astype(np.float64))
+        tried = copy.deepcopy(learner)
+        tried.apply(row.astype(np.float64))
+        encode(Checkpoint("", 0, {learner.name: 1}, {learner.name: tried.snapshot()}))
     except (PoolError, FloatingPointError):
         raise
     except Exception as error:  # a user's model may raise anything
