@@ -23,7 +23,7 @@ class Payload:
     step: int  # of the learner: 0, 1, ...
     parameters: np.ndarray  # (P,) of the learner, when the job opened
     ids: np.ndarray  # (N,) int64 sample ids of the job's batch
-    seed: int  # all randomness is keyed by (seed, job, sample)
+    seed: int  # all randomness is keyed by (seed, step, sample)
     scheme: str  # specification of the scheme that cuts the batch ...
     n: int  # ... and its number of workers
     cost: float = 1.0  # compute of the whole batch, in units of a trace's slope

@@ -27,7 +27,13 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with the run in this folder, in place of CONFIG.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [default: runs/NAME-N]")
 @click.option("--steps", type=int, help="Steps of each learner.")
 @click.option("--seed", type=int)
@@ -41,17 +47,19 @@ def cli(context: click.Context) -> None:
 @click.option("--delays", help="Profile NAME[:base=SECONDS] or trace file: injected into real workers, or simulated.")
 @click.option("--unfinished", help="simulated: lost, overlap or serial.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-def train(config: Path, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Train the learners of a job file.
+def train(config: Path | None, resume: Path | None, out: Path | None, as_json: bool, **options: Any) -> None:
+    """Train the learners of a job file, or go on with a run that was stopped.
 
     Example: distseq train examples/main.toml --pool simulated --workers 256
     """
+    if config is None and resume is None:
+        raise click.UsageError("Missing argument 'CONFIG', or --resume RUN.")
     from rich.console import Console
 
     import distseq
 
     console = Console(stderr=as_json)
-    result = distseq.train(config, out=out, console=console, **options)
+    result = distseq.train(config, resume=resume, out=out, console=console, **options)
     if as_json:
         click.echo(json.dumps(result.summary))
     else:
@@ -116,8 +124,9 @@ def profile(out: Path, **options: Any) -> None:
 
 
 def one_line_errors(command: Callable[[], object]) -> int:
-    """Run a command; a user's mistake is one line and 2, a pool that gave up one message and 1."""
+    """Run a command; a user's mistake is one line and 2, a pool that gave up one message and 1, a stop 130 or 143."""
     from distseq.cluster.errors import PoolError
+    from distseq.cluster.signals import Stopped
 
     try:
         command()
@@ -128,6 +137,9 @@ def one_line_errors(command: Callable[[], object]) -> int:
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
         return error.exit_code
+    except Stopped as stop:
+        click.echo(str(stop), err=True)
+        return stop.code
     except ValueError as error:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         return 2

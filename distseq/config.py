@@ -47,6 +47,14 @@ class SchedulerConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """[checkpoint]"""
+
+    every: int = 50  # jobs of all learners together; 0 = only when the run ends or is stopped
+    keep: int = 3  # the newest so many
+
+
+@dataclass(frozen=True)
 class LearnerConfig:
     """[[learner]], over the keys of [defaults]"""
 
@@ -70,6 +78,7 @@ class Config:
     run: RunConfig = RunConfig()
     pool: PoolConfig = PoolConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
 
     def __post_init__(self) -> None:
         names = [learner.name for learner in self.learner]
@@ -85,6 +94,8 @@ class Config:
             ("run.seed", self.run.seed, 0),
             ("run.checks", self.run.checks, 0),
             ("pool.workers", self.pool.workers, 1),
+            ("checkpoint.every", self.checkpoint.every, 0),
+            ("checkpoint.keep", self.checkpoint.keep, 1),
         ):
             if value < least:
                 raise ValueError(f"{key} must be at least {least}: got {value}")
@@ -112,7 +123,7 @@ def load_config(path: Path) -> Config:
 
 def from_dict(raw: Mapping[str, Any]) -> Config:
     """A configuration from the tables of a job file."""
-    _known(raw, ["run", "pool", "scheduler", "defaults", "learner"], "the job file")
+    _known(raw, ["run", "pool", "scheduler", "checkpoint", "defaults", "learner"], "the job file")
     defaults, learners = raw.get("defaults", {}), raw.get("learner", [])
     _table(defaults, "[defaults]")
     _known(defaults, [f.name for f in fields(LearnerConfig)], "[defaults]")
@@ -123,6 +134,7 @@ def from_dict(raw: Mapping[str, Any]) -> Config:
         _fill(RunConfig, raw.get("run", {}), "[run]"),
         _fill(PoolConfig, raw.get("pool", {}), "[pool]"),
         _fill(SchedulerConfig, raw.get("scheduler", {}), "[scheduler]"),
+        _fill(CheckpointConfig, raw.get("checkpoint", {}), "[checkpoint]"),
     )
 
 
@@ -174,7 +186,8 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
 
 def to_toml(config: Config) -> str:
     """The job file of a configuration, which reads back equal."""
-    tables: list[tuple[str, Any]] = [("[run]", config.run), ("[pool]", config.pool), ("[scheduler]", config.scheduler)]
+    names = ("run", "pool", "scheduler", "checkpoint")
+    tables: list[tuple[str, Any]] = [(f"[{name}]", getattr(config, name)) for name in names]
     tables += [("[[learner]]", learner) for learner in config.learner]
     return "\n".join(f"{head}\n" + "".join(_line(k, v) for k, v in asdict(one).items()) for head, one in tables)
 

@@ -18,11 +18,14 @@ SHOWN = 12  # stragglers named at most
 class Display(Silent):
     """Step and loss of each learner (bits/char for those in `texts`), jobs per second, and who is waited for now."""
 
-    def __init__(self, console: Console, steps: Mapping[str, int], texts: frozenset[str]) -> None:
+    def __init__(
+        self, console: Console, steps: Mapping[str, int], texts: frozenset[str], done: Mapping[str, int] | None = None
+    ) -> None:
         self._console, self._steps, self._texts = console, steps, texts
-        self._done = dict.fromkeys(steps, 0)
+        self._done = dict.fromkeys(steps, 0) if done is None else dict(done)
+        self._before = sum(self._done.values())  # jobs of an earlier run that this one goes on with
         self._loss: dict[str, float] = {}
-        self._jobs, self._now = 0, 0.0
+        self._jobs, self._now = self._before, 0.0
         self._missing: Mapping[int, int] = {}
         self._live = (
             Live(console=console, get_renderable=self._table, refresh_per_second=4) if console.is_terminal else None
@@ -58,7 +61,7 @@ class Display(Silent):
         )
 
     def _rate(self) -> float:
-        return self._jobs / self._now if self._now else 0.0
+        return (self._jobs - self._before) / self._now if self._now else 0.0
 
     def _table(self) -> Table:
         slow = sorted(self._missing)

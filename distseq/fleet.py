@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distseq.checkpoint import Checkpoint, encode
 from distseq.cluster.errors import PoolError
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
@@ -87,13 +88,14 @@ def _learner(config: Config, m: int, samples: int) -> Learner:
 
 
 def _try(fleet: Fleet, m: int, trial: Learner) -> None:
-    """The contract, a row, and one step of a learner like the m-th: a mistake in a model shows before any worker starts."""
+    """The contract, a row, a step of a learner like the m-th and its checkpoint: a mistake shows before any worker starts."""
     learner = fleet.learners[m]
     try:
         o = learner.open(0)
         payload = Payload(-1, m, 0, o.parameters, o.ids, o.seed, "uncoded", 1, version=-1)
         row = check_contract(fleet.task, payload, learner.model)
         trial.apply(row.astype(np.float64))
+        encode(Checkpoint("", 0, {learner.name: 1}, {learner.name: trial.snapshot()}))
     except (PoolError, FloatingPointError):
         raise
     except Exception as error:  # a user's model may raise anything

@@ -2,10 +2,14 @@
 
 Records: {"kind": "run", ...} once, {"kind": "round", ..., "arrivals": [...]} and {"kind": "job", ...}. An arrival is a list
 in the order of ARRIVAL. Seconds are pool time. Totals, plots and replays are sums over records.
+
+{"kind": "resume", "steps": {learner: steps made}, ...} begins what a new pool did: its seconds and invocations count from 0,
+and jobs above are void from those steps on.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,10 +56,16 @@ class MemoryJournal:
 
 
 class FileJournal:
-    """Records appended to a new file, one flushed line each: what a killed run has written stays readable."""
+    """Records appended to a new file, one flushed line each: what a killed run has written stays readable.
 
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "x", encoding="utf-8")  # noqa: SIM115 - open for the life of the run
+    `resume` appends to the file of an earlier run, from which a half-written last line is cut.
+    """
+
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
+        if resume:
+            with open(path, "rb+") as file:
+                file.truncate(file.read().rfind(b"\n") + 1)
+        self._file = open(path, "a" if resume else "x", encoding="utf-8")  # noqa: SIM115 - open for the life of the run
 
     def write(self, record: Record) -> None:
         self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
@@ -77,6 +87,35 @@ def read_journal(path: Path) -> Iterator[Record]:
             raise ValueError(f"{path} line {number} is not a journal record") from None
 
 
+@dataclass(frozen=True)
+class Past:
+    """What a journal says of a run so far."""
+
+    jobs: tuple[Record, ...]  # those that count
+    rounds: int
+    waits: int
+    seconds: float  # of all its pools
+
+
+def past(records: Iterable[Record], steps: Mapping[str, int]) -> Past:
+    """The past of learners that have made these steps."""
+    jobs: list[Record] = []
+    rounds, waits, seconds, latest = 0, 0, 0.0, 0.0
+    for record in records:
+        if record["kind"] == "resume":
+            jobs, seconds, latest = _made(jobs, record["steps"]), seconds + latest, 0.0
+        elif record["kind"] == "job":
+            jobs.append(record)
+            latest = max(latest, record["decoded"])
+        elif record["kind"] == "round":
+            rounds, waits, latest = rounds + 1, waits + record["waited"], max(latest, record["ended"])
+    return Past(tuple(_made(jobs, steps)), rounds, waits, seconds + latest)
+
+
+def _made(jobs: list[Record], steps: Mapping[str, int]) -> list[Record]:
+    return [job for job in jobs if job["step"] < steps[job["learner"]]]
+
+
 def arrival(delivery: Delivery, load: float) -> list[float]:
     """A delivery as the journal records it; `load` is the fraction of a batch that its row took."""
     job, group, worker = delivery.task
@@ -91,16 +130,17 @@ def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
     rows took beyond slope x load, so that slow computing is kept too. Each worker's column is its sequence of entries,
     repeated to the length of the longest. ValueError when a worker was never heard of.
     """
-    seen = [
-        dict(zip(ARRIVAL, values, strict=True))
-        for record in records
-        for values in (record["arrivals"] if record["kind"] == "round" else ())
-    ]
+    seen: list[dict[str, float]] = []
+    pool = 0
+    for record in records:
+        pool += record["kind"] == "resume"
+        arrivals = record["arrivals"] if record["kind"] == "round" else ()
+        seen += [dict(zip(ARRIVAL, values, strict=True), pool=pool) for values in arrivals]
     rows = [arrival for arrival in seen if min(arrival["load"], arrival["compute"]) > 0]
     slope = float(np.median([row["compute"] / row["load"] for row in rows])) if rows else 0.0
-    entries: dict[tuple[int, int], float] = {}
+    entries: dict[tuple[int, int, int], float] = {}
     for one in seen:
-        key = (int(one["worker"]), int(one["invocation"]))
+        key = (int(one["worker"]), int(one["pool"]), int(one["invocation"]))
         beyond = one["compute"] - slope * one["load"] if min(one["load"], one["compute"]) > 0 else 0.0
         entries[key] = entries.get(key, one["startup"]) + beyond
     columns = [[max(0.0, entries[key]) for key in sorted(entries) if key[0] == worker] for worker in range(n)]

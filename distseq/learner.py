@@ -1,6 +1,7 @@
 """One model being trained: opens jobs, takes decoded gradients, and does everything that is not linear, once, after decoding."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,15 @@ SHORT = {"cosine": "CosineAnnealingLR", "step": "StepLR"}
 UNWRITABLE = ("LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
 # Schedule -> the argument that is the learner's number of steps where the job does not say otherwise.
 LENGTH = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A learner between two steps: state dicts as torch makes them."""
+
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any] | None
 
 
 class Learner:
@@ -88,6 +98,40 @@ class Learner:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return dict(self.model.state_dict())
+
+    def snapshot(self) -> Snapshot:
+        """Its state between two steps, not copied. The sampler's state is the number of the step."""
+        schedule = None if self._schedule is None else self._schedule.state_dict()
+        return Snapshot(self.state_dict(), self.optimizer.state_dict(), schedule)
+
+    def restore(self, kept: Snapshot) -> None:
+        """Become what a learner of the same kind was. ValueError, with nothing changed, when its tensors have other shapes."""
+        own = self.snapshot()
+        for place, mine, theirs in (
+            ("model", _shapes(own.model), _shapes(kept.model)),
+            ("optimizer", _groups(own.optimizer), _groups(kept.optimizer)),
+        ):
+            if mine != theirs:
+                wrong = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))[0]
+                raise ValueError(
+                    f"learner {self.name}: {wrong} of its {place} is {mine.get(wrong)}, in the checkpoint {theirs.get(wrong)}"
+                )
+        if (kept.schedule is None) != (self._schedule is None):
+            raise ValueError(f"learner {self.name}: a learning-rate schedule is in one of checkpoint and job only")
+        self.model.load_state_dict(kept.model)
+        self.optimizer.load_state_dict(kept.optimizer)
+        if self._schedule is not None and kept.schedule is not None:
+            self._schedule.load_state_dict(kept.schedule)
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    return {key: f"{str(t.dtype).rpartition('.')[2]} {tuple(t.shape)}" for key, t in tensors.items()}
+
+
+def _groups(optimizer: Mapping[str, Any]) -> dict[str, str]:
+    """What must agree of an optimizer's groups: their parameters."""
+    groups = optimizer["param_groups"]
+    return {f"group {g}": f"parameters {one['params']}" for g, one in enumerate(groups)}
 
 
 def torch_optimizer(name: str, args: Mapping[str, float], parameters: tuple[nn.Parameter, ...]) -> Optimizer:

@@ -50,8 +50,21 @@ class Observer(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Keeps what the learners have become, and knows when to stop."""
+
+    def applied(self, done: Sequence[int], next_job: int) -> None:
+        """A job was applied: every learner is between two steps. `done`: steps made by each; `next_job`: its number."""
+        ...
+
+    def stopping(self) -> bool: ...
+
+
 class Master:
-    """Trains the learners to their last step; `run` returns the pool's time of the last decoded job, from its start."""
+    """Trains the learners to their last step, or until `keeper` stops it; `run` returns the pool's time at the end.
+
+    `done`: steps that the learners have already made. Who has made fewer opens first, as in a run without a break.
+    """
 
     def __init__(
         self,
@@ -62,19 +75,24 @@ class Master:
         observers: Sequence[Observer] = (),
         *,
         first_job: int = 0,
+        done: Sequence[int] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._learners, self._scheduler, self._pool = learners, scheduler, pool
         self._journal, self._observers = journal, observers
         self._opened = first_job  # number of the next job
-        self._steps = [0] * len(learners)  # jobs opened by each learner
+        self._done = [0] * len(learners) if done is None else list(done)  # steps made by each learner
+        self._keeper = keeper
         self._openings: dict[int, tuple[int, int, Opening]] = {}  # open job -> learner, step, opening
         self._payloads: dict[int, Payload] = {}  # published job -> payload
         self._arrivals: list[list[float]] = []
 
     def run(self) -> float:
-        for learner in range(len(self._learners)):
+        for learner in sorted(range(len(self._learners)), key=lambda m: self._done[m]):
             self._open(learner)
         while self._openings:
+            if self._keeper is not None and self._keeper.stopping():
+                return self._pool.now()
             decision = self._scheduler.step(self._pool.now())
             self._act(decision)
             if not decision.decode:
@@ -84,11 +102,11 @@ class Master:
         return seconds
 
     def _open(self, learner: int) -> None:
-        step, steps = self._steps[learner], self._learners[learner].steps
+        step, steps = self._done[learner], self._learners[learner].steps
         if step == steps:
             return
         job, opening = self._opened, self._learners[learner].open(step)
-        self._opened, self._steps[learner] = job + 1, step + 1
+        self._opened = job + 1
         self._openings[job] = (learner, step, opening)
         self._scheduler.opened(job, learner, opening.cost, steps - step - 1, self._pool.now())
 
@@ -151,6 +169,9 @@ class Master:
                 "decoded": round(now, 6),
             }
             self._journal.write({**record, "rows": [[t.group, t.worker] for t in weights], **metrics})
+        self._done[learner] = step + 1
+        if self._keeper is not None:
+            self._keeper.applied(self._done, self._opened)
         for observer in self._observers:
             observer.job_applied(name, step, metrics, now)
         self._open(learner)

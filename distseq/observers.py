@@ -1,12 +1,14 @@
 """What looks on while the master runs, and changes nothing."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from distseq.cluster.pool import Payload, weighted_sum
 from distseq.cluster.work import Work
 from distseq.coding.plan import MiniTask
+from distseq.journal import Past
 from distseq.scheduling.scheduler import Round, Scheduler
 
 
@@ -26,11 +28,17 @@ class Tally(Silent):
         self.rounds = self.waits = self.jobs = 0
         self.losses: dict[str, list[float]] = {}
 
+    def remember(self, past: Past) -> None:
+        """Count what the run did before it was resumed."""
+        self.rounds, self.waits = past.rounds, past.waits
+        for job in past.jobs:
+            self.job_applied(job["learner"], job["step"], job, job["decoded"])
+
     def round_ended(self, ended: Round) -> None:
         self.rounds += 1
         self.waits += ended.waited
 
-    def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
+    def job_applied(self, learner: str, step: int, metrics: Mapping[str, Any], now: float) -> None:
         self.jobs += 1
         if "loss" in metrics:
             self.losses.setdefault(learner, []).append(metrics["loss"])

@@ -1,4 +1,4 @@
-"""The folder of one run: configuration, journal, weights, summary. It is made whole or not at all."""
+"""The folder of one run: configuration, journal, checkpoints, weights, summary. It is made whole or not at all."""
 
 import json
 from collections.abc import Mapping
@@ -26,6 +26,26 @@ class RunFolder:
         except OSError as error:
             self._remove()
             raise ValueError(f"cannot write run folder {path}: {error.strerror}") from None
+
+    @classmethod
+    def resumed(cls, path: Path) -> "RunFolder":
+        """The folder of an earlier run. ValueError when its journal cannot be written."""
+        folder = cls.__new__(cls)
+        folder.path, folder._made, folder._begun = path, [], False
+        try:
+            folder.journal = FileJournal(path / "journal.jsonl", resume=True)
+        except OSError as error:
+            raise ValueError(f"cannot resume in run folder {path}: {error.strerror}") from None
+        return folder
+
+    def go_on(self, config: Config) -> None:
+        """The earlier run goes on under this configuration; until it has ended it has no summary."""
+        write_whole(self.path / "config.toml", lambda file: file.write(to_toml(config).encode()))
+        (self.path / "summary.json").unlink(missing_ok=True)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
 
     def discard(self) -> None:
         """Remove what was made: for a run that never began."""

@@ -33,7 +33,7 @@ def summarize(
 
     models = {}
     for learner in learners:
-        losses = tally.losses[learner.name]
+        losses = tally.losses.get(learner.name) or [float("nan")]
         models[learner.name] = {"steps": learner.steps, "training_loss": float(np.mean(losses[-LAST:]))}
         if learner.name in texts:
             text = texts[learner.name]

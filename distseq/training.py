@@ -1,5 +1,9 @@
-"""From a configuration to trained models: builds fleet, pool and scheduler, runs the master, writes the run folder."""
+"""From a configuration to trained models: builds fleet, pool and scheduler, runs the master, writes the run folder.
 
+A run that is resumed goes on in its folder, from its newest whole checkpoint.
+"""
+
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -10,8 +14,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from distseq.checkpoint import identity
+from distseq.checkpointer import Checkpointer
+from distseq.cluster.errors import PoolError
 from distseq.cluster.pool import Pool
 from distseq.cluster.profiles import delays
+from distseq.cluster.signals import Stopped, StopRequest
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.gradient_code import check_precision
@@ -25,10 +33,13 @@ from distseq.journal import MemoryJournal, Tee
 from distseq.learner import Learner
 from distseq.master import Master
 from distseq.observers import GradientCheck, Tally
+from distseq.resuming import Start, complete, resumed
 from distseq.run_folder import RunFolder
 from distseq.scheduling.closing import closing_rule
 from distseq.scheduling.rounds import RoundScheduler, check_delay
 from distseq.summary import replays, summarize
+
+NOT_KEPT = "its last steps could not be kept"
 
 
 @dataclass(frozen=True)
@@ -85,8 +96,9 @@ OPTIONS = {
 
 
 def train(
-    config: Config | Mapping[str, Any] | str | Path,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
     *,
+    resume: str | Path | None = None,
     out: str | Path | None = None,
     console: Console | None = None,
     watchers: Iterable[Any] = (),
@@ -96,8 +108,22 @@ def train(
 
     `out` is a new or empty folder, by default runs/NAME-N; `options` replace keys of the job (see OPTIONS; None = keep).
     `watchers` are observers (distseq.master.Observer). Raises ValueError, with nothing left behind, when the job is wrong,
-    PoolError when the workers fail for good, FloatingPointError when a gradient is not finite.
+    PoolError when the workers fail for good, FloatingPointError when a gradient is not finite, Stopped
+    (distseq.cluster.signals) after SIGINT or SIGTERM.
+
+    `resume`, in place of a job, is the folder of a run that was stopped: it goes on where its newest whole checkpoint is,
+    under its configuration and `options` (all but the seed), with the same result as a run without a break.
     """
+    if (config is None) == (resume is None):
+        raise ValueError("train needs either a job or the run folder to resume")
+    if resume is not None:
+        if out is not None:
+            raise ValueError("a resumed run goes on in its own folder: give no other one to write to")
+        path = Path(resume)
+        return run(
+            override(load_config(path / "config.toml"), options), path, console or Console(), watchers, resume=True
+        )
+    assert config is not None
     name = Path(config).stem if isinstance(config, str | Path) else "job"
     if not isinstance(config, Config):
         config = from_dict(config) if isinstance(config, Mapping) else load_config(Path(config))
@@ -119,7 +145,7 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
     return config
 
 
-def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = ()) -> Result:
+def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (), *, resume: bool = False) -> Result:
     """Train. ValueError, with nothing left behind, for a wrong configuration; PoolError when the pool gives up."""
     scheme = parse(config.scheduler.scheme, config.pool.workers)
     closing = closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu)
@@ -132,8 +158,16 @@ def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (
     one_pass = config.pool.kind == "simulated" and config.pool.compute == "decoded"
     check = GradientCheck(fleet.task, list(steps.values()), config.run.checks, one_pass=one_pass)
     tally, kept, texts = Tally(), MemoryJournal(), fleet.texts()
-    folder = RunFolder(out, config)
+    configuration = identity(config, fleet.spec.config)
+    start = resumed(out, configuration, fleet, console) if resume else Start((0,) * len(steps))
+    tally.remember(start.past)
+    if resume and complete(out, config, start):
+        console.print(f"nothing to do: {out} is complete, {sum(start.done)} jobs", highlight=False, soft_wrap=True)
+        return Result(fleet.learners, out, json.loads((out / "summary.json").read_bytes()))
+    folder = RunFolder.resumed(out) if resume else RunFolder(out, config)
+    request = StopRequest()
     with ExitStack() as stack:
+        stack.callback(request.restore)
         stack.callback(folder.journal.close)
         try:
             pool = _pool(config, fleet, trace)
@@ -142,10 +176,33 @@ def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (
             raise
         stack.callback(pool.close)
         journal = Tee(folder.journal, kept)
-        journal.write({"kind": "run", "config": asdict(config), "members": dict(pool.members())})
-        display = stack.enter_context(Display(console, steps, frozenset(texts)))
+        # After the pool: Ray sets handlers of its own.
+        request.install()
+        done = dict(zip(steps, start.done, strict=True))
+        record = {"config": asdict(config), "members": dict(pool.members())}
+        if resume:
+            folder.go_on(config)
+            journal.write({"kind": "resume", "steps": done, **record})
+        else:
+            journal.write({"kind": "run", **record})
+        display = stack.enter_context(Display(console, steps, frozenset(texts), done))
         observers = [tally, check, display, *watchers]
-        seconds = Master(fleet.learners, RoundScheduler(scheme, closing, late=late), pool, journal, observers).run()
+        keeper = Checkpointer(
+            folder.checkpoints, fleet.learners, configuration, config.checkpoint, console, lambda: request.code > 0
+        )
+        stack.callback(keeper.close)
+        keeper.begin(start.done, start.next_job, resumed=resume)
+        master = Master(
+            fleet.learners,
+            RoundScheduler(scheme, closing, late=late),
+            pool,
+            journal,
+            observers,
+            first_job=start.next_job,
+            done=start.done,
+            keeper=keeper,
+        )
+        seconds = start.past.seconds + _to_the_end(master, keeper, sum(steps.values()), request, out)
     for learner in fleet.learners:
         folder.save_weights(learner.name, learner.state_dict())
     summary = summarize(config, fleet.learners, texts, tally, check, seconds)
@@ -153,3 +210,16 @@ def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (
     summary |= replays(config, kept.records, tally.jobs)
     folder.save_summary(summary)
     return Result(fleet.learners, folder.path, summary)
+
+
+def _to_the_end(master: Master, keeper: Checkpointer, jobs: int, request: StopRequest, out: Path) -> float:
+    """Run the master; whatever ends it, its last state is kept, unless an error may have come in the middle of a step."""
+    again = f"go on with: distseq train --resume {out}"
+    try:
+        seconds = master.run()
+    except PoolError as error:
+        raise PoolError(f"{error}; {again}" if keeper.finish() else str(error)) from error
+    kept = keeper.finish()
+    if keeper.jobs < jobs:
+        raise Stopped(f"stopped after {keeper.jobs} of {jobs} jobs; {again if kept else NOT_KEPT}", request.code)
+    return seconds

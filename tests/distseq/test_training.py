@@ -68,6 +68,7 @@ def train(job: Path, out: str, **options: Any) -> tuple[distseq.Result, str]:
 def test_a_run_leaves_configuration_journal_weights_and_summary(job: Path) -> None:
     result, _ = train(job, "run")
     assert sorted(path.name for path in result.folder.iterdir()) == [
+        "checkpoints",
         "config.toml",
         "journal.jsonl",
         "summary.json",
