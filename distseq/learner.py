@@ -118,6 +118,13 @@ class Learner:
                 )
         if (kept.schedule is None) != (self._schedule is None):
             raise ValueError(f"learner {self.name}: a learning-rate schedule is in one of checkpoint and job only")
+        for key in set(LENGTH.values()) & (own.schedule or {}).keys():
+            mine, theirs = (own.schedule or {})[key], (kept.schedule or {})[key]
+            if mine != theirs:
+                raise ValueError(
+                    f"learner {self.name}: its schedule is {theirs} steps long in the checkpoint and {mine} in the job: "
+                    "with a schedule, the steps of a run cannot change"
+                )
         self.model.load_state_dict(kept.model)
         self.optimizer.load_state_dict(kept.optimizer)
         if self._schedule is not None and kept.schedule is not None:

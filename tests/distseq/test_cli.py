@@ -112,7 +112,7 @@ MISTAKES = [
     (f"{TRAIN} --workers -3", "pool.workers must be at least 1: got -3"),
     (f"{TRAIN} --steps 0", "run.steps must be at least 1: got 0"),
     (f"{TRAIN} --seed -1", "run.seed must be at least 0: got -1"),
-    (f"{TRAIN} --pool cloud", "pool.kind must be one of ray, simulated: got 'cloud'"),
+    (f"{TRAIN} --pool cloud", "pool.kind must be one of ray, local, simulated: got 'cloud'"),
     (f"{TRAIN} --closing soon", "closing must be safe or mu: got 'soon'"),
     (f"{TRAIN} --delays storms", "delays 'storms' is neither a profile (none, bursts, "),
     (f"{TRAIN} --delays flat.npz", "`times` must be (rounds, workers): got shape (12,)"),

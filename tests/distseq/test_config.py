@@ -165,7 +165,7 @@ def test_a_learner_s_own_keys_go_over_the_defaults() -> None:
         (WHOLE | {"run": {"checks": -1}}, "run.checks must be at least 0: got -1"),
         (WHOLE | {"pool": {"workers": -3}}, "pool.workers must be at least 1: got -3"),
         (WHOLE | {"run": {"dtype": "float16"}}, "run.dtype must be one of float32, float64: got 'float16'"),
-        (WHOLE | {"pool": {"kind": "lambda"}}, "pool.kind must be one of ray, simulated: got 'lambda'"),
+        (WHOLE | {"pool": {"kind": "lambda"}}, "pool.kind must be one of ray, local, simulated: got 'lambda'"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(raw: dict[str, Any], message: str | None) -> None:
@@ -230,7 +230,7 @@ def test_every_option_is_a_key_of_the_job() -> None:
         ({"speed": 3}, "train has no option 'speed'; known: steps, "),
         ({"workers": 0}, "pool.workers must be at least 1: got 0"),
         ({"steps": -1}, "run.steps must be at least 1: got -1"),
-        ({"pool": "lambda"}, "pool.kind must be one of ray, simulated: got 'lambda'"),
+        ({"pool": "lambda"}, "pool.kind must be one of ray, local, simulated: got 'lambda'"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
