@@ -704,6 +704,6 @@ def test_the_first_signal_is_noted_and_the_second_ends_the_process(times: str, c
 def test_the_steps_of_a_run_with_a_schedule_cannot_change(job: Path) -> None:
     job.write_text(job.read_text().replace("[[learner]]", '[[learner]]\nschedule = "cosine"', 1))
     run = crashed(job, 4)
-    with pytest.raises(ValueError, match="its schedule is .* steps long in the checkpoint and 99 in the job"):
+    with pytest.raises(ValueError, match=r"its schedule is .* steps long in the checkpoint and 99 in the job"):
         train(resume=run, steps=99)
     train(resume=run)
