@@ -24,6 +24,9 @@ class StopRequest:
         self.code = 0
         self._before: dict[int, object] = {}
 
+    def asked(self) -> bool:
+        return self.code > 0
+
     def install(self) -> None:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -4,7 +4,7 @@ A run that is resumed goes on in its folder, from its newest whole checkpoint.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -145,8 +145,23 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
     return config
 
 
-def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (), *, resume: bool = False) -> Result:
-    """Train. ValueError, with nothing left behind, for a wrong configuration; PoolError when the pool gives up."""
+@dataclass(frozen=True)
+class Job:
+    """All of a run that can be wrong, checked and built before anything is written or started."""
+
+    config: Config
+    scheduler: RoundScheduler
+    trace: Trace
+    fleet: Fleet
+    identity: str
+    start: Start
+
+    @property
+    def steps(self) -> dict[str, int]:
+        return {learner.name: learner.steps for learner in self.fleet.learners}
+
+
+def _prepare(config: Config, out: Path, console: Console, resume: bool) -> Job:
     scheme = parse(config.scheduler.scheme, config.pool.workers)
     closing = closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu)
     late = not (config.pool.kind == "simulated" and config.pool.unfinished == "lost")
@@ -154,47 +169,70 @@ def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (
     check_scheme(scheme, len(config.learner), config.run.dtype)
     fleet = build_fleet(config)
     _warn_of_empty_parts(config, scheme, console)
-    steps = {learner.name: learner.steps for learner in fleet.learners}
+    own = identity(config, fleet.spec.config)
+    start = resumed(out, own, fleet, console) if resume else Start((0,) * len(fleet.learners))
+    return Job(config, RoundScheduler(scheme, closing, late=late), trace, fleet, own, start)
+
+
+def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (), *, resume: bool = False) -> Result:
+    """Train. ValueError, with nothing left behind, for a wrong configuration; PoolError when the pool gives up."""
+    job = _prepare(config, out, console, resume)
+    if resume and complete(out, config, job.start):
+        console.print(f"nothing to do: {out} is complete, {sum(job.start.done)} jobs", highlight=False, soft_wrap=True)
+        return Result(job.fleet.learners, out, json.loads((out / "summary.json").read_bytes()))
     one_pass = config.pool.kind == "simulated" and config.pool.compute == "decoded"
-    check = GradientCheck(fleet.task, list(steps.values()), config.run.checks, one_pass=one_pass)
-    tally, kept, texts = Tally(), MemoryJournal(), fleet.texts()
-    configuration = identity(config, fleet.spec.config)
-    start = resumed(out, configuration, fleet, console) if resume else Start((0,) * len(steps))
-    tally.remember(start.past)
-    if resume and complete(out, config, start):
-        console.print(f"nothing to do: {out} is complete, {sum(start.done)} jobs", highlight=False, soft_wrap=True)
-        return Result(fleet.learners, out, json.loads((out / "summary.json").read_bytes()))
+    check = GradientCheck(job.fleet.task, list(job.steps.values()), config.run.checks, one_pass=one_pass)
+    tally, kept, texts = Tally(), MemoryJournal(), job.fleet.texts()
+    tally.remember(job.start.past)
     folder = RunFolder.resumed(out) if resume else RunFolder(out, config)
+    display = Display(console, job.steps, frozenset(texts), dict(zip(job.steps, job.start.done, strict=True)))
+    seconds = _drive(job, folder, kept, console, display, [tally, check, display, *watchers], resume)
+    for learner in job.fleet.learners:
+        folder.save_weights(learner.name, learner.state_dict())
+    summary = summarize(config, job.fleet.learners, texts, tally, check, job.start.past.seconds + seconds)
+    folder.save_summary(summary)
+    summary |= replays(config, kept.records, tally.jobs)
+    folder.save_summary(summary)
+    return Result(job.fleet.learners, folder.path, summary)
+
+
+def _drive(
+    job: Job,
+    folder: RunFolder,
+    kept: MemoryJournal,
+    console: Console,
+    display: Display,
+    observers: Sequence[Any],
+    resume: bool,
+) -> float:
+    """Start the pool, run the master to its end or to a request to stop, and release everything; seconds of pool time."""
+    config, start, learners = job.config, job.start, job.fleet.learners
     request = StopRequest()
     with ExitStack() as stack:
         stack.callback(request.restore)
         stack.callback(folder.journal.close)
         try:
-            pool = _pool(config, fleet, trace)
+            pool = _pool(config, job.fleet, job.trace)
         except BaseException:
             folder.discard()
             raise
         stack.callback(pool.close)
-        journal = Tee(folder.journal, kept)
         # After the pool: Ray sets handlers of its own.
         request.install()
-        done = dict(zip(steps, start.done, strict=True))
+        journal = Tee(folder.journal, kept)
         record = {"config": asdict(config), "members": dict(pool.members())}
         if resume:
             folder.go_on(config)
-            journal.write({"kind": "resume", "steps": done, **record})
+            journal.write({"kind": "resume", "steps": dict(zip(job.steps, start.done, strict=True)), **record})
         else:
             journal.write({"kind": "run", **record})
-        display = stack.enter_context(Display(console, steps, frozenset(texts), done))
-        observers = [tally, check, display, *watchers]
-        keeper = Checkpointer(
-            folder.checkpoints, fleet.learners, configuration, config.checkpoint, console, lambda: request.code > 0
-        )
+        stack.enter_context(display)
+        keeper = Checkpointer(folder.checkpoints, learners, job.identity, config.checkpoint, console, request.asked)
         stack.callback(keeper.close)
         keeper.begin(start.done, start.next_job, resumed=resume)
         master = Master(
-            fleet.learners,
-            RoundScheduler(scheme, closing, late=late),
+            learners,
+            job.scheduler,
             pool,
             journal,
             observers,
@@ -202,14 +240,7 @@ def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (
             done=start.done,
             keeper=keeper,
         )
-        seconds = start.past.seconds + _to_the_end(master, keeper, sum(steps.values()), request, out)
-    for learner in fleet.learners:
-        folder.save_weights(learner.name, learner.state_dict())
-    summary = summarize(config, fleet.learners, texts, tally, check, seconds)
-    folder.save_summary(summary)
-    summary |= replays(config, kept.records, tally.jobs)
-    folder.save_summary(summary)
-    return Result(fleet.learners, folder.path, summary)
+        return _to_the_end(master, keeper, sum(job.steps.values()), request, folder.path)
 
 
 def _to_the_end(master: Master, keeper: Checkpointer, jobs: int, request: StopRequest, out: Path) -> float:
