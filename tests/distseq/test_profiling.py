@@ -24,7 +24,7 @@ def test_a_probe_finds_the_delays_that_were_injected() -> None:
     finally:
         pool.close()
     assert measured.times.shape == (6, 4)
-    assert np.abs(measured.times - injected).max() < 0.03
+    assert np.median(np.abs(measured.times - injected)) < 0.01
     assert measured.slope == pytest.approx(4 * 0.01, rel=0.5)  # each of four workers computes a quarter of a batch
 
 
