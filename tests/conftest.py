@@ -1,11 +1,15 @@
 """What every test stands on: the environment, the pace of Hypothesis, the folder of shared data."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from distseq.cluster.host_pool import HostPool
 
 # Before anything imports torch or ray.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,3 +41,16 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session", params=[pytest.param("ray", marks=pytest.mark.ray), "local"])
+def real_pool(request: pytest.FixtureRequest) -> "Callable[..., HostPool]":
+    """How pools of real workers are made, each in turn: (n, work, hosts=..., delays=..., silent_after=...) -> pool."""
+    if request.param == "local":
+        from distseq.cluster.local_pool import local_pool
+
+        return local_pool
+    request.getfixturevalue("ray_session")
+    from distseq.cluster.ray_pool import ray_pool
+
+    return ray_pool

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 from distseq.cluster.host_pool import HostPool
-from distseq.cluster.local_pool import local_pool
 from distseq.cluster.probe import feature
 from distseq.cluster.profiles import profile
-from distseq.cluster.ray_pool import ray_pool
 from distseq.cluster.work import WorkSpec
 from distseq.coding.schemes import parse
 from distseq.master import Master, Opening
@@ -22,7 +20,6 @@ from distseq.observers import Silent
 from distseq.scheduling.rounds import RoundScheduler
 
 N, SIZE, MODELS, STEPS = 8, 1000, 4, 50
-REAL = [pytest.param(ray_pool, marks=pytest.mark.ray, id="ray"), pytest.param(local_pool, id="local")]
 
 
 class Sums:
@@ -65,16 +62,11 @@ def resources() -> tuple[int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", REAL)
-def test_two_hundred_jobs_survive_random_deaths_and_hangs(
-    make: Callable[..., HostPool], request: pytest.FixtureRequest
-) -> None:
-    if make is ray_pool:
-        request.getfixturevalue("ray_session")
+def test_two_hundred_jobs_survive_random_deaths_and_hangs(real_pool: Callable[..., HostPool]) -> None:
     draws = np.random.default_rng(0)
     before = resources()
     spec = WorkSpec("distseq.cluster.probe:Probe", f'{{"size": {SIZE}}}')
-    pool = make(N, spec, hosts=2, delays=profile("bursts", N, 0, base=0.01), silent_after=3.0)
+    pool = real_pool(N, spec, hosts=2, delays=profile("bursts", N, 0, base=0.01), silent_after=3.0)
     learners = [Sums(f"m{m}") for m in range(MODELS)]
     chaos = Chaos(pool, draws)
     Master(learners, RoundScheduler(parse("msgc:1,2,2", N)), pool, observers=[chaos]).run()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from distseq.cluster.host_pool import HostPool
-from distseq.cluster.local_pool import local_pool
 from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.probe import feature
 from distseq.cluster.ray_pool import ray_pool
@@ -22,15 +21,6 @@ TASKS = [MiniTask(0, 0, worker) for worker in range(4)]
 
 
 Make = Callable[..., HostPool]
-REAL = [pytest.param(ray_pool, marks=pytest.mark.ray, id="ray"), pytest.param(local_pool, id="local")]
-
-
-@pytest.fixture(params=REAL)
-def make(request: pytest.FixtureRequest) -> Make:
-    if request.param is ray_pool:
-        request.getfixturevalue("ray_session")
-    chosen: Make = request.param
-    return chosen
 
 
 def sent(make: Make, startup: float = 0.01, silent_after: float = 30.0) -> HostPool:
@@ -52,9 +42,9 @@ def total(pool: HostPool) -> tuple[np.ndarray, dict[int, int]]:
 
 @pytest.mark.parametrize(("blow", "silent_after"), [(signal.SIGKILL, 30.0), (signal.SIGSTOP, 3.0)])
 def test_a_host_that_dies_or_hangs_is_replaced_and_its_mini_tasks_sent_again(
-    make: Make, blow: int, silent_after: float
+    real_pool: Make, blow: int, silent_after: float
 ) -> None:
-    pool = sent(make, startup=1.0, silent_after=silent_after)
+    pool = sent(real_pool, startup=1.0, silent_after=silent_after)
     victim = pool.pids()[0]
     os.kill(victim, blow)
     decoded, attempts = total(pool)
@@ -64,8 +54,8 @@ def test_a_host_that_dies_or_hangs_is_replaced_and_its_mini_tasks_sent_again(
     pool.close()
 
 
-def test_rows_in_hand_survive_the_host_that_sent_them(make: Make) -> None:
-    pool = sent(make)
+def test_rows_in_hand_survive_the_host_that_sent_them(real_pool: Make) -> None:
+    pool = sent(real_pool)
     decoded, _ = total(pool)
     os.kill(pool.pids()[1], signal.SIGKILL)
     assert [delivery for delivery in pool.poll(pool.now() + 1.0) if not delivery.stale] == []
@@ -73,8 +63,8 @@ def test_rows_in_hand_survive_the_host_that_sent_them(make: Make) -> None:
     pool.close()
 
 
-def test_a_row_that_comes_after_its_job_is_word_of_a_straggler(make: Make) -> None:
-    pool = make(2, WorkSpec("distseq.cluster.probe:Probe", '{"size": 4, "seconds": 0.5}'), hosts=2)
+def test_a_row_that_comes_after_its_job_is_word_of_a_straggler(real_pool: Make) -> None:
+    pool = real_pool(2, WorkSpec("distseq.cluster.probe:Probe", '{"size": 4, "seconds": 0.5}'), hosts=2)
     pool.publish(0, Payload(0, 0, 0, np.zeros(0), IDS, 0, "gc:1", 2))
     pool.send([MiniTask(0, 0, 0)])
     assert pool.poll(pool.now() + 0.2) == []
@@ -92,13 +82,13 @@ def test_hosts_that_do_not_fit_are_refused_at_once(ray_session: None) -> None:
 
 
 @pytest.mark.parametrize("hosts", [0, 5])
-def test_more_hosts_than_workers_or_none_are_refused(make: Make, hosts: int) -> None:
+def test_more_hosts_than_workers_or_none_are_refused(real_pool: Make, hosts: int) -> None:
     with pytest.raises(ValueError, match=f"1 <= hosts <= workers: got workers=4, hosts={hosts}"):
-        make(4, PROBE, hosts=hosts)
+        real_pool(4, PROBE, hosts=hosts)
 
 
-def test_a_work_that_ends_its_process_is_given_up_with_its_name(make: Make) -> None:
-    pool = make(1, WorkSpec("sys:exit"), hosts=1)
+def test_a_work_that_ends_its_process_is_given_up_with_its_name(real_pool: Make) -> None:
+    pool = real_pool(1, WorkSpec("sys:exit"), hosts=1)
     pool.publish(0, Payload(0, 0, 0, np.zeros(0), IDS, 0, "uncoded", 1))
     pool.send([MiniTask(0, 0, 0)])
     with pytest.raises(PoolError, match="SystemExit"):

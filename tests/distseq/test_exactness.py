@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from distseq.cluster.host_pool import HostPool
-from distseq.cluster.local_pool import local_pool
 from distseq.cluster.pool import Payload, Pool, weighted_sum
-from distseq.cluster.ray_pool import ray_pool
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.layout import layout
@@ -182,20 +180,9 @@ class Runs:
         return train_on(self.pool, self.config, spec, first_job=self.jobs, closing=closing)
 
 
-REAL = [pytest.param(ray_pool, marks=pytest.mark.ray, id="ray"), pytest.param(local_pool, id="local")]
-
-
-@pytest.fixture(scope="module", params=REAL)
-def make_pool(request: pytest.FixtureRequest) -> Callable[..., HostPool]:
-    if request.param is ray_pool:
-        request.getfixturevalue("ray_session")
-    make: Callable[..., HostPool] = request.param
-    return make
-
-
 @pytest.fixture(scope="module", params=["float32", "float64"])
-def runs(request: pytest.FixtureRequest, make_pool: Callable[..., HostPool], text: Path) -> Iterator[Runs]:
-    made = Runs(job(text, request.param), make_pool)
+def runs(request: pytest.FixtureRequest, real_pool: Callable[..., HostPool], text: Path) -> Iterator[Runs]:
+    made = Runs(job(text, request.param), real_pool)
     yield made
     made.pool.close()
 
@@ -231,13 +218,13 @@ class KillAfter(Silent):
             os.kill(self.pool.pids()[0], signal.SIGKILL)
 
 
-def test_the_main_job_survives_the_death_of_a_host_with_the_same_weights(make_pool: Callable[..., HostPool]) -> None:
+def test_the_main_job_survives_the_death_of_a_host_with_the_same_weights(real_pool: Callable[..., HostPool]) -> None:
     main = Path(__file__).parents[2] / "examples" / "main.toml"
     config = override(load_config(main), {"steps": 5})
 
     def train(kill: bool) -> tuple[list[np.ndarray], list[list[float]]]:
         fleet, journal = build_fleet(config), MemoryJournal()
-        pool = make_pool(config.pool.workers, fleet.spec, hosts=2, delays=stragglers(10, scale=0.01))
+        pool = real_pool(config.pool.workers, fleet.spec, hosts=2, delays=stragglers(10, scale=0.01))
         killer = KillAfter(pool, 7)
         scheduler = RoundScheduler(parse(config.scheduler.scheme, N), Safe())
         try:
