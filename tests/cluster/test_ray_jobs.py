@@ -35,7 +35,9 @@ def cluster() -> Iterator[tuple[str, dict[str, str]]]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     port, dashboard = free_port(), free_port()
-    options = ["--include-dashboard=true", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    # The agent's usual port may be another Ray's on this machine; without it no job is ever taken.
+    agent = f"--dashboard-agent-listen-port={free_port()}"
+    options = ["--include-dashboard=true", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", agent]
     start = ["start", "--head", f"--port={port}", "--num-cpus=4", f"--temp-dir={folder}", "--block", *options]
     with open(Path(folder) / "head.log", "w") as log:
         head = subprocess.Popen(ray(*start), env=environment, stdout=log, stderr=log, start_new_session=True)
