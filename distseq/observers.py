@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from distseq.cluster.pool import Payload, weighted_sum
+from distseq.cluster.pool import Payload
+from distseq.cluster.sums import weighted_sum
 from distseq.cluster.work import Work
 from distseq.coding.plan import MiniTask
 from distseq.journal import Past

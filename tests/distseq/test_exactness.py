@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from distseq.cluster.host_pool import HostPool
-from distseq.cluster.pool import Payload, Pool, weighted_sum
+from distseq.cluster.pool import Payload, Pool
+from distseq.cluster.sums import weighted_sum
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.layout import layout
