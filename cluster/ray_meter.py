@@ -21,7 +21,7 @@ class HostMeter:
 
 
 class RunMeter:
-    """Of a run: jobs applied and losses by learner; rounds, those that waited, their seconds and stragglers; hosts."""
+    """Of a run: jobs applied and losses by learner; rounds, those that waited, their seconds and stragglers."""
 
     def __init__(self) -> None:
         self._jobs = Counter("distseq_jobs", "Jobs applied", ("learner",))
@@ -29,15 +29,13 @@ class RunMeter:
         self._rounds = Counter("distseq_rounds", "Rounds ended", ("waited",))
         self._seconds = Histogram("distseq_round_seconds", "Seconds of a round", SECONDS)
         self._stragglers = Gauge("distseq_stragglers", "Workers that owed rows when the latest round ended")
-        self._workers = Gauge("distseq_workers", "Workers of the pool")
 
     def job(self, learner: str, loss: float | None) -> None:
         self._jobs.inc(tags={"learner": learner})
         if loss is not None:
             self._loss.set(loss, tags={"learner": learner})
 
-    def round(self, seconds: float, waited: bool, stragglers: int, workers: int) -> None:
+    def round(self, seconds: float, waited: bool, stragglers: int) -> None:
         self._rounds.inc(tags={"waited": str(waited).lower()})
         self._seconds.observe(seconds)
         self._stragglers.set(stragglers)
-        self._workers.set(workers)

@@ -25,6 +25,7 @@ from distseq.cluster.work import WorkSpec
 from distseq.cluster.worker import Answer, Command, Failure, Publish
 
 INLINE = 1 << 20  # bytes of a row up to which it comes with its answer
+CAUSE = 400  # characters of the cause of a death
 SUM_LOOK = 1.0  # seconds between two looks at the hosts while a sum is made
 GROUPS = {"control": 1, "answers": 1, "sums": 1}
 GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
@@ -166,7 +167,7 @@ class RayTransport:
         try:
             said: list[Answer | Failure] = ray.get(handle.pending)
         except GONE as error:
-            return Death(" ".join(str(error).split()))
+            return Death(_cause(error))
         except ray.exceptions.RayError as error:
             raise PoolError(f"a host cannot answer: {error}") from error
         handle.pending = _answers(handle.actor)
@@ -253,6 +254,12 @@ def ray_pool(
     except BaseException:
         transport.close()
         raise
+
+
+def _cause(error: Exception) -> str:
+    """The sentences of Ray's message, without its tables and the logs that it appends."""
+    lines = [line.strip() for line in str(error).splitlines() if line and not line[0].isspace() and line[0] != "["]
+    return " ".join(lines)[:CAUSE] or type(error).__name__
 
 
 def _answers(actor: Any) -> Any:
