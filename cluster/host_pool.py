@@ -7,7 +7,7 @@ hosts do what it owed and stand in for its workers. Where a transport's room cha
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from distseq.cluster.pool import Delivery, Payload, PoolError, check_new
 from distseq.cluster.trace import Trace
-from distseq.cluster.transport import Death, Lost, Part, Transport
+from distseq.cluster.transport import Death, LostError, Part, Transport
 from distseq.cluster.worker import Answer, Cancel, Command, Failure, Message, Retire
 from distseq.coding.plan import MiniTask
 
@@ -317,14 +317,14 @@ class HostPool:
             parts = [Part(task, weights[task], row.row, row.digest, row.seat.handle) for task, row in rows]
             try:
                 return self._transport.add(parts, lambda before=deaths: self._another_death(before))  # type: ignore[misc]
-            except Lost as error:
+            except LostError as error:
                 self._until_a_death(deaths, error)
 
     def _another_death(self, before: int) -> bool:
         self._kept += self._hear(0.0)
         return self._deaths > before
 
-    def _until_a_death(self, before: int, error: Lost) -> None:
+    def _until_a_death(self, before: int, error: LostError) -> None:
         end = self.now() + READY_WITHIN
         while self._deaths == before:
             if self.now() > end:

@@ -20,7 +20,7 @@ from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.ray_meter import HostMeter
 from distseq.cluster.sums import blocks, check_lengths, sum_in_place
 from distseq.cluster.trace import Trace
-from distseq.cluster.transport import Death, Lost, Part, checked
+from distseq.cluster.transport import Death, LostError, Part, checked
 from distseq.cluster.work import WorkSpec
 from distseq.cluster.worker import Answer, Command, Failure, Publish
 
@@ -184,7 +184,7 @@ class RayTransport:
         check_lengths([part.row.length if isinstance(part.row, Kept) else len(part.row) for part in parts])
         if not any(isinstance(part.row, Kept) for part in parts):
             return sum_in_place([(part.weight, checked(part.task, part.row, part.digest)) for part in parts])
-        level = [
+        level: list[Any] = [
             (str(p.task), p.weight, p.digest, p.row.reference if isinstance(p.row, Kept) else p.row, p.handle)
             for p in parts
         ]
@@ -202,14 +202,14 @@ class RayTransport:
     def _root(self, total: Any, meanwhile: Callable[[], bool]) -> np.ndarray:
         while not ray.wait([total], timeout=SUM_LOOK)[0]:
             if meanwhile():
-                raise Lost("a host died while a sum was made")
+                raise LostError("a host died while a sum was made")
         try:
             decoded: np.ndarray = ray.get(total)
         except GONE as error:
-            raise Lost(str(error)) from None
+            raise LostError(str(error)) from None
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, GONE):
-                raise Lost(str(error.cause)) from None
+                raise LostError(str(error.cause)) from None
             raise PoolError(f"rows cannot be added: {error.cause}") from None
         return decoded
 

@@ -14,7 +14,7 @@ CHUNK = 1 << 16  # numbers of a row that are added at a time, so that the partia
 
 def digest(row: np.ndarray) -> int:
     """crc32 of a row's bytes."""
-    return zlib.crc32(np.ascontiguousarray(row).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(row).data.cast("B"))
 
 
 def check_lengths(lengths: Sequence[int]) -> None:

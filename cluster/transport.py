@@ -18,7 +18,7 @@ class Death(NamedTuple):
     cause: str
 
 
-class Lost(Exception):
+class LostError(Exception):
     """Rows that were to be added went with their host."""
 
 
@@ -71,7 +71,7 @@ class Transport(Protocol):
     def add(self, parts: Sequence[Part], meanwhile: Callable[[], bool]) -> np.ndarray:
         """The weighted sum in the order of distseq.cluster.sums, made where the rows are.
 
-        Calls `meanwhile` from time to time, and gives up when it says True. Raises Lost when it gave up or a host that held
+        Calls `meanwhile` from time to time, and gives up when it says True. Raises LostError when it gave up or a host that held
         rows died, ValueError when the rows differ in length, PoolError when a row was changed on its way.
         """
         ...

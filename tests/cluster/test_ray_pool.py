@@ -72,6 +72,7 @@ def test_what_no_node_has_is_refused_by_its_name(ray_session: None) -> None:
 @pytest.mark.ray
 def test_figures_are_among_the_metrics_of_ray(small: Callable[..., object]) -> None:
     import ray
+
     from distseq.cluster.ray_meter import RunMeter
 
     pool = small()
