@@ -197,7 +197,7 @@ class HostPool:
 
     def _take(self, seat: Seat, answer: Answer | Failure) -> Delivery:
         if isinstance(answer, Failure):
-            raise PoolError(f"work failed on {seat.name}: {answer.text}\n{answer.traceback}")
+            raise PoolError(f"work failed on {seat.name} on {answer.machine}: {answer.text}\n{answer.traceback}")
         job, row = self._jobs.get(answer.task.job), answer.row
         stale = True
         if (

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,20 @@ class Work(Protocol):
         ids (B,) int64, weights (B,) float64; B = 0 is an empty part and gives zeros.
         """
         ...
+
+
+@runtime_checkable
+class ReadingWork(Protocol):
+    """A Work whose samples can be read apart, so that a host reads those of the next row while it computes the present one.
+
+    A host calls `read` in one thread only, and `row` in another, at the same time, with what `read` has returned.
+    """
+
+    def read(self, payload: Payload, ids: np.ndarray) -> Any:
+        """What `row` takes as `samples`."""
+        ...
+
+    def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray: ...
 
 
 def load_object(target: str) -> Any:
@@ -42,11 +56,13 @@ class WorkSpec:
     """`target` "module:name" of a callable that makes a Work from `config`, a JSON object.
 
     `paths` are folders to import from, besides those that a host has anyway; ones that a host lacks are passed over.
+    `prefetch`: read the samples of the next row ahead, where the Work is a ReadingWork.
     """
 
     target: str
     config: str = "{}"
     paths: tuple[str, ...] = ()
+    prefetch: bool = True
 
     def load(self) -> Work:
         """Import and build. Raises what importing and building raise."""

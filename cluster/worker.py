@@ -8,18 +8,22 @@ job is retired is passed over. A pool is only the transport of commands in and a
 import os
 import queue
 import signal
+import socket
 import time
 import traceback
 import zlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distseq.cluster.pool import Payload
-from distseq.cluster.work import Work, WorkSpec
+from distseq.cluster.prefetch import Prefetch
+from distseq.cluster.work import ReadingWork, Work, WorkSpec
 from distseq.coding.plan import MiniTask
 
 
@@ -73,6 +77,17 @@ class Failure(NamedTuple):
 
     text: str
     traceback: str
+    machine: str  # its name in the network
+
+
+class Inputs(NamedTuple):
+    """All that a row is computed from, and the seconds that reading the samples took."""
+
+    payload: Payload
+    ids: np.ndarray
+    weights: np.ndarray
+    samples: tuple[Any, ...]  # of a ReadingWork what it has read, else nothing
+    reading: float
 
 
 @dataclass
@@ -97,7 +112,7 @@ class WorkerLoop:
         self._spec, self._emit = spec, emit
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._lines: dict[int, Line] = {}
-        self._payloads: dict[int, Payload | Callable[[], Payload | None]] = {}
+        self._payloads: dict[int, Callable[[], Payload | None]] = {}  # fetched once
         self._cancelled: dict[int, set[MiniTask]] = {}
         self._sent: dict[int, set[MiniTask]] = {}
         self._running = True
@@ -109,13 +124,17 @@ class WorkerLoop:
         """Load the Work, then do commands until Stop. `loaded` is called in between."""
         try:
             work = self._spec.load()
-            loaded()
-            while self._running:
-                line = self._next_line()
-                if line is not None:
-                    self._one_row(work, line)
+            ahead = self._spec.prefetch and isinstance(work, ReadingWork)
+            with closing(Prefetch(partial(self._reading, work), ahead=ahead)) as inputs:
+                loaded()
+                while self._running:
+                    line = self._next_line()
+                    if line is None:
+                        inputs.forget(self._stale)
+                    else:
+                        self._one_row(work, inputs, line)
         except BaseException as error:  # a worker's code may raise anything, SystemExit too; the master must hear of it
-            self._emit(Failure(f"{type(error).__name__}: {error}", traceback.format_exc()))
+            self._emit(Failure(f"{type(error).__name__}: {error}", traceback.format_exc(), socket.gethostname()))
 
     def _next_line(self) -> Line | None:
         """The line that has been ready the longest; None after waiting for a command or a start-up."""
@@ -136,7 +155,7 @@ class WorkerLoop:
                     self._cancelled.get(task.job, set()).discard(task)
                 self._lines.setdefault(command.worker, Line()).messages.append(command)
             case Publish():
-                self._payloads[command.job] = command.fetch
+                self._payloads[command.job] = cache(command.fetch)
                 self._cancelled[command.job], self._sent[command.job] = set(), set()
             case Cancel():
                 for task in command.tasks:
@@ -179,30 +198,50 @@ class WorkerLoop:
         line.messages.popleft()
         line.at, line.begun, line.fruitful = 0, None, False
 
-    def _payload(self, job: int) -> Payload | None:
-        payload = self._payloads[job]
-        if isinstance(payload, Payload):
-            return payload
-        fetched = payload()
-        if fetched is not None:
-            self._payloads[job] = fetched
-        return fetched
+    def _reading(self, work: Work, task: MiniTask) -> Callable[[], Inputs | None]:
+        """What fetches the payload and reads the samples of a row; None once its job is over."""
+        fetch = self._payloads[task.job]
 
-    def _one_row(self, work: Work, line: Line) -> None:
+        def read() -> Inputs | None:
+            payload = fetch()
+            if payload is None:
+                return None
+            ids, weights = payload.layout.row(task, payload.ids)
+            begun = time.monotonic()
+            samples = (work.read(payload, ids),) if isinstance(work, ReadingWork) else ()
+            return Inputs(payload, ids, weights, samples, time.monotonic() - begun)
+
+        return read
+
+    def _coming(self, present: MiniTask, now: float) -> MiniTask | None:
+        """The mini-task whose turn is after the present one, unless a command comes in between."""
+        turns = []
+        for line in self._lines.values():
+            for k, message in enumerate(line.messages):
+                tasks = message.tasks[line.at :] if k == 0 else message.tasks
+                fresh = next((task for task in tasks if task != present and not self._stale(task)), None)
+                if fresh is not None:
+                    ready = line.ready if k == 0 and line.begun is not None else now + message.startup
+                    turns.append((ready, fresh))
+                    break
+        return min(turns, key=lambda turn: turn[0], default=(0.0, None))[1]
+
+    def _one_row(self, work: Work, inputs: Prefetch[MiniTask, Inputs | None], line: Line) -> None:
         message = line.messages[0]
         task = message.tasks[line.at]
-        payload = None if self._stale(task) else self._payload(task.job)
-        if payload is None:
+        begun = time.monotonic()
+        found = None if self._stale(task) else inputs.take(task, self._coming(task, begun))
+        if found is None:
             line.at += 1
             return
-        begun = time.monotonic()
-        row = work.row(payload, *payload.layout.row(task, payload.ids))
-        compute = time.monotonic() - begun
+        read = time.monotonic()
+        row = work.row(found.payload, found.ids, found.weights, *found.samples)
+        # The wait for the samples is work of this row; the wait for the payload is not.
+        compute = time.monotonic() - read + min(read - begun, found.reading)
         if row.ndim != 1 or row.dtype not in (np.float32, np.float64):
             raise TypeError(f"a row must be a float32 or float64 vector: got {row.dtype} of shape {row.shape}")
         startup = line.ready - (line.begun if line.begun is not None else line.ready)
         line.at, line.fruitful = line.at + 1, True
         self._sent[task.job].add(task)
-        self._emit(
-            Answer(task, payload.version, message.attempt, message.invocation, startup, compute, row, digest(row))
-        )
+        version = found.payload.version
+        self._emit(Answer(task, version, message.attempt, message.invocation, startup, compute, row, digest(row)))

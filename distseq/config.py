@@ -34,6 +34,8 @@ class PoolConfig:
     delays: str = "none"  # a profile or a trace file: injected into real workers, or simulated
     unfinished: str = "serial"  # simulated: what an unfinished worker does
     compute: str = "decoded"  # simulated: "decoded" in one pass, or "rows", bit-identical to real workers
+    device: str = "cpu"  # of each host: cpu, cuda, or auto, cuda where the host has one
+    prefetch: bool = True  # ray, local: a host reads the samples of its next row while it computes one
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,18 @@ class Config:
         ):
             if value < least:
                 raise ValueError(f"{key} must be at least {least}: got {value}")
-        for key, choice, known in (("run.dtype", self.run.dtype, DTYPES), ("pool.kind", self.pool.kind, POOLS)):
+        for key, choice, known in (
+            ("run.dtype", self.run.dtype, DTYPES),
+            ("pool.kind", self.pool.kind, POOLS),
+            ("pool.device", self.pool.device, DEVICES),
+        ):
             if choice not in known:
                 raise ValueError(f"{key} must be one of {', '.join(known)}: got {choice!r}")
 
 
 DTYPES = ("float32", "float64")
 POOLS = ("ray", "local", "simulated")
+DEVICES = ("cpu", "cuda", "auto")
 
 
 def load_config(path: Path) -> Config:

@@ -58,7 +58,7 @@ def _built_alike(model: nn.Module, built: nn.Module) -> None:
 
 
 def _reaches_a_parameter(problem: Problem, ids: np.ndarray) -> None:
-    total = losses(problem, ids).sum()
+    total = losses(problem, ids, problem.source.batch(ids)).sum()
     if total.requires_grad:
         found = torch.autograd.grad(total, problem.parameters, allow_unused=True)
         if any(gradient is not None for gradient in found):

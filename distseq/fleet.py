@@ -12,21 +12,22 @@ from distseq.checkpoint import Checkpoint, encode
 from distseq.cluster.errors import PoolError
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
-from distseq.config import Config, LearnerConfig
+from distseq.config import Config
 from distseq.contract import check_contract
 from distseq.learner import Learner, torch_optimizer, torch_schedule
-from distseq.models.data import Dataset, open_dataset
 from distseq.models.text import Text
+from distseq.reading import DataError, opened
 from distseq.task import DTYPES, Task, build_model, trained
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """The learners, the Work on this machine, and the same Work for other hosts."""
+    """The learners, the Work on this machine's CPU, and the same Work for hosts and their devices."""
 
     learners: tuple[Learner, ...]
     task: Task
     spec: WorkSpec
+    work: str  # configuration of the Work, the same on every device
 
     def texts(self) -> dict[str, Text]:
         """The data of the learners whose data are text, by name."""
@@ -36,22 +37,17 @@ class Fleet:
 
 def build_fleet(config: Config) -> Fleet:
     """Open the data, build the models, and try a row and a step of each. ValueError naming what is missing or wrong."""
-    data = [_open(one) for one in config.learner]
-    specs = [_spec(config, m, data[m].fingerprint) for m in range(len(data))]
+    data, prints = zip(*(opened(one.name, one.data, one.data_args) for one in config.learner), strict=True)
+    specs = [_spec(config, m, fingerprint) for m, fingerprint in enumerate(prints)]
     work: dict[str, Any] = {"learners": specs, "dtype": config.run.dtype}
     learners = tuple(_learner(config, m, len(data[m])) for m in range(len(data)))
     paths = tuple(str(Path(folder).resolve()) for folder in sys.path)
-    fleet = Fleet(learners, Task(**work), WorkSpec("distseq.task:Task", json.dumps(work), paths))
+    hosts = json.dumps(work | {"device": config.pool.device})
+    spec = WorkSpec("distseq.task:Task", hosts, paths, prefetch=config.pool.prefetch)
+    fleet = Fleet(learners, Task(**work), spec, json.dumps(work))
     for m in range(len(learners)):
         _try(fleet, m, _learner(config, m, len(data[m])))
     return fleet
-
-
-def _open(one: LearnerConfig) -> Dataset:
-    try:
-        return open_dataset(one.data, **one.data_args)
-    except ImportError as error:
-        raise ValueError(f"data {one.data!r}: {error}") from None
 
 
 def _seed(config: Config, m: int) -> int:
@@ -60,7 +56,7 @@ def _seed(config: Config, m: int) -> int:
 
 def _spec(config: Config, m: int, fingerprint: str) -> dict[str, Any]:
     one = config.learner[m]
-    spec = {"model": one.model, "model_args": one.model_args, "data": one.data, "data_args": one.data_args}
+    spec = {"name": one.name, "model": one.model, "model_args": one.model_args, "data": one.data, "data_args": one.data_args}
     return {**spec, "seed": _seed(config, m), "fingerprint": fingerprint}
 
 
@@ -96,7 +92,7 @@ def _try(fleet: Fleet, m: int, trial: Learner) -> None:
         row = check_contract(fleet.task, payload, learner.model)
         trial.apply(row.astype(np.float64))
         encode(Checkpoint("", 0, {learner.name: 1}, {learner.name: trial.snapshot()}))
-    except (PoolError, FloatingPointError):
+    except (PoolError, FloatingPointError, DataError):
         raise
     except Exception as error:  # a user's model may raise anything
         message = " ".join(str(error).splitlines()[:1])

@@ -69,7 +69,8 @@ def _warn_of_empty_parts(config: Config, scheme: Scheme, console: Console) -> No
 def _pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
     options = config.pool
     if options.kind == "simulated":
-        return SimulatedPool(trace, fleet.task, unfinished=options.unfinished, compute=options.compute)
+        work = fleet.task if options.device == "cpu" else fleet.spec.load()
+        return SimulatedPool(trace, work, unfinished=options.unfinished, compute=options.compute)
     if options.kind == "local":
         from distseq.cluster.local_pool import local_pool
 
@@ -169,7 +170,7 @@ def _prepare(config: Config, out: Path, console: Console, resume: bool) -> Job:
     check_scheme(scheme, len(config.learner), config.run.dtype)
     fleet = build_fleet(config)
     _warn_of_empty_parts(config, scheme, console)
-    own = identity(config, fleet.spec.config)
+    own = identity(config, fleet.work)
     start = resumed(out, own, fleet, console) if resume else Start((0,) * len(fleet.learners))
     return Job(config, RoundScheduler(scheme, closing, late=late), trace, fleet, own, start)
 

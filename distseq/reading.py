@@ -1,0 +1,84 @@
+"""Data sets as the learners' rows need them: opened, compared and read; what goes wrong names learner, data set and sample."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from distseq.models.data import Dataset, few, naming, open_dataset
+
+
+class DataError(ValueError):
+    """A data set is missing, differs or cannot be read. The message is one line and names learner, data set and samples."""
+
+
+def opened(learner: str, data: str, args: Mapping[str, Any]) -> tuple[Dataset, str]:
+    """The data set of a learner, and its fingerprint. DataError when it cannot be opened."""
+    try:
+        dataset = open_dataset(data, **args)
+        return dataset, dataset.fingerprint
+    except Exception as error:  # a user's data set may raise anything
+        raise DataError(f"learner {learner}: {naming(f'data {data!r} cannot be opened', data, error)}") from error
+
+
+class Source:
+    """The data set of one learner on this host: `spec` holds its name, data, data_args and expected fingerprint."""
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        """DataError when it cannot be opened, or is not what the master has."""
+        self._learner, self._data = spec["name"], spec["data"]
+        self.dataset, found = opened(self._learner, self._data, spec["data_args"])
+        if found != spec["fingerprint"]:
+            raise self._wrong(
+                f"data {self._data!r} differ on this host: sha256 {found[:12]}, the master has "
+                f"{spec['fingerprint'][:12]}; install the same version of the data everywhere"
+            )
+
+    def batch(self, ids: np.ndarray) -> Any:
+        """Tensors of these samples. DataError naming the sample that cannot be read, or a batch that is not of len(ids)."""
+        try:
+            batch = self.dataset.batch(ids)
+        except Exception as error:  # a user's data set may raise anything
+            raise self._unreadable(ids, error) from error
+        for name, tensor in tensors(batch):
+            if tensor.shape[:1] != (len(ids),):
+                of = f" of {name}" if name else ""
+                raise self._wrong(
+                    f"data {self._data!r}: the first dimension of a batch of {len(ids)} samples must be {len(ids)}: "
+                    f"got shape {tuple(tensor.shape)}{of}"
+                )
+        return batch
+
+    def check_finite(self, ids: np.ndarray, batch: Any) -> None:
+        """DataError naming the first sample that is not finite: to be asked where a row is not."""
+        for name, tensor in tensors(batch):
+            infinite = ~torch.isfinite(tensor).reshape(len(ids), -1).all(1)
+            if infinite.any():
+                sample = int(ids[int(infinite.nonzero()[0])])
+                where = f"data {self._data!r}, sample {sample}"
+                raise self._wrong(f"{where}: not finite{f' in {name}' if name else ''}, and so is its row")
+
+    def _unreadable(self, ids: np.ndarray, error: Exception) -> DataError:
+        """The samples are tried one by one: the first that raises alone is to blame, else the batch as a whole."""
+        for i in ids.tolist():
+            try:
+                self.dataset.batch(np.array([i], dtype=np.int64))
+            except Exception as alone:  # the same, of one sample
+                return self._wrong(naming(f"data {self._data!r}, sample {i}", self._data, alone))
+        return self._wrong(naming(f"data {self._data!r}, batch of ids {few(ids)}", self._data, error))
+
+    def _wrong(self, what: str) -> DataError:
+        return DataError(f"learner {self._learner}: {what}")
+
+
+def tensors(batch: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of every tensor in nested dicts, lists and tuples; nested names are joined by dots."""
+    if isinstance(batch, torch.Tensor):
+        yield name, batch
+    elif isinstance(batch, Mapping):
+        for key, value in batch.items():
+            yield from tensors(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(batch, list | tuple):
+        for k, value in enumerate(batch):
+            yield from tensors(value, f"{name}.{k}" if name else str(k))
