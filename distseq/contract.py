@@ -3,6 +3,7 @@
 A sample's loss depends on that sample and the parameters alone. What breaks this is a ValueError of one line with its reason.
 """
 
+import random
 from itertools import chain
 
 import numpy as np
@@ -35,6 +36,20 @@ def check_contract(task: Task, payload: Payload, built: nn.Module) -> np.ndarray
     if np.isfinite(row).all():
         _adds_up(task, payload, ids, weights, row)
     return row
+
+
+def draws(problem: Problem) -> bool:
+    """Whether the loss moves a global random generator: then no other thread of its process may use one meanwhile."""
+    ids = _samples(len(problem.data))
+    batch = problem.source.batch(ids)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        before = _generators()
+        losses(problem, ids, batch)
+        return _generators() != before
+
+
+def _generators() -> tuple[bytes, str, object]:
+    return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()), random.getstate()
 
 
 def _no_running_statistics(model: nn.Module) -> None:

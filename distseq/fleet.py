@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from distseq.cluster.errors import PoolError
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
 from distseq.config import Config
-from distseq.contract import check_contract
+from distseq.contract import check_contract, draws
 from distseq.learner import Learner, torch_optimizer, torch_schedule
 from distseq.models.text import Text
 from distseq.reading import DataError, opened
@@ -47,7 +47,9 @@ def build_fleet(config: Config) -> Fleet:
     fleet = Fleet(learners, Task(**work), spec, json.dumps(work))
     for m in range(len(learners)):
         _try(fleet, m, _learner(config, m, len(data[m])))
-    return fleet
+    # What a thread reads may draw from the generators too.
+    apart = not any(draws(fleet.task.problem(m)) for m in range(len(learners)))
+    return replace(fleet, spec=replace(spec, prefetch=spec.prefetch and apart))
 
 
 def _seed(config: Config, m: int) -> int:
