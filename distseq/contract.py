@@ -16,6 +16,7 @@ from distseq.task import EXTRAS, Problem, Task, load_vector, losses
 PARTS = (1, 3)  # samples of the two parts; a part of one shows a loss that squeezes
 WEIGHTS = (0.75, -1.5)
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # relative
+UNUSUAL = 0x5EED_0DD  # a seed
 KEYED = "randomness must be keyed by (seed, job, sample)"
 
 
@@ -42,10 +43,18 @@ def draws(problem: Problem) -> bool:
     """Whether the loss moves a global random generator: then no other thread of its process may use one meanwhile."""
     ids = _samples(len(problem.data))
     batch = problem.source.batch(ids)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        before = _generators()
-        losses(problem, ids, batch)
-        return _generators() != before
+    kept = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            # A start that no model leaves them in.
+            for seed in (torch.manual_seed, np.random.seed, random.seed):
+                seed(UNUSUAL)  # type: ignore[operator]
+            before = _generators()
+            losses(problem, ids, batch)
+            return _generators() != before
+    finally:
+        np.random.set_state(kept[0])
+        random.setstate(kept[1])
 
 
 def _generators() -> tuple[bytes, str, object]:

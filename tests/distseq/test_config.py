@@ -165,6 +165,7 @@ def test_a_learner_s_own_keys_go_over_the_defaults() -> None:
         (WHOLE | {"run": {"checks": -1}}, "run.checks must be at least 0: got -1"),
         (WHOLE | {"pool": {"workers": -3}}, "pool.workers must be at least 1: got -3"),
         (WHOLE | {"run": {"dtype": "float16"}}, "run.dtype must be one of float32, float64: got 'float16'"),
+        (WHOLE | {"pool": {"device": "tpu"}}, "pool.device must be one of cpu, cuda, auto: got 'tpu'"),
         (WHOLE | {"pool": {"kind": "lambda"}}, "pool.kind must be one of ray, local, simulated: got 'lambda'"),
     ],
 )
