@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -51,7 +51,7 @@ class Reader:
     """A thread that does actions one by one. A daemon: an action that hangs does not keep the process from ending."""
 
     def __init__(self) -> None:
-        self._actions: queue.SimpleQueue[tuple[Future, Callable[[], object]] | None] = queue.SimpleQueue()
+        self._actions: queue.SimpleQueue[tuple[Future[Any], Callable[[], object]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="reading", daemon=True).start()
 
     def submit(self, action: Callable[[], V]) -> "Future[V]":

@@ -48,7 +48,7 @@ def draws(problem: Problem) -> bool:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             # A start that no model leaves them in.
             for seed in (torch.manual_seed, np.random.seed, random.seed):
-                seed(UNUSUAL)  # type: ignore[operator]
+                seed(UNUSUAL)
             before = _generators()
             losses(problem, ids, batch)
             return _generators() != before

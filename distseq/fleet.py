@@ -58,7 +58,13 @@ def _seed(config: Config, m: int) -> int:
 
 def _spec(config: Config, m: int, fingerprint: str) -> dict[str, Any]:
     one = config.learner[m]
-    spec = {"name": one.name, "model": one.model, "model_args": one.model_args, "data": one.data, "data_args": one.data_args}
+    spec = {
+        "name": one.name,
+        "model": one.model,
+        "model_args": one.model_args,
+        "data": one.data,
+        "data_args": one.data_args,
+    }
     return {**spec, "seed": _seed(config, m), "fingerprint": fingerprint}
 
 

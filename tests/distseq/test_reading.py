@@ -59,7 +59,7 @@ class Set:
         return 40
 
     def batch(self, indices):
-        if self.fault == "one" and 7 in indices:
+        if self.fault == "one" and 13 in indices:
             raise OSError("cannot open image\\nsecond line")
         if self.fault == "together" and len(indices) > 1:
             raise RuntimeError("stack expects each tensor to be equal size")
@@ -67,7 +67,7 @@ class Set:
             indices = indices[1:]
         x = torch.from_numpy(np.stack([indices / 40, 1 - indices / 20], axis=1)).float()
         if self.fault == "infinite":
-            x[torch.from_numpy(indices == 7), 1] = torch.inf
+            x[torch.from_numpy(indices == 13), 1] = torch.inf
         return {"x": x, "deep": {"y": x.sum(1)}}
 """
 DATA = "set_of_user:Set"
@@ -89,14 +89,14 @@ def job(model: str = "Line", **data_args: Any) -> dict[str, Any]:
 LINES = {
     "missing": rf"data '{DATA}' cannot be opened: FileNotFoundError: [Errno 2] No such file or directory: '/mnt/points'",
     "differs": f"data '{DATA}' differ on this host: sha256 {'b' * 12}, the master has {'a' * 12}; install the same ",
-    "one": f"data '{DATA}', sample 7: OSError: cannot open image",
+    "one": f"data '{DATA}', sample 13: OSError: cannot open image",
     "together": f"data '{DATA}', batch of ids [",
     "short": f"data '{DATA}': the first dimension of a batch of ",
-    "infinite": f"data '{DATA}', sample 7: not finite in x, and so is its row",
+    "infinite": f"data '{DATA}', sample 13: not finite in x, and so is its row",
 }
 
 
-@pytest.mark.parametrize("fault", ["missing", "differs", "one", "infinite"])
+@pytest.mark.parametrize("fault", ["missing", "differs", "one"])
 def test_a_fault_on_a_host_names_host_learner_data_set_and_sample(tmp_path: Path, fault: str) -> None:
     with pytest.raises(PoolError) as error:
         distseq.train(job(fault=fault, good=os.getpid()), out="run", console=Console(file=io.StringIO()))
@@ -109,10 +109,7 @@ def test_a_fault_on_a_host_names_host_learner_data_set_and_sample(tmp_path: Path
 @pytest.mark.parametrize("fault", ["missing", "one", "together", "short", "infinite"])
 def test_a_fault_on_the_driver_is_one_line_before_anything_starts(fault: str) -> None:
     with pytest.raises(DataError) as error:
-        for _ in range(2):  # the contract is tried on four samples, of which 7 is none
-            build_fleet(from_dict(job(fault=fault)))
-            Source(spec(fault=fault)).batch(np.array([7]))
-            check_finite(np.array([7]), fault=fault)
+        build_fleet(from_dict(job(fault=fault)))  # samples 0, 13, 26 and 39 are tried
     assert str(error.value).startswith(f"learner tiny: {LINES[fault]}")
     assert "\n" not in str(error.value)
 
@@ -127,8 +124,8 @@ def check_finite(ids: np.ndarray, **data_args: Any) -> None:
 
 
 def test_the_first_sample_that_raises_alone_is_named() -> None:
-    with pytest.raises(DataError, match="sample 7: OSError: cannot open image$"):
-        Source(spec(fault="one")).batch(np.array([3, 9, 7, 7, 2]))
+    with pytest.raises(DataError, match=r"sample 13: OSError: cannot open image$"):
+        Source(spec(fault="one")).batch(np.array([3, 9, 13, 13, 2]))
     with pytest.raises(DataError, match=r"batch of ids \[3, 9\]: RuntimeError: stack expects"):
         Source(spec(fault="together")).batch(np.array([3, 9]))
 
@@ -140,15 +137,17 @@ def test_a_batch_of_another_length_is_refused_wherever_the_tensor_lies() -> None
 
 def test_the_first_sample_that_is_not_finite_is_named_and_finite_ones_pass() -> None:
     check_finite(np.array([5, 6]), fault="infinite")
-    with pytest.raises(DataError, match="sample 7: not finite in x, and so is its row$"):
-        check_finite(np.array([5, 7, 7]), fault="infinite")
+    with pytest.raises(DataError, match=r"sample 13: not finite in x, and so is its row$"):
+        check_finite(np.array([5, 13, 13]), fault="infinite")
 
 
 def test_a_data_set_of_ours_that_names_itself_is_not_named_twice(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         Source(spec("csv:gone.csv"))
     assert str(error.value) == "learner tiny: can't read data 'csv:gone.csv': No such file or directory"
-    with pytest.raises(DataError, match=r"^learner tiny: data 'text:gone' cannot be opened: ValueError: can't read text"):
+    with pytest.raises(
+        DataError, match=r"^learner tiny: data 'text:gone' cannot be opened: ValueError: can't read text"
+    ):
         Source(spec("text:gone"))
 
 
