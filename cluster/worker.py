@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -81,13 +81,11 @@ class Failure(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """All that a row is computed from, and the seconds that reading the samples took."""
+    """What a row is computed from."""
 
     payload: Payload
-    ids: np.ndarray
-    weights: np.ndarray
-    samples: tuple[Any, ...]  # of a ReadingWork what it has read, else nothing
-    reading: float
+    row: Callable[[], np.ndarray]  # computes it from what has been read; raises what reading has raised
+    reading: float  # seconds
 
 
 @dataclass
@@ -103,6 +101,10 @@ class Line:
 
 def digest(row: np.ndarray) -> int:
     return zlib.crc32(row.tobytes())
+
+
+def _raise(error: BaseException) -> np.ndarray:
+    raise error
 
 
 class WorkerLoop:
@@ -132,7 +134,7 @@ class WorkerLoop:
                     if line is None:
                         inputs.forget(self._stale)
                     else:
-                        self._one_row(work, inputs, line)
+                        self._one_row(inputs, line)
         except BaseException as error:  # a worker's code may raise anything, SystemExit too; the master must hear of it
             self._emit(Failure(f"{type(error).__name__}: {error}", traceback.format_exc(), socket.gethostname()))
 
@@ -206,10 +208,15 @@ class WorkerLoop:
             payload = fetch()
             if payload is None:
                 return None
-            ids, weights = payload.layout.row(task, payload.ids)
             begun = time.monotonic()
-            samples = (work.read(payload, ids),) if isinstance(work, ReadingWork) else ()
-            return Inputs(payload, ids, weights, samples, time.monotonic() - begun)
+            ids, weights = payload.layout.row(task, payload.ids)
+            row = partial(work.row, payload, ids, weights)
+            if isinstance(work, ReadingWork):
+                try:
+                    row = partial(row, work.read(payload, ids))
+                except BaseException as error:  # a user's data set may raise anything, SystemExit too
+                    row = partial(_raise, error)
+            return Inputs(payload, row, time.monotonic() - begun)
 
         return read
 
@@ -226,7 +233,7 @@ class WorkerLoop:
                     break
         return min(turns, key=lambda turn: turn[0], default=(0.0, None))[1]
 
-    def _one_row(self, work: Work, inputs: Prefetch[MiniTask, Inputs | None], line: Line) -> None:
+    def _one_row(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line) -> None:
         message = line.messages[0]
         task = message.tasks[line.at]
         begun = time.monotonic()
@@ -235,7 +242,7 @@ class WorkerLoop:
             line.at += 1
             return
         read = time.monotonic()
-        row = work.row(found.payload, found.ids, found.weights, *found.samples)
+        row = found.row()
         # The wait for the samples is work of this row; the wait for the payload is not.
         compute = time.monotonic() - read + min(read - begun, found.reading)
         if row.ndim != 1 or row.dtype not in (np.float32, np.float64):
