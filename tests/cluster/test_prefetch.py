@@ -37,6 +37,7 @@ class Staged:
         self.fetched: list[int] = []
         self.held: list[weakref.ref[Samples]] = []
         self.done = threading.Condition()
+        self.post: Callable[..., None]  # commands to the loop that it works for
         self.before_row_ends: Callable[[int], None] = lambda count: None
 
     def read(self, payload: Payload, ids: np.ndarray) -> Samples:
@@ -77,6 +78,7 @@ class Running:
         self.work = work
         self.answers: queue.SimpleQueue[Answer | Failure] = queue.SimpleQueue()
         self.loop = WorkerLoop(Given(work, prefetch), self.answers.put)  # type: ignore[arg-type]
+        work.post = self.post
         self.post(*commands)
         self.thread = threading.Thread(target=self.loop.run)
         self.thread.start()
@@ -193,7 +195,7 @@ def test_an_error_of_reading_what_is_cancelled_is_never_raised(start: Start) -> 
     def cancel(count: int) -> None:
         if count == 0:
             _assert(work.wait_for_reads(2))
-            running.post(Cancel((failing,)))
+            work.post(Cancel((failing,)))
 
     work.before_row_ends = cancel
     running = start(work, publish(work, 0), whole(0, 0))
@@ -207,7 +209,7 @@ def test_what_was_read_for_work_that_is_dropped_is_freed(start: Start, drop: Com
     def dropped(count: int) -> None:
         if count == 0:
             _assert(work.wait_for_reads(2))
-            running.post(drop, publish(work, 1), message(1, (1, 0)))
+            work.post(drop, publish(work, 1), message(1, (1, 0)))
 
     work.before_row_ends = dropped
     running = start(work, publish(work, 0), whole(0, 0))
