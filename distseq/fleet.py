@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distseq.checkpoint import Checkpoint, encode
-from distseq.cluster.errors import PoolError
+from distseq.cluster.errors import FaultError
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
 from distseq.config import Config, LearnerConfig
@@ -96,9 +96,9 @@ def _try(fleet: Fleet, m: int, trial: Learner) -> None:
         row = check_contract(fleet.task, payload, learner.model)
         trial.apply(row.astype(np.float64))
         encode(Checkpoint("", 0, {learner.name: 1}, {learner.name: trial.snapshot()}))
-    except (PoolError, FloatingPointError):
-        raise
+    except FloatingPointError as error:
+        raise FloatingPointError(f"learner {learner.name}: {error}") from None
     except Exception as error:  # a user's model may raise anything
         message = " ".join(str(error).splitlines()[:1])
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        kind = "" if isinstance(error, ValueError | FaultError) else f"{type(error).__name__}: "
         raise ValueError(f"learner {learner.name}: {kind}{message}") from error
