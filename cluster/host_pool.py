@@ -199,6 +199,9 @@ class HostPool:
         if isinstance(answer, Failure):
             raise PoolError(f"work failed on {seat.name} on {answer.machine}: {answer.text}\n{answer.traceback}")
         job, row = self._jobs.get(answer.task.job), answer.row
+        fault = answer.fault if job is not None and job.payload.version == answer.version else None
+        if fault is not None:
+            self._owed.pop(answer.task, None)
         stale = True
         if (
             job is not None
@@ -211,7 +214,9 @@ class HostPool:
             stale = False
         self.dropped += stale and row is not None
         a = answer
-        return Delivery(a.task, self.now(), a.startup, a.compute, seat.name, a.attempt, a.invocation, stale, a.digest)
+        return Delivery(
+            a.task, self.now(), a.startup, a.compute, seat.name, a.attempt, a.invocation, stale, a.digest, fault
+        )
 
     def _replace(self, seat: Seat, cause: str) -> None:
         if seat.deaths + 1 == DEATHS:

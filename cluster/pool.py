@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from distseq.cluster.errors import Fault as Fault
+from distseq.cluster.errors import FaultError as FaultError
 from distseq.cluster.errors import PoolError as PoolError
 from distseq.coding.layout import Layout, layout
 from distseq.coding.plan import MiniTask
@@ -38,7 +40,8 @@ class Delivery(NamedTuple):
     """A row that has arrived; the row itself stays with the pool until `collect`.
 
     With `stale` set it is word of work and not a row: a row that came too late or twice, or an invocation that had nothing
-    left to do after its start-up. So what is known of stragglers does not lack the worst of them.
+    left to do after its start-up. So what is known of stragglers does not lack the worst of them. With a `fault` it is stale
+    too: the row will never come, and is owed no more.
     """
 
     task: MiniTask
@@ -50,13 +53,14 @@ class Delivery(NamedTuple):
     invocation: int  # counts the messages that this worker has started
     stale: bool = False
     digest: int = 0  # crc32 of the row; 0 where rows are not computed
+    fault: Fault | None = None
 
 
 class Pool(Protocol):
     """n workers on k hosts.
 
-    Every mini-task sent is delivered at least once, unless it was cancelled or its job retired; or `poll` raises PoolError.
-    Retry, respawn and replacement happen inside, with a bound.
+    Every mini-task sent is delivered at least once, as a row or as a fault, unless it was cancelled or its job retired; or
+    `poll` raises PoolError. Retry, respawn and replacement happen inside, with a bound.
     """
 
     def members(self) -> Mapping[int, str]:
@@ -84,11 +88,14 @@ class Pool(Protocol):
         ...
 
     def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:
-        """(P + extras,) float64: the weighted sum of rows in hand, in the order of (group, worker), whatever their arrival."""
+        """(P + extras,) float64: the weighted sum of rows in hand, in the order of (group, worker), whatever their arrival.
+
+        ValueError when rows differ in length. FaultError where rows are computed only now and the Work raises.
+        """
         ...
 
     def retire(self, job: int) -> None:
-        """Forget a job: its rows, and its mini-tasks that have not started."""
+        """Forget a job: its rows, and its mini-tasks that have not started. May be called twice."""
         ...
 
     def close(self) -> None:

@@ -4,11 +4,13 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from distseq.cluster.errors import Fault
 from distseq.cluster.pool import Payload
 
 
@@ -35,6 +37,20 @@ class ReadingWork(Protocol):
         ...
 
     def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray: ...
+
+
+def check_row(row: object) -> None:
+    """TypeError for what is no row."""
+    if not isinstance(row, np.ndarray):
+        raise TypeError(f"a row must be a float32 or float64 vector: got {type(row).__name__}")
+    if row.ndim != 1 or row.dtype not in (np.float32, np.float64):
+        raise TypeError(f"a row must be a float32 or float64 vector: got {row.dtype} of shape {row.shape}")
+
+
+def fault_of(error: BaseException) -> Fault:
+    """An error that is being handled, as data."""
+    message = " ".join(str(error).split())
+    return Fault(f"{type(error).__name__}{message and f': {message}'}", traceback.format_exc())
 
 
 def load_object(target: str) -> Any:

@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distseq.cluster.pool import Payload
+from distseq.cluster.pool import Fault, Payload
 from distseq.cluster.prefetch import Prefetch
-from distseq.cluster.work import ReadingWork, Work, WorkSpec
+from distseq.cluster.work import ReadingWork, Work, WorkSpec, check_row, fault_of
 from distseq.coding.plan import MiniTask
 
 
@@ -60,7 +60,7 @@ Command = Message | Publish | Cancel | Retire | Stop
 
 
 class Answer(NamedTuple):
-    """A row, or word of a stale invocation (row None)."""
+    """A row; or, with row None, a fault of its mini-task or word of a stale invocation."""
 
     task: MiniTask
     version: int
@@ -70,10 +70,11 @@ class Answer(NamedTuple):
     compute: float
     row: np.ndarray | None
     digest: int
+    fault: Fault | None = None
 
 
 class Failure(NamedTuple):
-    """The Work could not be loaded, or raised: no retry can help."""
+    """The host is of no use: its Work could not be loaded, or a command could not be done. No retry can help."""
 
     text: str
     traceback: str
@@ -101,6 +102,16 @@ class Line:
 
 def digest(row: np.ndarray) -> int:
     return zlib.crc32(row.tobytes())
+
+
+def compute_row(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray | None, Fault | None]:
+    """The row of a mini-task, or the fault: users' code may raise anything, SystemExit too, and return anything."""
+    try:
+        row = compute()
+        check_row(row)
+        return row, None
+    except BaseException as error:
+        return None, fault_of(error)._replace(machine=socket.gethostname())
 
 
 def _raise(error: BaseException) -> np.ndarray:
@@ -242,13 +253,12 @@ class WorkerLoop:
             line.at += 1
             return
         read = time.monotonic()
-        row = found.row()
+        row, fault = compute_row(found.row)
         # The wait for the samples is work of this row; the wait for the payload is not.
         compute = time.monotonic() - read + min(read - begun, found.reading)
-        if row.ndim != 1 or row.dtype not in (np.float32, np.float64):
-            raise TypeError(f"a row must be a float32 or float64 vector: got {row.dtype} of shape {row.shape}")
         startup = line.ready - (line.begun if line.begun is not None else line.ready)
         line.at, line.fruitful = line.at + 1, True
-        self._sent[task.job].add(task)
-        version = found.payload.version
-        self._emit(Answer(task, version, message.attempt, message.invocation, startup, compute, row, digest(row)))
+        if row is not None:
+            self._sent[task.job].add(task)
+        crc, version = 0 if row is None else digest(row), found.payload.version
+        self._emit(Answer(task, version, message.attempt, message.invocation, startup, compute, row, crc, fault))

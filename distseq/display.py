@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from distseq.failing import Failed
 from distseq.observers import Silent
 from distseq.scheduling.scheduler import Scheduler
 
@@ -21,7 +22,7 @@ class Display(Silent):
     def __init__(
         self, console: Console, steps: Mapping[str, int], texts: frozenset[str], done: Mapping[str, int] | None = None
     ) -> None:
-        self._console, self._steps, self._texts = console, steps, texts
+        self._console, self._steps, self._texts = console, dict(steps), texts
         self._done = dict.fromkeys(steps, 0) if done is None else dict(done)
         self._before = sum(self._done.values())  # jobs of an earlier run that this one goes on with
         self._loss: dict[str, float] = {}
@@ -52,6 +53,11 @@ class Display(Silent):
             losses = "  ".join(f"{name} {self._shown(name)}" for name in self._loss)
             line = f"job {self._jobs}/{total}  {self._rate():.1f} jobs/s  {losses}"
             self._console.print(line, highlight=False, soft_wrap=True)
+
+    def learner_failed(self, failed: Failed) -> None:
+        self._steps[failed.learner] = failed.step
+        text = f"{failed}\n{failed.traceback}".rstrip()
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _shown(self, name: str) -> str:
         if name not in self._loss:

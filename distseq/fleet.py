@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from distseq.checkpoint import Checkpoint, encode
-from distseq.cluster.errors import PoolError
+from distseq.cluster.errors import FaultError
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
-from distseq.config import Config
+from distseq.config import Config, LearnerConfig
 from distseq.contract import check_contract, draws
 from distseq.learner import Learner, torch_optimizer, torch_schedule
+from distseq.models.data import Dataset
 from distseq.models.text import Text
 from distseq.reading import DataError, opened
 from distseq.task import DTYPES, Task, build_model, trained
@@ -37,7 +38,7 @@ class Fleet:
 
 def build_fleet(config: Config) -> Fleet:
     """Open the data, build the models, and try a row and a step of each. ValueError naming what is missing or wrong."""
-    data, prints = zip(*(opened(one.name, one.data, one.data_args) for one in config.learner), strict=True)
+    data, prints = zip(*(_open(one) for one in config.learner), strict=True)
     specs = [_spec(config, m, fingerprint) for m, fingerprint in enumerate(prints)]
     work: dict[str, Any] = {"learners": specs, "dtype": config.run.dtype}
     learners = tuple(_learner(config, m, len(data[m])) for m in range(len(data)))
@@ -52,19 +53,20 @@ def build_fleet(config: Config) -> Fleet:
     return replace(fleet, spec=replace(spec, prefetch=spec.prefetch and apart))
 
 
+def _open(one: LearnerConfig) -> tuple[Dataset, str]:
+    try:
+        return opened(one.data, one.data_args)
+    except DataError as error:
+        raise ValueError(f"learner {one.name}: {error}") from error
+
+
 def _seed(config: Config, m: int) -> int:
     return int(np.random.SeedSequence([config.run.seed, m]).generate_state(1)[0])
 
 
 def _spec(config: Config, m: int, fingerprint: str) -> dict[str, Any]:
     one = config.learner[m]
-    spec = {
-        "name": one.name,
-        "model": one.model,
-        "model_args": one.model_args,
-        "data": one.data,
-        "data_args": one.data_args,
-    }
+    spec = {"model": one.model, "model_args": one.model_args, "data": one.data, "data_args": one.data_args}
     return {**spec, "seed": _seed(config, m), "fingerprint": fingerprint}
 
 
@@ -100,9 +102,9 @@ def _try(fleet: Fleet, m: int, trial: Learner) -> None:
         row = check_contract(fleet.task, payload, learner.model)
         trial.apply(row.astype(np.float64))
         encode(Checkpoint("", 0, {learner.name: 1}, {learner.name: trial.snapshot()}))
-    except (PoolError, FloatingPointError, DataError):
-        raise
+    except FloatingPointError as error:
+        raise FloatingPointError(f"learner {learner.name}: {error}") from None
     except Exception as error:  # a user's model may raise anything
         message = " ".join(str(error).splitlines()[:1])
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        kind = "" if isinstance(error, ValueError | FaultError) else f"{type(error).__name__}: "
         raise ValueError(f"learner {learner.name}: {kind}{message}") from error

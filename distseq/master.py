@@ -1,69 +1,23 @@
 """The loop: the only place where deciding (the scheduler) and acting (the pool, the learners) meet."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from dataclasses import asdict
 
-import numpy as np
-
-from distseq.cluster.pool import Delivery, Payload, Pool
+from distseq.cluster.pool import Delivery, Fault, FaultError, Payload, Pool, PoolError
+from distseq.cluster.work import fault_of
 from distseq.coding.plan import MiniTask
 from distseq.coding.scheme import Scheme
+from distseq.failing import Failed
 from distseq.journal import Journal, arrival
+from distseq.roles import Keeper, Learns, Observer, Opening
 from distseq.scheduling.scheduler import Decision, Round, Scheduler
-
-
-@dataclass(frozen=True)
-class Opening:
-    """What a learner's next job needs: its parameters now, and which samples."""
-
-    parameters: np.ndarray  # (P,)
-    ids: np.ndarray  # (N,) int64
-    seed: int = 0
-    cost: float = 1.0
-
-
-class Learns(Protocol):
-    """What the master needs of a learner."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def steps(self) -> int:
-        """Jobs that it opens in all."""
-        ...
-
-    def open(self, step: int) -> Opening: ...
-    def apply(self, total: np.ndarray) -> Mapping[str, float]:
-        """Take the decoded sum (gradient, then what else is additive), make one optimizer step; returns what to record."""
-        ...
-
-
-class Observer(Protocol):
-    """Told what happens; changes nothing."""
-
-    def job_decoded(self, payload: Payload, weights: Mapping[MiniTask, float], total: np.ndarray) -> None: ...
-    def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None: ...
-    def round_ended(self, ended: Round) -> None: ...
-    def polled(self, scheduler: Scheduler, now: float) -> None:
-        """After each poll."""
-        ...
-
-
-class Keeper(Protocol):
-    """Keeps what the learners have become, and knows when to stop."""
-
-    def applied(self, done: Sequence[int], next_job: int) -> None:
-        """A job was applied: every learner is between two steps. `done`: steps made by each; `next_job`: its number."""
-        ...
-
-    def stopping(self) -> bool: ...
 
 
 class Master:
     """Trains the learners to their last step, or until `keeper` stops it; `run` returns the pool's time at the end.
 
     `done`: steps that the learners have already made. Who has made fewer opens first, as in a run without a break.
+    A learner whose rows or steps fail is in `failed` from then on and opens no more; the others go on.
     """
 
     def __init__(
@@ -86,12 +40,15 @@ class Master:
         self._openings: dict[int, tuple[int, int, Opening]] = {}  # open job -> learner, step, opening
         self._payloads: dict[int, Payload] = {}  # published job -> payload
         self._arrivals: list[list[float]] = []
+        self.failed: list[Failed] = []
+        self.stopped = False  # by the keeper, before the end
 
     def run(self) -> float:
         for learner in sorted(range(len(self._learners)), key=lambda m: self._done[m]):
             self._open(learner)
         while self._openings:
             if self._keeper is not None and self._keeper.stopping():
+                self.stopped = True
                 return self._pool.now()
             decision = self._scheduler.step(self._pool.now())
             self._act(decision)
@@ -115,6 +72,9 @@ class Master:
         self._scheduler.delivered(deliveries, now)
         if self._journal is not None:
             self._arrivals += [arrival(delivery, self._load(delivery)) for delivery in deliveries]
+        for delivery in deliveries:
+            if delivery.fault is not None and delivery.task.job in self._openings:
+                self._fail(delivery.task.job, delivery.fault, delivery.host)
         for observer in self._observers:
             observer.polled(self._scheduler, now)
 
@@ -151,14 +111,23 @@ class Master:
         self._pool.publish(job, payload)
 
     def _decode(self, job: int, weights: Mapping[MiniTask, float]) -> None:
-        total = self._pool.collect(job, weights)
-        self._pool.retire(job)
-        learner, step, _ = self._openings.pop(job)
-        payload = self._payloads.pop(job)
+        learner, step, _ = self._openings[job]
+        try:
+            total = self._pool.collect(job, weights)
+            self._pool.retire(job)
+            metrics = dict(self._learners[learner].apply(total))
+        except PoolError:
+            raise
+        except FaultError as error:
+            return self._fail(job, error.fault)
+        except (ValueError, FloatingPointError) as error:
+            return self._fail(job, Fault(" ".join(str(error).split())))
+        except Exception as error:  # what is called in a step may be the user's, and raise anything
+            return self._fail(job, fault_of(error))
+        del self._openings[job]
+        payload, now, name = self._payloads.pop(job), self._pool.now(), self._learners[learner].name
         for observer in self._observers:
             observer.job_decoded(payload, weights, total)
-        metrics = dict(self._learners[learner].apply(total))
-        now, name = self._pool.now(), self._learners[learner].name
         if self._journal is not None:
             record = {
                 "kind": "job",
@@ -175,3 +144,19 @@ class Master:
         for observer in self._observers:
             observer.job_applied(name, step, metrics, now)
         self._open(learner)
+
+    def _fail(self, job: int, fault: Fault, host: str = "") -> None:
+        """Stop the learner of an open job, for a fault on a worker's host or, without one, in this process."""
+        learner, step, _ = self._openings.pop(job)
+        del self._payloads[job]
+        self._scheduler.withdrawn(job, learner)
+        self._pool.retire(job)
+        host += f" on {fault.machine}" if fault.machine else ""
+        failed = Failed(self._learners[learner].name, step, fault.text, host, fault.traceback)
+        self.failed.append(failed)
+        if self._keeper is not None:
+            self._done[learner] = self._keeper.failed(learner)
+        if self._journal is not None:
+            self._journal.write({"kind": "failed", **asdict(failed)})
+        for observer in self._observers:
+            observer.learner_failed(failed)

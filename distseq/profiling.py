@@ -12,7 +12,8 @@ from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 from distseq.coding.gc import GC
 from distseq.journal import MemoryJournal, arrival_table, read_journal
-from distseq.master import Master, Opening
+from distseq.master import Master
+from distseq.roles import Opening
 from distseq.scheduling.closing import Mu
 from distseq.scheduling.rounds import RoundScheduler
 

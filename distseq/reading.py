@@ -1,4 +1,4 @@
-"""Data sets as the learners' rows need them: opened, compared and read; what goes wrong names learner, data set and sample."""
+"""Data sets as the learners' rows need them: opened, compared and read; what goes wrong names data set and sample."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,27 +10,27 @@ from distseq.models.data import Dataset, few, naming, open_dataset
 
 
 class DataError(ValueError):
-    """A data set is missing, differs or cannot be read. The message is one line and names learner, data set and samples."""
+    """A data set is missing, differs or cannot be read. The message is one line and names data set and samples."""
 
 
-def opened(learner: str, data: str, args: Mapping[str, Any]) -> tuple[Dataset, str]:
-    """The data set of a learner, and its fingerprint. DataError when it cannot be opened."""
+def opened(data: str, args: Mapping[str, Any]) -> tuple[Dataset, str]:
+    """A data set and its fingerprint. DataError when it cannot be opened."""
     try:
         dataset = open_dataset(data, **args)
         return dataset, dataset.fingerprint
     except Exception as error:  # a user's data set may raise anything
-        raise DataError(f"learner {learner}: {naming(f'data {data!r} cannot be opened', data, error)}") from error
+        raise DataError(naming(f"data {data!r} cannot be opened", data, error)) from error
 
 
 class Source:
-    """The data set of one learner on this host: `spec` holds its name, data, data_args and expected fingerprint."""
+    """The data set of one learner on this host: `spec` holds its data, data_args and expected fingerprint."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         """DataError when it cannot be opened, or is not what the master has."""
-        self._learner, self._data = spec["name"], spec["data"]
-        self.dataset, found = opened(self._learner, self._data, spec["data_args"])
+        self._data = spec["data"]
+        self.dataset, found = opened(self._data, spec["data_args"])
         if found != spec["fingerprint"]:
-            raise self._wrong(
+            raise DataError(
                 f"data {self._data!r} differ on this host: sha256 {found[:12]}, the master has "
                 f"{spec['fingerprint'][:12]}; install the same version of the data everywhere"
             )
@@ -44,7 +44,7 @@ class Source:
         for name, tensor in tensors(batch):
             if tensor.shape[:1] != (len(ids),):
                 of = f" of {name}" if name else ""
-                raise self._wrong(
+                raise DataError(
                     f"data {self._data!r}: the first dimension of a batch of {len(ids)} samples must be {len(ids)}: "
                     f"got shape {tuple(tensor.shape)}{of}"
                 )
@@ -57,7 +57,7 @@ class Source:
             if infinite.any():
                 sample = int(ids[int(infinite.nonzero()[0])])
                 where = f"data {self._data!r}, sample {sample}"
-                raise self._wrong(f"{where}: not finite{f' in {name}' if name else ''}, and so is its row")
+                raise DataError(f"{where}: not finite{f' in {name}' if name else ''}, and so is its row")
 
     def _unreadable(self, ids: np.ndarray, error: Exception) -> DataError:
         """The samples are tried one by one: the first that raises alone is to blame, else the batch as a whole."""
@@ -65,11 +65,8 @@ class Source:
             try:
                 self.dataset.batch(np.array([i], dtype=np.int64))
             except Exception as alone:  # the same, of one sample
-                return self._wrong(naming(f"data {self._data!r}, sample {i}", self._data, alone))
-        return self._wrong(naming(f"data {self._data!r}, batch of ids {few(ids)}", self._data, error))
-
-    def _wrong(self, what: str) -> DataError:
-        return DataError(f"learner {self._learner}: {what}")
+                return DataError(naming(f"data {self._data!r}, sample {i}", self._data, alone))
+        return DataError(naming(f"data {self._data!r}, batch of ids {few(ids)}", self._data, error))
 
 
 def tensors(batch: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:

@@ -68,7 +68,7 @@ def losses(problem: Problem, ids: np.ndarray, batch: Any) -> torch.Tensor:
 
 
 class Task:
-    """`learners`: one mapping each, with name, model, model_args, data, data_args, seed and the data's expected fingerprint.
+    """`learners`: one mapping each, with model, model_args, data, data_args, seed and the data's expected fingerprint.
 
     Rows are computed on `device` (distseq.config.DEVICES). ValueError when this host has no such device.
     """

@@ -41,6 +41,10 @@ class Scheduler(Protocol):
         """A learner is ready with a job of this cost, after which it will open `left` more."""
         ...
 
+    def withdrawn(self, job: int, learner: int) -> None:
+        """The learner of this job has failed: it opens no more, and the job is no longer wanted, however far it has come."""
+        ...
+
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None: ...
 
     def step(self, now: float) -> Decision:

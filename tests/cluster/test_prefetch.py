@@ -181,12 +181,14 @@ def samples_of(task: MiniTask) -> list[int]:
 
 def test_an_error_of_reading_is_raised_when_its_row_is_computed_and_not_earlier(start: Start) -> None:
     work = Staged(fail_on=samples_of(MiniTask(0, 1, 0))[0])
-    work.before_row_ends = lambda count: _assert(work.wait_for_reads(2))
+    work.before_row_ends = lambda count: None if count else _assert(work.wait_for_reads(2))
     running = start(work, publish(work, 0), whole(0, 0))
-    assert [answer.task.group for answer in running.take(1)] == [0]
-    failure = running.answers.get(timeout=LONG)
-    assert isinstance(failure, Failure)
-    assert f"sample {work.fail_on} cannot be read" in failure.text
+    first, failing, last = running.take(3)
+    assert [answer.task.group for answer in (first, failing, last)] == [0, 1, 2]
+    assert failing.fault is not None
+    assert failing.fault.text == f"OSError: sample {work.fail_on} cannot be read"
+    assert 'raise OSError(f"sample' in failing.fault.traceback
+    assert first.fault is last.fault is failing.row is None
 
 
 def test_an_error_of_reading_what_is_cancelled_is_never_raised(start: Start) -> None:
