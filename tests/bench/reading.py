@@ -1,8 +1,10 @@
 """make bench: seconds per row of a host that reads the next row's samples ahead, against one that does not.
 
-The two hosts are measured in turn in one run, after their sums have been compared bit by bit. Compare the ratios.
+The two are measured in turn in one run, their sums compared bit by bit. CPU is that of the host processes, which a busy machine
+disturbs less than the wall clock. Compare the ratios.
 """
 
+import os
 import statistics
 import sys
 import time
@@ -72,6 +74,12 @@ def one_round(pool: HostPool, made: Fleet, job: int) -> tuple[float, np.ndarray]
     return taken, total
 
 
+def cpu_seconds(pool: HostPool) -> float:
+    """CPU seconds of the host processes so far (Linux)."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pool.pids()]
+    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
+
+
 def row_seconds(made: Fleet) -> float:
     """Median seconds of computing a row whose samples are there."""
     o = made.learners[0].open(0)
@@ -90,22 +98,25 @@ def compare(name: str, seconds: float, *, busy: bool = False, hosts: int = 1) ->
     taken: tuple[list[float], list[float]] = ([], [])
     try:
         for job in range(ROUNDS + 2):
+            if job == 2:
+                started = [cpu_seconds(pool) for pool in pools]
             rounds = [one_round(pool, made, job) for pool, made in zip(pools, fleets, strict=True)]
             np.testing.assert_array_equal(rounds[0][1], rounds[1][1])
             for one, (lasted, _) in zip(taken, rounds, strict=True):
                 one.append(lasted)
+        cpu = [cpu_seconds(pool) - before for pool, before in zip(pools, started, strict=True)]
     finally:
         for pool in pools:
             pool.close()
     plain, ahead = (1e3 * statistics.median(one[2:]) / ROWS for one in taken)
     ratio = statistics.median(b / a for a, b in zip(taken[0][2:], taken[1][2:], strict=True))
-    print(f"{name}: {ahead:.2f} ms/row, {plain:.2f} without reading ahead: {ratio:.2f}x")
+    print(f"{name}: {ahead:.2f} ms/row, {plain:.2f} without reading ahead: {ratio:.2f}x, CPU {cpu[1] / cpu[0]:.2f}x")
 
 
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     seconds = row_seconds(fleet(0.0, False, True))
-    print(f"\nlocal hosts, {ROWS} rows of {1e3 * seconds:.2f} ms")
+    print(f"\nload average at the start: {os.getloadavg()[0]:.1f}\nlocal hosts, {ROWS} rows of {1e3 * seconds:.2f} ms")
     compare("reading waits as long as a row takes, 1 host", seconds)
     compare("reading is busy as long as a row takes, 1 host", seconds, busy=True)
     compare("reading takes next to nothing, 1 host", 0.0)
