@@ -35,9 +35,7 @@ class PoolConfig:
     unfinished: str = "serial"  # simulated: what an unfinished worker does
     compute: str = "decoded"  # simulated: "decoded" in one pass, or "rows", bit-identical to real workers
     device: str = "cpu"  # of each host: cpu, cuda, or auto, cuda where the host has one
-    prefetch: bool = (
-        True  # ray, local: a host reads the samples of its next row while it computes one (unless a model draws)
-    )
+    prefetch: bool = True  # ray, local: hosts read the next row's samples ahead, unless a model draws
 
 
 @dataclass(frozen=True)
