@@ -6,7 +6,7 @@ The gradient is linear in the weights, so rows add up to the full batch's gradie
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ from torch import nn
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import load_object
 from distseq.models.data import Dataset, open_dataset
+from distseq.models.held_out import open_evaluation
 
 EXTRAS = 2  # loss sum, weight sum
+AT_ONCE = 256  # samples of one forward pass of an evaluation
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -61,11 +63,13 @@ def losses(problem: Problem, ids: np.ndarray) -> torch.Tensor:
 
 
 class Task:
-    """`learners`: one mapping each, with model, model_args, data, data_args, seed and the data's expected fingerprint."""
+    """`learners`: one mapping each, with model, model_args, data, data_args, seed and the data's expected fingerprint; to be
+    evaluated, also evaluation, evaluation_args and evaluation_fingerprint."""
 
     def __init__(self, learners: Sequence[Mapping[str, Any]], dtype: str = "float32") -> None:
         self._specs, self._dtype = learners, DTYPES[dtype]
         self._problems: dict[int, Problem] = {}
+        self._evaluations: dict[int, Problem] = {}
         self._loaded: dict[int, tuple[int, int]] = {}  # learner -> (job, version) whose parameters its model holds
 
     def problem(self, learner: int) -> Problem:
@@ -73,17 +77,26 @@ class Task:
         if learner not in self._problems:
             spec = self._specs[learner]
             data = open_dataset(spec["data"], **spec["data_args"])
-            if data.fingerprint != spec["fingerprint"]:
-                raise ValueError(
-                    f"data {spec['data']} differ on this host: sha256 {data.fingerprint[:12]}, the master has "
-                    f"{spec['fingerprint'][:12]}; install the same version of the data everywhere"
-                )
+            check_same(spec["data"], data, spec["fingerprint"])
             model = build_model(spec["model"], spec["model_args"], spec["seed"], self._dtype)
             self._problems[learner] = Problem(model, data, trained(model))
         return self._problems[learner]
 
+    def evaluation(self, learner: int) -> Problem:
+        """The same model on the data it is evaluated on. ValueError when it has none, or this host's differ."""
+        if learner not in self._evaluations:
+            problem, spec = self.problem(learner), self._specs[learner]
+            data = open_evaluation(problem.data, spec["evaluation"], spec["evaluation_args"])
+            if data is None:
+                raise ValueError(f"learner {learner} has no data to be evaluated on")
+            check_same(spec["evaluation"] or spec["data"], data, spec["evaluation_fingerprint"])
+            self._evaluations[learner] = replace(problem, data=data)
+        return self._evaluations[learner]
+
     def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(P + 2,) in the task's dtype. ValueError when the model's losses are not (B,)."""
+        """(P + 2,) in the task's dtype, or as `_evaluated`. ValueError when the model's losses are not (B,)."""
+        if payload.kind == "evaluation":
+            return self._evaluated(payload, ids, weights)
         problem = self.problem(payload.learner)
         if not len(ids):
             return np.zeros(
@@ -97,11 +110,30 @@ class Task:
             gradients = torch.autograd.grad(loss, problem.parameters, allow_unused=True, materialize_grads=True)
             return torch.cat([*(g.flatten() for g in gradients), loss.detach()[None], weights_B.sum()[None]]).numpy()
 
+    def _evaluated(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(2,) float64: the weighted sum of losses of samples to evaluate on, and the sum of the weights."""
+        problem, total = self.evaluation(payload.learner), 0.0
+        with _one_thread(), torch.no_grad():
+            self._load(problem, payload)
+            for begin in range(0, len(ids), AT_ONCE):
+                losses_B = losses(problem, ids[begin : begin + AT_ONCE]).double().cpu()
+                total += float(losses_B @ torch.from_numpy(weights[begin : begin + AT_ONCE]))
+        return np.array([total, weights.sum()])
+
     def _load(self, problem: Problem, payload: Payload) -> None:
         key = (payload.job, payload.version)
         if self._loaded.get(payload.learner) != key:
             load_vector(problem.parameters, payload.parameters)
             self._loaded[payload.learner] = key
+
+
+def check_same(spec: str, data: Dataset, fingerprint: str) -> None:
+    """ValueError when this host's data are not the master's."""
+    if data.fingerprint != fingerprint:
+        raise ValueError(
+            f"data {spec} differ on this host: sha256 {data.fingerprint[:12]}, the master has "
+            f"{fingerprint[:12]}; install the same version of the data everywhere"
+        )
 
 
 def load_vector(parameters: Sequence[nn.Parameter], vector: np.ndarray) -> None:

@@ -98,7 +98,6 @@ ERRORS = {"raise": "RuntimeError: no way down", "nan": "the decoded gradient is 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A job file of three learners; the one that falls fails at step BAD, as long as the file `flag` is there."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "models_that_fail.py").write_text(MODELS)
     (tmp_path / "flag").write_text("")
@@ -163,7 +162,7 @@ def test_the_others_go_on_and_the_failure_is_told_once(
     job: Path, on: Callable[[str], dict[str, Any]], how: str
 ) -> None:
     options = on(how)
-    result, printed = train(job, out="run", **options)
+    result, printed = train(job, out=job.parent / "run", **options)
     assert_others_trained(result, job)
     (failure,) = result.summary["failures"]
     assert (failure["learner"], failure["step"], failure["error"]) == ("falls", BAD, ERRORS[how])
@@ -181,7 +180,7 @@ def test_the_others_go_on_and_the_failure_is_told_once(
 @pytest.mark.parametrize("how", ["raise", "nan"])
 def test_a_resumed_run_tries_again_where_the_learner_was(job: Path, how: str) -> None:
     written(job.parent, how)
-    run = train(job, out="run")[0].folder
+    run = train(job, out=job.parent / "run")[0].folder
     kept, _ = newest(run / "checkpoints")
     assert kept.steps == {"one": STEPS, "falls": BAD, "two": STEPS}
     assert kept.snapshots["falls"].model["height"].item() == -BAD
@@ -204,24 +203,24 @@ def test_when_all_have_failed_the_run_has_failed_and_is_kept(job: Path) -> None:
         + text[text.index('[[learner]]\nname = "falls"') :].split('[[learner]]\nname = "two"')[0]
     )
     with pytest.raises(FailedError, match="learner falls failed at step 3: RuntimeError: no way down; go on with"):
-        train(job, out="run", scheme="gc:1")
-    summary = json.loads(Path("run/summary.json").read_text())
+        train(job, out=job.parent / "run", scheme="gc:1")
+    summary = json.loads((job.parent / "run/summary.json").read_text())
     assert [one["learner"] for one in summary["failures"]] == ["falls"]
     (job.parent / "flag").unlink()
-    assert train(resume=Path("run"))[0].learners[0].publish() == [-STEPS]
+    assert train(resume=job.parent / "run")[0].learners[0].publish() == [-STEPS]
 
 
 def test_a_learner_that_fails_when_it_is_tried_is_refused_with_the_whole_job(job: Path) -> None:
     job.write_text(job.read_text().replace(f"at = {BAD}", "at = 0"))
     with pytest.raises(ValueError, match="learner falls: RuntimeError: no way down"):
-        train(job, out="refused")
-    assert not Path("refused").exists()
+        train(job, out=job.parent / "refused")
+    assert not (job.parent / "refused").exists()
 
 
 def test_the_command_line_says_who_failed_in_one_line_and_ends_with_1(
     job: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", str(job), "--out", "run", "--json"]
+    words = ["train", str(job), "--out", str(job.parent / "run"), "--json"]
     assert one_line_errors(lambda: cli(words, prog_name="distseq", standalone_mode=False)) == 1
     out, err = capsys.readouterr()
     assert [one["learner"] for one in json.loads(out)["failures"]] == ["falls"]
@@ -245,7 +244,7 @@ def test_a_learner_that_breaks_in_the_middle_of_a_step_is_kept_as_it_was_before(
             raise OSError("the optimizer's file is gone")
 
     monkeypatch.setattr(torch.optim.SGD, "step", half)
-    result, printed = train(job, out="run")
+    result, printed = train(job, out=job.parent / "run")
     assert [one["error"] for one in result.summary["failures"]] == ["OSError: the optimizer's file is gone"]
     assert printed.count("Traceback") == printed.count("in half") == 1
     kept, _ = newest(result.folder / "checkpoints")
@@ -254,8 +253,7 @@ def test_a_learner_that_breaks_in_the_middle_of_a_step_is_kept_as_it_was_before(
     assert result.learners[1].publish() == [-kept.steps["falls"]]
     assert (kept.steps["one"], kept.steps["two"]) == (STEPS, STEPS)
     assert_others_trained(result, job)
-    monkeypatch.undo()
-    monkeypatch.chdir(job.parent)
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
     assert train(resume=result.folder)[0].learners[1].publish() == [-STEPS]
 
 
