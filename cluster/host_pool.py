@@ -95,7 +95,7 @@ class HostPool:
         self._transport, self._delays, self._silent_after = transport, delays, silent_after
         self._started = time.monotonic()
         self._jobs: dict[int, Job] = {}
-        self._version, self._last = 0, -1
+        self._version, self._last = 0, dict[str, int]()
         self._owed: dict[MiniTask, int] = {}  # sent, not arrived, not cancelled -> attempt
         self._invocations = [0] * n
         self.dropped = 0  # rows that came too late or twice
@@ -123,8 +123,8 @@ class HostPool:
         return time.monotonic() - self._started
 
     def publish(self, job: int, payload: Payload) -> None:
-        check_new(job, self._last)
-        self._last, self._version = job, self._version + 1
+        check_new(job, payload.kind, self._last)
+        self._version += 1
         payload = replace(payload, version=self._version)
         self._jobs[job] = Job(payload, self._transport.share(payload))
 

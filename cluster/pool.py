@@ -30,6 +30,7 @@ class Payload:
     n: int  # ... and its number of workers
     cost: float = 1.0  # compute of the whole batch, in units of a trace's slope
     version: int = 0
+    kind: str = "gradient"  # or "evaluation": what a row of it is, is the Work's business
 
     @property
     def layout(self) -> Layout:
@@ -72,7 +73,7 @@ class Pool(Protocol):
         ...
 
     def publish(self, job: int, payload: Payload) -> None:
-        """Make a job known, before its first mini-task is sent. Job numbers only grow: none names two jobs of one pool."""
+        """Make a job known, before its first mini-task is sent. Numbers of jobs of one kind only grow: none names two jobs."""
         ...
 
     def send(self, tasks: Sequence[MiniTask]) -> None:
@@ -103,10 +104,11 @@ class Pool(Protocol):
         ...
 
 
-def check_new(job: int, last: int) -> None:
-    """ValueError when a job's number has been used in this pool."""
-    if job <= last:
-        raise ValueError(f"job numbers only grow within a pool: got {job} after {last}")
+def check_new(job: int, kind: str, last: dict[str, int]) -> None:
+    """Note a job as the `last` of its kind. ValueError when its number may have been used in this pool."""
+    if job <= last.get(kind, -1):
+        raise ValueError(f"numbers of {kind} jobs only grow within a pool: got {job} after {last[kind]}")
+    last[kind] = job
 
 
 def weighted_sum(rows: Iterable[tuple[float, np.ndarray]]) -> np.ndarray:

@@ -72,7 +72,7 @@ class SimulatedPool:
         finite = trace.times[np.isfinite(trace.times)]
         self._notice = NOTICED_AFTER * (float(np.median(finite)) if finite.size else 1.0)
         self._members = {i: f"simulated-{i}" for i in range(trace.workers)}
-        self._now, self._count, self._version, self._last = 0.0, 0, 0, -1
+        self._now, self._count, self._version, self._last = 0.0, 0, 0, dict[str, int]()
         self._events: list[tuple[float, int, Invocation]] = []
         self._jobs: dict[int, Payload] = {}
         self._loads: dict[int, list[list[float]]] = {}
@@ -94,8 +94,8 @@ class SimulatedPool:
         return self._now
 
     def publish(self, job: int, payload: Payload) -> None:
-        check_new(job, self._last)
-        self._last, self._version = job, self._version + 1
+        check_new(job, payload.kind, self._last)
+        self._version += 1
         self._jobs[job] = replace(payload, version=self._version)
         self._loads[job] = payload.layout.loads
         self._in_hand[job], self._cancelled[job] = {}, set()

@@ -19,6 +19,7 @@ class RunConfig:
 
     steps: int = 100  # of each learner that does not say otherwise
     seed: int = 0
+    evaluate_every: int = 0  # steps of each learner; 0 = only at the end
     checks: int = 8  # jobs whose decoded gradient is compared with the full batch's
     dtype: str = "float32"  # of parameters and rows; float64 for exactness tests
 
@@ -66,6 +67,8 @@ class LearnerConfig:
     batch: int
     model_args: dict[str, Any] = field(default_factory=dict)
     data_args: dict[str, Any] = field(default_factory=dict)
+    evaluation: str | None = None  # data to evaluate on; a text's held-out windows where it says nothing
+    evaluation_args: dict[str, Any] = field(default_factory=dict)
     optimizer: str = "adam"
     optimizer_args: dict[str, Any] = field(default_factory=dict)
     schedule: str | None = None  # of the learning rate: cosine, step or a class of torch.optim.lr_scheduler
@@ -94,6 +97,7 @@ class Config:
         for key, value, least in (
             ("run.steps", self.run.steps, 1),
             ("run.seed", self.run.seed, 0),
+            ("run.evaluate_every", self.run.evaluate_every, 0),
             ("run.checks", self.run.checks, 0),
             ("pool.workers", self.pool.workers, 1),
             ("checkpoint.every", self.checkpoint.every, 0),

@@ -7,8 +7,9 @@ from distseq.cluster.pool import Delivery, Fault, FaultError, Payload, Pool, Poo
 from distseq.cluster.work import fault_of
 from distseq.coding.plan import MiniTask
 from distseq.coding.scheme import Scheme
+from distseq.evaluation import Evaluate, Evaluations
 from distseq.failing import Failed
-from distseq.journal import Journal, arrival
+from distseq.journal import Journal, Record, arrival
 from distseq.roles import Keeper, Learns, Observer, Opening
 from distseq.scheduling.scheduler import Decision, Round, Scheduler
 
@@ -31,6 +32,7 @@ class Master:
         first_job: int = 0,
         done: Sequence[int] | None = None,
         keeper: Keeper | None = None,
+        evaluate: Evaluate | None = None,
     ) -> None:
         self._learners, self._scheduler, self._pool = learners, scheduler, pool
         self._journal, self._observers = journal, observers
@@ -40,6 +42,9 @@ class Master:
         self._openings: dict[int, tuple[int, int, Opening]] = {}  # open job -> learner, step, opening
         self._payloads: dict[int, Payload] = {}  # published job -> payload
         self._arrivals: list[list[float]] = []
+        self._evaluations = Evaluations(
+            evaluate or Evaluate([0] * len(learners)), learners, pool, self._number, self._write, observers
+        )
         self.failed: list[Failed] = []
         self.stopped = False  # by the keeper, before the end
 
@@ -47,8 +52,7 @@ class Master:
         for learner in sorted(range(len(self._learners)), key=lambda m: self._done[m]):
             self._open(learner)
         while self._openings:
-            if self._keeper is not None and self._keeper.stopping():
-                self.stopped = True
+            if self._asked_to_stop():
                 return self._pool.now()
             decision = self._scheduler.step(self._pool.now())
             self._act(decision)
@@ -56,19 +60,45 @@ class Master:
                 self._take(self._pool.poll(decision.wake))
         seconds = self._pool.now()
         self._act(self._scheduler.step(seconds))
+        self._evaluate_all()
         return seconds
+
+    def _evaluate_all(self) -> None:
+        """Evaluate all learners as they are now, at the end; what is under way comes first."""
+        self._await_evaluations()
+        failed = {one.learner for one in self.failed}
+        for m, learner in enumerate(self._learners):
+            if learner.name not in failed and not self.stopped:
+                self._evaluations.finish(m, self._done[m])
+        self._await_evaluations()
+
+    def _await_evaluations(self) -> None:
+        while self._evaluations.running and not self._asked_to_stop():
+            self._take(self._pool.poll(None))
+
+    def _asked_to_stop(self) -> bool:
+        self.stopped = self.stopped or (self._keeper is not None and self._keeper.stopping())
+        return self.stopped
+
+    def _number(self) -> int:
+        job, self._opened = self._opened, self._opened + 1
+        return job
+
+    def _write(self, record: Record) -> None:
+        if self._journal is not None:
+            self._journal.write(record)
 
     def _open(self, learner: int) -> None:
         step, steps = self._done[learner], self._learners[learner].steps
         if step == steps:
             return
-        job, opening = self._opened, self._learners[learner].open(step)
-        self._opened = job + 1
+        job, opening = self._number(), self._learners[learner].open(step)
         self._openings[job] = (learner, step, opening)
         self._scheduler.opened(job, learner, opening.cost, steps - step - 1, self._pool.now())
 
-    def _take(self, deliveries: list[Delivery]) -> None:
+    def _take(self, polled: list[Delivery]) -> None:
         now = self._pool.now()
+        deliveries = [delivery for delivery in polled if not self._evaluations.take(delivery)]
         self._scheduler.delivered(deliveries, now)
         if self._journal is not None:
             self._arrivals += [arrival(delivery, self._load(delivery)) for delivery in deliveries]
@@ -128,21 +158,15 @@ class Master:
         payload, now, name = self._payloads.pop(job), self._pool.now(), self._learners[learner].name
         for observer in self._observers:
             observer.job_decoded(payload, weights, total)
-        if self._journal is not None:
-            record = {
-                "kind": "job",
-                "job": job,
-                "learner": name,
-                "step": step,
-                "scheme": payload.scheme,
-                "decoded": round(now, 6),
-            }
-            self._journal.write({**record, "rows": [[t.group, t.worker] for t in weights], **metrics})
+        record = {"kind": "job", "job": job, "learner": name, "step": step, "scheme": payload.scheme}
+        rows = [[task.group, task.worker] for task in weights]
+        self._write({**record, "decoded": round(now, 6), "rows": rows, **metrics})
         self._done[learner] = step + 1
         if self._keeper is not None:
             self._keeper.applied(self._done, self._opened)
         for observer in self._observers:
             observer.job_applied(name, step, metrics, now)
+        self._evaluations.step_made(learner, step + 1)
         self._open(learner)
 
     def _fail(self, job: int, fault: Fault, host: str = "") -> None:
@@ -151,12 +175,12 @@ class Master:
         del self._payloads[job]
         self._scheduler.withdrawn(job, learner)
         self._pool.retire(job)
+        self._evaluations.drop(learner)
         host += f" on {fault.machine}" if fault.machine else ""
         failed = Failed(self._learners[learner].name, step, fault.text, host, fault.traceback)
         self.failed.append(failed)
         if self._keeper is not None:
             self._done[learner] = self._keeper.failed(learner)
-        if self._journal is not None:
-            self._journal.write({"kind": "failed", **asdict(failed)})
+        self._write({"kind": "failed", **asdict(failed)})
         for observer in self._observers:
             observer.learner_failed(failed)

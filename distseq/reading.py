@@ -13,26 +13,25 @@ class DataError(ValueError):
     """A data set is missing, differs or cannot be read. The message is one line and names data set and samples."""
 
 
-def opened(data: str, args: Mapping[str, Any]) -> tuple[Dataset, str]:
-    """A data set and its fingerprint. DataError when it cannot be opened."""
+def opened(data: str, args: Mapping[str, Any]) -> Dataset:
+    """A data set whose fingerprint can be told. DataError when it cannot be opened."""
     try:
         dataset = open_dataset(data, **args)
-        return dataset, dataset.fingerprint
+        _ = dataset.fingerprint
+        return dataset
     except Exception as error:  # a user's data set may raise anything
         raise DataError(naming(f"data {data!r} cannot be opened", data, error)) from error
 
 
 class Source:
-    """The data set of one learner on this host: `spec` holds its data, data_args and expected fingerprint."""
+    """A data set on this host, named `data`. DataError when it is not the one of the master's fingerprint."""
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
-        """DataError when it cannot be opened, or is not what the master has."""
-        self._data = spec["data"]
-        self.dataset, found = opened(self._data, spec["data_args"])
-        if found != spec["fingerprint"]:
+    def __init__(self, data: str, dataset: Dataset, fingerprint: str) -> None:
+        self._data, self.dataset = data, dataset
+        if dataset.fingerprint != fingerprint:
             raise DataError(
-                f"data {self._data!r} differ on this host: sha256 {found[:12]}, the master has "
-                f"{spec['fingerprint'][:12]}; install the same version of the data everywhere"
+                f"data {self._data!r} differ on this host: sha256 {dataset.fingerprint[:12]}, the master has "
+                f"{fingerprint[:12]}; install the same version of the data everywhere"
             )
 
     def batch(self, ids: np.ndarray) -> Any:

@@ -1,5 +1,6 @@
 """What a run says at its end: how well the models do, what the workers cost, and what other schemes would have cost."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,7 +17,6 @@ from distseq.observers import GradientCheck, Tally
 from distseq.scheduling.closing import closing_rule
 from distseq.simulation import simulate
 
-HELD_OUT = 512  # windows of held-out text that the final figure is taken on
 LAST = 10  # steps whose losses make the final training loss
 
 
@@ -28,18 +28,20 @@ def summarize(
     check: GradientCheck,
     seconds: float,
 ) -> dict[str, Any]:
-    """The numbers of summary.json, the replays excepted."""
-    from distseq.models.evaluate import bits_per_char
-
+    """The numbers of summary.json, the replays excepted. `texts`: of the learners that are evaluated on their own text."""
     models: dict[str, dict[str, Any]] = {}
     for learner in learners:
         losses, failed = tally.losses.get(learner.name), tally.failed.get(learner.name)
         loss = float(np.mean(losses[-LAST:])) if losses else None
         models[learner.name] = {"steps": learner.steps if failed is None else failed.step, "training_loss": loss}
-        if learner.name in texts and failed is None:
-            text = texts[learner.name]
-            models[learner.name]["bits_per_char"] = bits_per_char(learner.model, text, HELD_OUT)  # type: ignore[arg-type]
-            models[learner.name]["unigram_bits_per_char"] = text.unigram_entropy
+        step, held_out = tally.evaluations.get(learner.name, (-1, 0.0))
+        if step == learner.steps:
+            models[learner.name]["evaluation_loss"] = held_out
+        if step == learner.steps and learner.name in texts:
+            models[learner.name]["bits_per_char"] = held_out / math.log(2)
+            models[learner.name]["unigram_bits_per_char"] = texts[learner.name].unigram_entropy
+        if learner.name in tally.evaluations_failed:
+            models[learner.name]["evaluation_error"] = tally.evaluations_failed[learner.name].error
     return {
         "scheme": config.scheduler.scheme,
         "closing": config.scheduler.closing,

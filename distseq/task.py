@@ -6,7 +6,7 @@ The gradient is linear in the weights, so rows add up to the full batch's gradie
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from distseq.cluster.pool import Payload
 from distseq.cluster.work import load_object
 from distseq.device import choose_device, moved
 from distseq.models.data import Dataset
-from distseq.reading import Source
+from distseq.models.held_out import open_evaluation
+from distseq.reading import Source, opened
 
 EXTRAS = 2  # loss sum, weight sum
+AT_ONCE = 256  # samples of one forward pass of an evaluation
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -68,7 +70,8 @@ def losses(problem: Problem, ids: np.ndarray, batch: Any) -> torch.Tensor:
 
 
 class Task:
-    """`learners`: one mapping each, with model, model_args, data, data_args, seed and the data's expected fingerprint.
+    """`learners`: one mapping each, with model, model_args, data, data_args, seed and the data's expected fingerprint; to be
+    evaluated, also evaluation, evaluation_args and evaluation_fingerprint.
 
     Rows are computed on `device` (distseq.config.DEVICES). ValueError when this host has no such device.
     """
@@ -76,27 +79,47 @@ class Task:
     def __init__(self, learners: Sequence[Mapping[str, Any]], dtype: str = "float32", device: str = "cpu") -> None:
         self._specs, self._dtype, self._device = learners, DTYPES[dtype], choose_device(device)
         self._problems: dict[int, Problem] = {}
+        self._evaluations: dict[int, Problem] = {}
         self._loaded: dict[int, tuple[int, int]] = {}  # learner -> (job, version) whose parameters its model holds
 
     def problem(self, learner: int) -> Problem:
         """Built on first use. DataError when this host's data are missing or differ from the master's."""
         if learner not in self._problems:
             spec = self._specs[learner]
-            source = Source(spec)
+            data = opened(spec["data"], spec["data_args"])
+            source = Source(spec["data"], data, spec["fingerprint"])
             model = build_model(spec["model"], spec["model_args"], spec["seed"], self._dtype).to(self._device)
             self._problems[learner] = Problem(model, source, trained(model))
         return self._problems[learner]
 
+    def evaluation(self, learner: int) -> Problem:
+        """The same model on the data it is evaluated on. ValueError when it has none, or this host's are missing or differ."""
+        if learner not in self._evaluations:
+            problem, spec = self.problem(learner), self._specs[learner]
+            name, args = spec["evaluation"], spec["evaluation_args"]
+            data = opened(name, args) if name is not None else open_evaluation(problem.data, None, args)
+            if data is None:
+                raise ValueError(f"learner {learner} has no data to be evaluated on")
+            source = Source(name or spec["data"], data, spec["evaluation_fingerprint"])
+            self._evaluations[learner] = replace(problem, source=source)
+        return self._evaluations[learner]
+
     def read(self, payload: Payload, ids: np.ndarray) -> Any:
-        """The batch of a row, None for an empty part. DataError naming the sample that cannot be read."""
+        """The batch of a row, None for an empty part; of an evaluation a list of batches. DataError naming the sample that
+        cannot be read."""
+        if payload.kind == "evaluation":
+            source = self.evaluation(payload.learner).source
+            return [source.batch(ids[begin : begin + AT_ONCE]) for begin in range(0, len(ids), AT_ONCE)]
         source = self.problem(payload.learner).source
         return source.batch(ids) if len(ids) else None
 
     def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray:
-        """(P + 2,) in the task's dtype, from the `samples` that `read` has returned, or that are read now.
+        """(P + 2,) in the task's dtype, or as `_evaluated`, from what `read` has returned, or reads now.
 
         ValueError when the model's losses are not (B,), DataError when samples cannot be read or make the row infinite.
         """
+        if payload.kind == "evaluation":
+            return self._evaluated(payload, ids, weights, self.read(payload, ids) if samples is None else samples)
         problem = self.problem(payload.learner)
         if not len(ids):
             return np.zeros(
@@ -114,6 +137,16 @@ class Task:
         if not np.isfinite(row.sum()):
             problem.source.check_finite(ids, batch)
         return row
+
+    def _evaluated(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, batches: list[Any]) -> np.ndarray:
+        """(2,) float64: the weighted sum of losses of samples to evaluate on, and the sum of the weights."""
+        problem, total = self.evaluation(payload.learner), 0.0
+        with _one_thread(), torch.no_grad():
+            self._load(problem, payload)
+            for batch, begin in zip(batches, range(0, len(ids), AT_ONCE), strict=True):
+                losses_B = losses(problem, ids[begin : begin + AT_ONCE], batch).double().cpu()
+                total += float(losses_B @ torch.from_numpy(weights[begin : begin + AT_ONCE]))
+        return np.array([total, weights.sum()])
 
     def _load(self, problem: Problem, payload: Payload) -> None:
         key = (payload.job, payload.version)

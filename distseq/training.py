@@ -28,6 +28,7 @@ from distseq.coding.scheme import Scheme
 from distseq.coding.schemes import parse
 from distseq.config import Config, from_dict, load_config
 from distseq.display import Display
+from distseq.evaluation import Evaluate
 from distseq.failing import FailedError
 from distseq.fleet import Fleet, build_fleet
 from distseq.journal import MemoryJournal, Tee
@@ -193,7 +194,8 @@ def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (
     for learner in job.fleet.learners:
         if learner.name not in tally.failed:
             folder.save_weights(learner.name, learner.state_dict())
-    summary = summarize(config, job.fleet.learners, texts, tally, check, job.start.past.seconds + seconds)
+    plain = {one.name: texts[one.name] for one in config.learner if one.name in texts and one.evaluation is None}
+    summary = summarize(config, job.fleet.learners, plain, tally, check, job.start.past.seconds + seconds)
     folder.save_summary(summary)
     summary |= replays(config, kept.records, tally.jobs)
     folder.save_summary(summary)
@@ -245,6 +247,7 @@ def _drive(
             first_job=start.next_job,
             done=start.done,
             keeper=keeper,
+            evaluate=Evaluate(job.fleet.evaluated, config.run.evaluate_every),
         )
         return _to_the_end(master, keeper, sum(job.steps.values()), request, folder.path)
 

@@ -15,7 +15,7 @@ import distseq
 from distseq.config import from_dict
 from distseq.failing import FailedError
 from distseq.fleet import build_fleet
-from distseq.reading import DataError, Source
+from distseq.reading import DataError, Source, opened
 
 OWN = """
 import os
@@ -115,25 +115,25 @@ def test_a_fault_on_the_driver_is_one_line_before_anything_starts(fault: str) ->
     assert "\n" not in str(error.value)
 
 
-def spec(data: str = DATA, **data_args: Any) -> dict[str, Any]:
-    return {"data": data, "data_args": data_args, "fingerprint": "a" * 64}
+def source(data: str = DATA, **data_args: Any) -> Source:
+    return Source(data, opened(data, data_args), "a" * 64)
 
 
 def check_finite(ids: np.ndarray, **data_args: Any) -> None:
-    source = Source(spec(**data_args))
-    source.check_finite(ids, source.batch(ids))
+    read = source(**data_args)
+    read.check_finite(ids, read.batch(ids))
 
 
 def test_the_first_sample_that_raises_alone_is_named() -> None:
     with pytest.raises(DataError, match=r"sample 13: OSError: cannot open image$"):
-        Source(spec(fault="one")).batch(np.array([3, 9, 13, 13, 2]))
+        source(fault="one").batch(np.array([3, 9, 13, 13, 2]))
     with pytest.raises(DataError, match=r"batch of ids \[3, 9\]: RuntimeError: stack expects"):
-        Source(spec(fault="together")).batch(np.array([3, 9]))
+        source(fault="together").batch(np.array([3, 9]))
 
 
 def test_a_batch_of_another_length_is_refused_wherever_the_tensor_lies() -> None:
     with pytest.raises(DataError, match=r"batch of 3 samples must be 3: got shape \(2, 2\) of x$"):
-        Source(spec(fault="short")).batch(np.arange(3))
+        source(fault="short").batch(np.arange(3))
 
 
 def test_the_first_sample_that_is_not_finite_is_named_and_finite_ones_pass() -> None:
@@ -144,10 +144,10 @@ def test_the_first_sample_that_is_not_finite_is_named_and_finite_ones_pass() -> 
 
 def test_a_data_set_of_ours_that_names_itself_is_not_named_twice(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
-        Source(spec("csv:gone.csv"))
+        source("csv:gone.csv")
     assert str(error.value) == "can't read data 'csv:gone.csv': No such file or directory"
     with pytest.raises(DataError, match=r"^data 'text:gone' cannot be opened: ValueError: can't read text"):
-        Source(spec("text:gone"))
+        source("text:gone")
 
 
 @pytest.mark.parametrize(
