@@ -33,6 +33,7 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python tests/bench/engine.py
+	$(BIN)/python tests/bench/reading.py
 
 # An old build/lib would ship modules that are gone.
 wheel: $(INSTALLED)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from distseq.cluster.pool import Delivery, Payload, PoolError, check_new
+from distseq.cluster.pool import Delivery, Fault, FaultError, Payload, PoolError, check_new
 from distseq.cluster.trace import Trace
 from distseq.cluster.transport import Death, LostError, Part, Transport
 from distseq.cluster.worker import Answer, Cancel, Command, Failure, Message, Retire
@@ -54,6 +54,7 @@ class Job:
     shared: Any
     rows: dict[MiniTask, Row] = field(default_factory=dict)
     lost: set[MiniTask] = field(default_factory=set)  # delivered, gone with their host, and owed again
+    fault: Fault | None = None  # of one that was to be made again
 
 
 class HostPool:
@@ -83,7 +84,7 @@ class HostPool:
         self._n, self._elastic, self._most = n, elastic, most or hosts
         self._started = time.monotonic()
         self._jobs: dict[int, Job] = {}
-        self._version, self._last = 0, -1
+        self._version, self._last = 0, dict[str, int]()
         self._owed: dict[MiniTask, tuple[int, Seat]] = {}  # sent, not arrived, not cancelled -> attempt, and to whom
         self._invocations: defaultdict[int, int] = defaultdict(int)
         self._kept: list[Delivery] = []  # heard while a sum was waited for
@@ -134,8 +135,8 @@ class HostPool:
         return time.monotonic() - self._started
 
     def publish(self, job: int, payload: Payload) -> None:
-        check_new(job, self._last)
-        self._last, self._version = job, self._version + 1
+        check_new(job, payload.kind, self._last)
+        self._version += 1
         payload = replace(payload, version=self._version)
         self._jobs[job] = Job(payload, self._transport.share(payload))
 
@@ -256,9 +257,14 @@ class HostPool:
 
     def _take(self, seat: Seat, answer: Answer | Failure) -> Delivery:
         if isinstance(answer, Failure):
-            raise PoolError(f"work failed on {seat.name}: {answer.text}\n{answer.traceback}")
+            raise PoolError(f"work failed on {seat.name} on {answer.machine}: {answer.text}\n{answer.traceback}")
         job, a = self._jobs.get(answer.task.job), answer
+        fault = a.fault if job is not None and job.payload.version == a.version else None
         stale = a.row is None
+        if fault is not None and job is not None:
+            self._owed.pop(a.task, None)
+            if a.task in job.lost:
+                job.fault = fault
         if a.row is not None and (job is None or job.payload.version != a.version or a.task in job.rows):
             self._transport.free(seat.handle, [a.row])
             self.dropped += 1
@@ -268,7 +274,9 @@ class HostPool:
             job.rows[a.task] = Row(a.row, a.digest, a.attempt, seat)
             stale = a.task in job.lost
             job.lost.discard(a.task)
-        return Delivery(a.task, self.now(), a.startup, a.compute, seat.name, a.attempt, a.invocation, stale, a.digest)
+        return Delivery(
+            a.task, self.now(), a.startup, a.compute, seat.name, a.attempt, a.invocation, stale, a.digest, fault
+        )
 
     def _died(self, seat: Seat, cause: str) -> None:
         self._deaths += 1
@@ -312,6 +320,8 @@ class HostPool:
         while True:
             while own.lost.intersection(wanted):
                 self._kept += self._hear(LOOK)
+                if own.fault is not None:
+                    raise FaultError(own.fault)
             deaths = self._deaths
             rows = [(task, own.rows[task]) for task in wanted]
             parts = [Part(task, weights[task], row.row, row.digest, row.seat.handle) for task, row in rows]

@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from distseq.cluster.errors import Fault as Fault
+from distseq.cluster.errors import FaultError as FaultError
 from distseq.cluster.errors import PoolError as PoolError
 from distseq.coding.layout import Layout, layout
 from distseq.coding.plan import MiniTask
@@ -28,6 +30,7 @@ class Payload:
     n: int  # ... and its number of workers
     cost: float = 1.0  # compute of the whole batch, in units of a trace's slope
     version: int = 0
+    kind: str = "gradient"  # or "evaluation": what a row of it is, is the Work's business
 
     @property
     def layout(self) -> Layout:
@@ -38,7 +41,8 @@ class Delivery(NamedTuple):
     """A row that has arrived; the row itself stays with the pool until `collect`.
 
     With `stale` set it is word of work and not a row: a row that came too late or twice, or an invocation that had nothing
-    left to do after its start-up. So what is known of stragglers does not lack the worst of them.
+    left to do after its start-up. So what is known of stragglers does not lack the worst of them. With a `fault` it is stale
+    too: the row will never come, and is owed no more.
     """
 
     task: MiniTask
@@ -50,13 +54,14 @@ class Delivery(NamedTuple):
     invocation: int  # counts the messages that this worker has started
     stale: bool = False
     digest: int = 0  # crc32 of the row; 0 where rows are not computed
+    fault: Fault | None = None
 
 
 class Pool(Protocol):
     """n workers on k hosts.
 
-    Every mini-task sent is delivered at least once, unless it was cancelled or its job retired; or `poll` raises PoolError.
-    Retry, respawn and replacement happen inside, with a bound.
+    Every mini-task sent is delivered at least once, as a row or as a fault, unless it was cancelled or its job retired; or
+    `poll` raises PoolError. Retry, respawn and replacement happen inside, with a bound.
     """
 
     def members(self) -> Mapping[int, str]:
@@ -68,7 +73,7 @@ class Pool(Protocol):
         ...
 
     def publish(self, job: int, payload: Payload) -> None:
-        """Make a job known, before its first mini-task is sent. Job numbers only grow: none names two jobs of one pool."""
+        """Make a job known, before its first mini-task is sent. Numbers of jobs of one kind only grow: none names two jobs."""
         ...
 
     def send(self, tasks: Sequence[MiniTask]) -> None:
@@ -84,11 +89,14 @@ class Pool(Protocol):
         ...
 
     def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:
-        """(P + extras,) float64: the weighted sum of rows in hand, by (group, worker) in the order of distseq.cluster.sums."""
+        """(P + extras,) float64: the weighted sum of rows in hand, by (group, worker) in the order of distseq.cluster.sums.
+
+        ValueError when rows differ in length. FaultError where rows are computed only now and the Work raises.
+        """
         ...
 
     def retire(self, job: int) -> None:
-        """Forget a job: its rows, and its mini-tasks that have not started."""
+        """Forget a job: its rows, and its mini-tasks that have not started. May be called twice."""
         ...
 
     def news(self) -> list[str]:
@@ -100,7 +108,8 @@ class Pool(Protocol):
         ...
 
 
-def check_new(job: int, last: int) -> None:
-    """ValueError when a job's number has been used in this pool."""
-    if job <= last:
-        raise ValueError(f"job numbers only grow within a pool: got {job} after {last}")
+def check_new(job: int, kind: str, last: dict[str, int]) -> None:
+    """Note a job as the `last` of its kind. ValueError when its number may have been used in this pool."""
+    if job <= last.get(kind, -1):
+        raise ValueError(f"numbers of {kind} jobs only grow within a pool: got {job} after {last[kind]}")
+    last[kind] = job

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from distseq.cluster.pool import Delivery, Payload, PoolError, check_new
+from distseq.cluster.pool import Delivery, FaultError, Payload, PoolError, check_new
 from distseq.cluster.sums import weighted_sum
 from distseq.cluster.trace import Trace
-from distseq.cluster.work import Work
+from distseq.cluster.work import Work, check_row, fault_of
 from distseq.coding.plan import MiniTask
 
 UNFINISHED = ("lost", "overlap", "serial")
@@ -45,8 +45,8 @@ class SimulatedPool:
     """`trace` has a column for each of the n workers.
 
     `arrival`: rows arrive one by one ("row"), or all rows of a message with its last ("message"). `compute`: no rows at all
-    ("none": `collect` gives an empty vector), the decoded vector in one pass ("decoded"), or the very rows that real
-    workers would send ("rows": bit-identical to a real pool).
+    ("none": `collect` gives an empty vector), the decoded vector in one pass ("decoded"; there a fault shows in `collect`),
+    or the very rows that real workers would send ("rows": bit-identical to a real pool).
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class SimulatedPool:
         finite = trace.times[np.isfinite(trace.times)]
         self._notice = NOTICED_AFTER * (float(np.median(finite)) if finite.size else 1.0)
         self._members = {i: f"simulated-{i}" for i in range(trace.workers)}
-        self._now, self._count, self._version, self._last = 0.0, 0, 0, -1
+        self._now, self._count, self._version, self._last = 0.0, 0, 0, dict[str, int]()
         self._events: list[tuple[float, int, Invocation]] = []
         self._jobs: dict[int, Payload] = {}
         self._loads: dict[int, list[list[float]]] = {}
-        self._in_hand: dict[int, set[MiniTask]] = {}
+        self._in_hand: dict[int, dict[MiniTask, np.ndarray]] = {}  # job -> rows; empty ones unless they are computed
         self._cancelled: dict[int, set[MiniTask]] = {}
         self._invocations = [0] * trace.workers
         self._queues: list[deque[Invocation]] = [deque() for _ in range(trace.workers)]
@@ -95,11 +95,11 @@ class SimulatedPool:
         return self._now
 
     def publish(self, job: int, payload: Payload) -> None:
-        check_new(job, self._last)
-        self._last, self._version = job, self._version + 1
+        check_new(job, payload.kind, self._last)
+        self._version += 1
         self._jobs[job] = replace(payload, version=self._version)
         self._loads[job] = payload.layout.loads
-        self._in_hand[job], self._cancelled[job] = set(), set()
+        self._in_hand[job], self._cancelled[job] = {}, set()
 
     def send(self, tasks: Sequence[MiniTask]) -> None:
         messages: dict[int, deque[MiniTask]] = {}
@@ -177,13 +177,20 @@ class SimulatedPool:
         return [self._delivery(invocation, task, seconds) for task, seconds in rows]
 
     def _delivery(self, invocation: Invocation, task: MiniTask, compute: float) -> Delivery:
-        fresh = not self._stale(task)
-        if fresh:
-            self._in_hand[task.job].add(task)
-        host = self._members[task.worker]
-        return Delivery(
-            task, self._now, invocation.startup, compute, host, invocation.attempt, invocation.index, not fresh
-        )
+        stale, fault = self._stale(task), None
+        if not stale:
+            try:
+                self._in_hand[task.job][task] = self._row_of(task)
+            except FaultError as error:
+                stale, fault = True, error.fault
+        i, host = invocation, self._members[task.worker]
+        return Delivery(task, self._now, i.startup, compute, host, i.attempt, i.index, stale, fault=fault)
+
+    def _row_of(self, task: MiniTask) -> np.ndarray:
+        if self._compute != "rows":
+            return np.zeros(0)
+        payload = self._jobs[task.job]
+        return self._row(payload, *payload.layout.row(task, payload.ids))
 
     def _send_again(self, invocation: Invocation) -> None:
         self._end(invocation)
@@ -224,7 +231,8 @@ class SimulatedPool:
         return []
 
     def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:
-        absent = set(weights) - self._in_hand[job]
+        rows = self._in_hand[job]
+        absent = set(weights) - set(rows)
         if absent:
             raise ValueError(f"rows {sorted(absent)[:3]} of job {job} are not in hand")
         if self._work is None:
@@ -233,15 +241,16 @@ class SimulatedPool:
         if self._compute == "decoded":
             combined = payload.layout.combined(dict(weights), len(payload.ids))
             return self._row(payload, payload.ids, combined).astype(np.float64)
-        rows = ((weights[task], self._row(payload, *payload.layout.row(task, payload.ids))) for task in sorted(weights))
-        return weighted_sum(rows)
+        return weighted_sum((weights[task], rows[task]) for task in sorted(weights))
 
     def _row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
         assert self._work is not None, "there are rows only where there is work"
         try:
-            return self._work.row(payload, ids, weights)
-        except Exception as error:  # what a worker's code may raise, as real pools report it
-            raise PoolError(f"work failed on job {payload.job}: {type(error).__name__}: {error}") from error
+            row = self._work.row(payload, ids, weights)
+            check_row(row)
+        except (Exception, SystemExit) as error:  # what a worker's code may raise; Ctrl-C is the user's here
+            raise FaultError(fault_of(error)) from error
+        return row
 
     def retire(self, job: int) -> None:
         for table in (self._jobs, self._loads, self._in_hand, self._cancelled):

@@ -4,11 +4,13 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from distseq.cluster.errors import Fault
 from distseq.cluster.pool import Payload
 
 
@@ -21,6 +23,34 @@ class Work(Protocol):
         ids (B,) int64, weights (B,) float64; B = 0 is an empty part and gives zeros.
         """
         ...
+
+
+@runtime_checkable
+class ReadingWork(Protocol):
+    """A Work whose samples can be read apart, so that a host reads those of the next row while it computes the present one.
+
+    A host calls `read` in one thread only, and `row` in another, at the same time, with what `read` has returned.
+    """
+
+    def read(self, payload: Payload, ids: np.ndarray) -> Any:
+        """What `row` takes as `samples`."""
+        ...
+
+    def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray: ...
+
+
+def check_row(row: object) -> None:
+    """TypeError for what is no row."""
+    if not isinstance(row, np.ndarray):
+        raise TypeError(f"a row must be a float32 or float64 vector: got {type(row).__name__}")
+    if row.ndim != 1 or row.dtype not in (np.float32, np.float64):
+        raise TypeError(f"a row must be a float32 or float64 vector: got {row.dtype} of shape {row.shape}")
+
+
+def fault_of(error: BaseException) -> Fault:
+    """An error that is being handled, as data."""
+    message = " ".join(str(error).split())
+    return Fault(f"{type(error).__name__}{message and f': {message}'}", traceback.format_exc())
 
 
 def load_object(target: str) -> Any:
@@ -42,11 +72,13 @@ class WorkSpec:
     """`target` "module:name" of a callable that makes a Work from `config`, a JSON object.
 
     `paths` are folders to import from, besides those that a host has anyway; ones that a host lacks are passed over.
+    `prefetch`: read the samples of the next row ahead, where the Work is a ReadingWork.
     """
 
     target: str
     config: str = "{}"
     paths: tuple[str, ...] = ()
+    prefetch: bool = True
 
     def load(self) -> Work:
         """Import and build. Raises what importing and building raise."""

@@ -8,18 +8,22 @@ job is retired is passed over. A pool is only the transport of commands in and a
 import os
 import queue
 import signal
+import socket
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distseq.cluster.pool import Payload
+from distseq.cluster.pool import Fault, Payload
+from distseq.cluster.prefetch import Prefetch
 from distseq.cluster.sums import digest
-from distseq.cluster.work import Work, WorkSpec
+from distseq.cluster.work import ReadingWork, Work, WorkSpec, check_row, fault_of
 from distseq.coding.plan import MiniTask
 
 
@@ -56,7 +60,10 @@ Command = Message | Publish | Cancel | Retire | Stop
 
 
 class Answer(NamedTuple):
-    """A row, or word of a stale invocation (row None). On its way, `row` may be what stands for the vector."""
+    """A row; or, with row None, a fault of its mini-task or word of a stale invocation.
+
+    On its way, `row` may be what stands for the vector.
+    """
 
     task: MiniTask
     version: int
@@ -66,13 +73,23 @@ class Answer(NamedTuple):
     compute: float
     row: Any
     digest: int
+    fault: Fault | None = None
 
 
 class Failure(NamedTuple):
-    """The Work could not be loaded, or raised: no retry can help."""
+    """The host is of no use: its Work could not be loaded, or a command could not be done. No retry can help."""
 
     text: str
     traceback: str
+    machine: str  # its name in the network
+
+
+class Inputs(NamedTuple):
+    """What a row is computed from."""
+
+    payload: Payload
+    row: Callable[[], np.ndarray]  # computes it from what has been read; raises what reading has raised
+    reading: float  # seconds
 
 
 @dataclass
@@ -86,6 +103,20 @@ class Line:
     fruitful: bool = False
 
 
+def compute_row(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray | None, Fault | None]:
+    """The row of a mini-task, or the fault: users' code may raise anything, SystemExit too, and return anything."""
+    try:
+        row = compute()
+        check_row(row)
+        return row, None
+    except BaseException as error:
+        return None, fault_of(error)._replace(machine=socket.gethostname())
+
+
+def _raise(error: BaseException) -> np.ndarray:
+    raise error
+
+
 class WorkerLoop:
     """`post` may be called from any thread, `run` from one; `emit` is called from that one."""
 
@@ -93,7 +124,7 @@ class WorkerLoop:
         self._spec, self._emit = spec, emit
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._lines: dict[int, Line] = {}
-        self._payloads: dict[int, Payload | Callable[[], Payload | None]] = {}
+        self._payloads: dict[int, Callable[[], Payload | None]] = {}  # fetched once
         self._cancelled: dict[int, set[MiniTask]] = {}
         self._sent: dict[int, set[MiniTask]] = {}
         self._running = True
@@ -105,13 +136,17 @@ class WorkerLoop:
         """Load the Work, then do commands until Stop. `loaded` is called in between."""
         try:
             work = self._spec.load()
-            loaded()
-            while self._running:
-                line = self._next_line()
-                if line is not None:
-                    self._one_row(work, line)
+            ahead = self._spec.prefetch and isinstance(work, ReadingWork)
+            with closing(Prefetch(partial(self._reading, work), ahead=ahead)) as inputs:
+                loaded()
+                while self._running:
+                    line = self._next_line()
+                    if line is None:
+                        inputs.forget(self._stale)
+                    else:
+                        self._one_row(inputs, line)
         except BaseException as error:  # a worker's code may raise anything, SystemExit too; the master must hear of it
-            self._emit(Failure(f"{type(error).__name__}: {error}", traceback.format_exc()))
+            self._emit(Failure(f"{type(error).__name__}: {error}", traceback.format_exc(), socket.gethostname()))
 
     def _next_line(self) -> Line | None:
         """The line that has been ready the longest; None after waiting for a command or a start-up."""
@@ -132,7 +167,7 @@ class WorkerLoop:
                     self._cancelled.get(task.job, set()).discard(task)
                 self._lines.setdefault(command.worker, Line()).messages.append(command)
             case Publish():
-                self._payloads[command.job] = command.fetch
+                self._payloads[command.job] = cache(command.fetch)
                 self._cancelled[command.job], self._sent[command.job] = set(), set()
             case Cancel():
                 for task in command.tasks:
@@ -175,30 +210,54 @@ class WorkerLoop:
         line.messages.popleft()
         line.at, line.begun, line.fruitful = 0, None, False
 
-    def _payload(self, job: int) -> Payload | None:
-        payload = self._payloads[job]
-        if isinstance(payload, Payload):
-            return payload
-        fetched = payload()
-        if fetched is not None:
-            self._payloads[job] = fetched
-        return fetched
+    def _reading(self, work: Work, task: MiniTask) -> Callable[[], Inputs | None]:
+        """What fetches the payload and reads the samples of a row; None once its job is over."""
+        fetch = self._payloads[task.job]
 
-    def _one_row(self, work: Work, line: Line) -> None:
+        def read() -> Inputs | None:
+            payload = fetch()
+            if payload is None:
+                return None
+            begun = time.monotonic()
+            ids, weights = payload.layout.row(task, payload.ids)
+            row = partial(work.row, payload, ids, weights)
+            if isinstance(work, ReadingWork):
+                try:
+                    row = partial(row, work.read(payload, ids))
+                except BaseException as error:  # a user's data set may raise anything, SystemExit too
+                    row = partial(_raise, error)
+            return Inputs(payload, row, time.monotonic() - begun)
+
+        return read
+
+    def _coming(self, present: MiniTask, now: float) -> MiniTask | None:
+        """The mini-task whose turn is after the present one, unless a command comes in between."""
+        turns = []
+        for line in self._lines.values():
+            for k, message in enumerate(line.messages):
+                tasks = message.tasks[line.at :] if k == 0 else message.tasks
+                fresh = next((task for task in tasks if task != present and not self._stale(task)), None)
+                if fresh is not None:
+                    ready = line.ready if k == 0 and line.begun is not None else now + message.startup
+                    turns.append((ready, fresh))
+                    break
+        return min(turns, key=lambda turn: turn[0], default=(0.0, None))[1]
+
+    def _one_row(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line) -> None:
         message = line.messages[0]
         task = message.tasks[line.at]
-        payload = None if self._stale(task) else self._payload(task.job)
-        if payload is None:
+        begun = time.monotonic()
+        found = None if self._stale(task) else inputs.take(task, self._coming(task, begun))
+        if found is None:
             line.at += 1
             return
-        begun = time.monotonic()
-        row = work.row(payload, *payload.layout.row(task, payload.ids))
-        compute = time.monotonic() - begun
-        if row.ndim != 1 or row.dtype not in (np.float32, np.float64):
-            raise TypeError(f"a row must be a float32 or float64 vector: got {row.dtype} of shape {row.shape}")
+        read = time.monotonic()
+        row, fault = compute_row(found.row)
+        # The wait for the samples is work of this row; the wait for the payload is not.
+        compute = time.monotonic() - read + min(read - begun, found.reading)
         startup = line.ready - (line.begun if line.begun is not None else line.ready)
         line.at, line.fruitful = line.at + 1, True
-        self._sent[task.job].add(task)
-        self._emit(
-            Answer(task, payload.version, message.attempt, message.invocation, startup, compute, row, digest(row))
-        )
+        if row is not None:
+            self._sent[task.job].add(task)
+        crc, version = 0 if row is None else digest(row), found.payload.version
+        self._emit(Answer(task, version, message.attempt, message.invocation, startup, compute, row, crc, fault))

@@ -30,10 +30,12 @@ class Layout:
 
     def cuts(self, samples: int) -> np.ndarray:
         """(parts + 1,) positions at which a batch of `samples` is cut."""
-        if samples not in self._cuts:
-            cuts = [(2 * e.numerator * samples + e.denominator) // (2 * e.denominator) for e in self._edges]
-            self._cuts = {samples: np.array(cuts)}
-        return self._cuts[samples]
+        cuts = self._cuts.get(samples)
+        if cuts is None:
+            edges = [(2 * e.numerator * samples + e.denominator) // (2 * e.denominator) for e in self._edges]
+            cuts = np.array(edges)
+            self._cuts = {samples: cuts}
+        return cuts
 
     def empty_parts(self, samples: int) -> int:
         """How many parts a batch of `samples` leaves without a sample."""

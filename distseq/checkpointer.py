@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from distseq.checkpoint import Checkpoint, encode, numbered
+from distseq.checkpoint import Checkpoint, encode, newest, numbered
 from distseq.cluster.files import remove_folder, sweep, write_folder, write_synced
 from distseq.cluster.writer import Writer
 from distseq.config import CheckpointConfig
@@ -66,6 +66,20 @@ class Checkpointer:
         if self._config.every and self.jobs % self._config.every == 0:
             self._submit()
 
+    def failed(self, learner: int) -> int:
+        """A learner that broke in the middle of a step goes back to the newest checkpoint: its own state is neither."""
+        one = self._learners[learner]
+        if not one.whole:
+            self._warn(self._writer.flush())
+            try:
+                kept, _ = newest(self._folder)
+            except ValueError as error:
+                self._say(f"learner {one.name} broke in the middle of a step, and {error}")
+            else:
+                one.restore(kept.snapshots[one.name])
+                self._steps[learner] = kept.steps[one.name]
+        return self._steps[learner]
+
     def stopping(self) -> bool:
         return self._stopping()
 
@@ -82,6 +96,8 @@ class Checkpointer:
         self._warn(self._writer.close())
 
     def _submit(self) -> None:
+        if not all(learner.whole for learner in self._learners):
+            return  # said by `failed`
         steps = {learner.name: step for learner, step in zip(self._learners, self._steps, strict=True)}
         snapshots = {learner.name: learner.snapshot() for learner in self._learners}
         files = encode(Checkpoint(self._configuration, self._next_job, steps, snapshots))
@@ -96,8 +112,10 @@ class Checkpointer:
         for error in errors:
             if not isinstance(error, OSError):
                 raise error
-            reason = error.strerror or str(error)
-            if reason not in self._warned:
-                self._warned.add(reason)
-                line = f"warning: cannot write checkpoints to {self._folder}: {reason}; training goes on"
-                self._console.print(line, highlight=False, soft_wrap=True)
+            self._say(error.strerror or str(error))
+
+    def _say(self, reason: str) -> None:
+        if reason not in self._warned:
+            self._warned.add(reason)
+            line = f"warning: cannot write checkpoints to {self._folder}: {reason}; training goes on"
+            self._console.print(line, highlight=False, soft_wrap=True)

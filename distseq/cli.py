@@ -74,6 +74,10 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
         from distseq.summary import show
 
         show(console, result.summary, str(result.folder))
+    if result.summary["failures"]:
+        from distseq.failing import Failed, FailedError
+
+        raise FailedError([Failed(**one) for one in result.summary["failures"]], str(result.folder))
 
 
 @cli.command()
@@ -132,9 +136,10 @@ def profile(out: Path, **options: Any) -> None:
 
 
 def one_line_errors(command: Callable[[], object]) -> int:
-    """Run a command; a user's mistake is one line and 2, a pool that gave up one message and 1, a stop 130 or 143."""
+    """Run a command; a user's mistake is one line and 2, a pool or learners that failed one message and 1, a stop 130 or 143."""
     from distseq.cluster.errors import PoolError
     from distseq.cluster.signals import Stopped
+    from distseq.failing import FailedError
 
     try:
         command()
@@ -151,7 +156,7 @@ def one_line_errors(command: Callable[[], object]) -> int:
     except ValueError as error:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         return 2
-    except (PoolError, FloatingPointError) as error:
+    except (PoolError, FloatingPointError, FailedError) as error:
         click.echo(f"error: {error}", err=True)
         return 1
     return 0

@@ -19,6 +19,7 @@ class RunConfig:
 
     steps: int = 100  # of each learner that does not say otherwise
     seed: int = 0
+    evaluate_every: int = 0  # steps of each learner; 0 = only at the end
     checks: int = 8  # jobs whose decoded gradient is compared with the full batch's
     dtype: str = "float32"  # of parameters and rows; float64 for exactness tests
 
@@ -38,6 +39,8 @@ class PoolConfig:
     delays: str = "none"  # a profile or a trace file: injected into real workers, or simulated
     unfinished: str = "serial"  # simulated: what an unfinished worker does
     compute: str = "decoded"  # simulated: "decoded" in one pass, or "rows", bit-identical to real workers
+    device: str = "cpu"  # of each host: cpu, cuda, or auto, cuda where the host has one
+    prefetch: bool = True  # ray, local: hosts read the next row's samples ahead, unless a model draws
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class LearnerConfig:
     batch: int
     model_args: dict[str, Any] = field(default_factory=dict)
     data_args: dict[str, Any] = field(default_factory=dict)
+    evaluation: str | None = None  # data to evaluate on; a text's held-out windows where it says nothing
+    evaluation_args: dict[str, Any] = field(default_factory=dict)
     optimizer: str = "adam"
     optimizer_args: dict[str, Any] = field(default_factory=dict)
     schedule: str | None = None  # of the learning rate: cosine, step or a class of torch.optim.lr_scheduler
@@ -96,6 +101,7 @@ class Config:
         for key, value, least in (
             ("run.steps", self.run.steps, 1),
             ("run.seed", self.run.seed, 0),
+            ("run.evaluate_every", self.run.evaluate_every, 0),
             ("run.checks", self.run.checks, 0),
             ("pool.workers", self.pool.workers, 1),
             ("checkpoint.every", self.checkpoint.every, 0),
@@ -103,7 +109,11 @@ class Config:
         ):
             if value < least:
                 raise ValueError(f"{key} must be at least {least}: got {value}")
-        for key, choice, known in (("run.dtype", self.run.dtype, DTYPES), ("pool.kind", self.pool.kind, POOLS)):
+        for key, choice, known in (
+            ("run.dtype", self.run.dtype, DTYPES),
+            ("pool.kind", self.pool.kind, POOLS),
+            ("pool.device", self.pool.device, DEVICES),
+        ):
             if choice not in known:
                 raise ValueError(f"{key} must be one of {', '.join(known)}: got {choice!r}")
         if self.pool.elastic and (self.pool.kind != "ray" or self.pool.hosts is not None):
@@ -114,6 +124,7 @@ class Config:
 
 DTYPES = ("float32", "float64")
 POOLS = ("ray", "local", "simulated")
+DEVICES = ("cpu", "cuda", "auto")
 
 
 def load_config(path: Path) -> Config:

@@ -3,6 +3,7 @@
 A sample's loss depends on that sample and the parameters alone. What breaks this is a ValueError of one line with its reason.
 """
 
+import random
 from itertools import chain
 
 import numpy as np
@@ -15,6 +16,7 @@ from distseq.task import EXTRAS, Problem, Task, load_vector, losses
 PARTS = (1, 3)  # samples of the two parts; a part of one shows a loss that squeezes
 WEIGHTS = (0.75, -1.5)
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # relative
+UNUSUAL = 0x5EED_0DD  # a seed
 KEYED = "randomness must be keyed by (seed, job, sample)"
 
 
@@ -35,6 +37,28 @@ def check_contract(task: Task, payload: Payload, built: nn.Module) -> np.ndarray
     if np.isfinite(row).all():
         _adds_up(task, payload, ids, weights, row)
     return row
+
+
+def draws(problem: Problem) -> bool:
+    """Whether the loss moves a global random generator: then no other thread of its process may use one meanwhile."""
+    ids = _samples(len(problem.data))
+    batch = problem.source.batch(ids)
+    kept = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            # A start that no model leaves them in.
+            for seed in (torch.manual_seed, np.random.seed, random.seed):
+                seed(UNUSUAL)
+            before = _generators()
+            losses(problem, ids, batch)
+            return _generators() != before
+    finally:
+        np.random.set_state(kept[0])
+        random.setstate(kept[1])
+
+
+def _generators() -> tuple[bytes, str, object]:
+    return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()), random.getstate()
 
 
 def _no_running_statistics(model: nn.Module) -> None:
@@ -58,7 +82,7 @@ def _built_alike(model: nn.Module, built: nn.Module) -> None:
 
 
 def _reaches_a_parameter(problem: Problem, ids: np.ndarray) -> None:
-    total = losses(problem, ids).sum()
+    total = losses(problem, ids, problem.source.batch(ids)).sum()
     if total.requires_grad:
         found = torch.autograd.grad(total, problem.parameters, allow_unused=True)
         if any(gradient is not None for gradient in found):

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from distseq.failing import Failed
 from distseq.observers import Silent
 from distseq.scheduling.scheduler import Scheduler
 
@@ -21,10 +22,11 @@ class Display(Silent):
     def __init__(
         self, console: Console, steps: Mapping[str, int], texts: frozenset[str], done: Mapping[str, int] | None = None
     ) -> None:
-        self._console, self._steps, self._texts = console, steps, texts
+        self._console, self._steps, self._texts = console, dict(steps), texts
         self._done = dict.fromkeys(steps, 0) if done is None else dict(done)
         self._before = sum(self._done.values())  # jobs of an earlier run that this one goes on with
         self._loss: dict[str, float] = {}
+        self._held_out: dict[str, str] = {}
         self._jobs, self._now = self._before, 0.0
         self._missing: Mapping[int, int] = {}
         self._live = (
@@ -56,12 +58,28 @@ class Display(Silent):
             line = f"job {self._jobs}/{total}  {self._rate():.1f} jobs/s  {losses}"
             self._console.print(line, highlight=False, soft_wrap=True)
 
+    def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
+        self._held_out[learner] = self._unit(learner, loss)
+        if self._live is None and step < self._steps[learner]:
+            line = f"{learner} after {step} steps: held-out {self._held_out[learner]}"
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+    def evaluation_failed(self, failed: Failed) -> None:
+        self._say(f"evaluation of {failed}", failed)
+
+    def learner_failed(self, failed: Failed) -> None:
+        self._steps[failed.learner] = failed.step
+        self._say(str(failed), failed)
+
+    def _say(self, line: str, failed: Failed) -> None:
+        text = f"{line}\n{failed.traceback}".rstrip()
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def _shown(self, name: str) -> str:
-        if name not in self._loss:
-            return "-"
-        return (
-            f"{self._loss[name] / math.log(2):.3f} bits/char" if name in self._texts else f"loss {self._loss[name]:.4f}"
-        )
+        return self._unit(name, self._loss[name]) if name in self._loss else "-"
+
+    def _unit(self, name: str, loss: float) -> str:
+        return f"{loss / math.log(2):.3f} bits/char" if name in self._texts else f"loss {loss:.4f}"
 
     def _rate(self) -> float:
         return (self._jobs - self._before) / self._now if self._now else 0.0
@@ -70,8 +88,8 @@ class Display(Silent):
         slow = sorted(self._missing)
         names = " ".join(map(str, slow[:SHOWN])) + (f" and {len(slow) - SHOWN} more" if len(slow) > SHOWN else "")
         table = Table(caption=f"{self._jobs} jobs, {self._rate():.1f} jobs/s; waiting for workers: {names or 'none'}")
-        for column in ("model", "step", "training"):
+        for column in ("model", "step", "training", "held out"):
             table.add_column(column)
         for name, steps in self._steps.items():
-            table.add_row(name, f"{self._done[name]}/{steps}", self._shown(name))
+            table.add_row(name, f"{self._done[name]}/{steps}", self._shown(name), self._held_out.get(name, "-"))
         return table

@@ -3,6 +3,9 @@
 Records: {"kind": "run", ...} once, {"kind": "round", ..., "arrivals": [...]} and {"kind": "job", ...}. An arrival is a list
 in the order of ARRIVAL. Seconds are pool time. Totals, plots and replays are sums over records.
 
+{"kind": "failed", ...} says that a learner is trained no further, and why. Evaluations have records of their own, with their
+arrivals (distseq.evaluation).
+
 {"kind": "resume", "steps": {learner: steps made}, ...} begins what a new pool did: its seconds and invocations count from 0,
 and jobs above are void from those steps on.
 """

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from distseq.master import Opening
+from distseq.cluster.errors import FaultError
+from distseq.cluster.work import fault_of
+from distseq.roles import Opening
 from distseq.task import EXTRAS, trained
 
 Optimizer = torch.optim.Optimizer
@@ -60,6 +62,7 @@ class Learner:
         self.name, self.model, self.optimizer, self.steps = name, model, optimizer, steps
         self._samples, self._batch, self._seed, self._clip, self._schedule = samples, batch, seed, clip, schedule
         self._parameters = trained(model)
+        self.whole = True  # between two steps; False when an error came in the middle of one
 
     def ids(self, step: int) -> np.ndarray:
         """(batch,) int64 sample ids of a step."""
@@ -76,25 +79,33 @@ class Learner:
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         """One optimizer step on the decoded sum (P + 2,); returns the mean loss of the batch.
 
-        ValueError when the sum has another length; FloatingPointError when it is not finite.
+        With nothing changed, ValueError when the sum has another length and FloatingPointError when it is not finite.
+        FaultError when optimizer or schedule raise: then the learner is not `whole` until it is restored.
         """
         sizes = [p.numel() for p in self._parameters]
         if len(total) != sum(sizes) + EXTRAS:
-            raise ValueError(f"learner {self.name}: a row must have {sum(sizes) + EXTRAS} numbers: got {len(total)}")
+            raise ValueError(f"a row must have {sum(sizes) + EXTRAS} numbers: got {len(total)}")
         if not np.isfinite(total @ total):
-            raise FloatingPointError(f"learner {self.name}: the decoded gradient is not finite")
+            raise FloatingPointError("the decoded gradient is not finite")
         mean = torch.from_numpy(total / self._batch)
+        self.whole = False
+        try:
+            self._step(mean, sizes)
+        except Exception as error:  # an optimizer or schedule may raise anything
+            raise FaultError(fault_of(error)) from error
+        self.whole = True
+        return {"loss": float(mean[-EXTRAS])}
+
+    def _step(self, mean: torch.Tensor, sizes: list[int]) -> None:
         for parameter, piece in zip(self._parameters, torch.split(mean[:-EXTRAS], sizes), strict=True):
             parameter.grad = piece.view_as(parameter).to(parameter.dtype)
         if self._clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._clip)
         self.optimizer.step()
-        loss = float(mean[-EXTRAS])
         if isinstance(self._schedule, lr_scheduler.ReduceLROnPlateau):
-            self._schedule.step(loss)
+            self._schedule.step(float(mean[-EXTRAS]))
         elif self._schedule is not None:
             self._schedule.step()
-        return {"loss": loss}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return dict(self.model.state_dict())
@@ -129,6 +140,7 @@ class Learner:
         self.optimizer.load_state_dict(kept.optimizer)
         if self._schedule is not None and kept.schedule is not None:
             self._schedule.load_state_dict(kept.schedule)
+        self.whole = True
 
 
 def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:

@@ -1,73 +1,24 @@
 """The loop: the only place where deciding (the scheduler) and acting (the pool, the learners) meet."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from dataclasses import asdict
 
-import numpy as np
-
-from distseq.cluster.pool import Delivery, Payload, Pool
+from distseq.cluster.pool import Delivery, Fault, FaultError, Payload, Pool, PoolError
+from distseq.cluster.work import fault_of
 from distseq.coding.plan import MiniTask
 from distseq.coding.scheme import Scheme
-from distseq.journal import Journal, arrival
+from distseq.evaluation import Evaluate, Evaluations
+from distseq.failing import Failed
+from distseq.journal import Journal, Record, arrival
+from distseq.roles import Keeper, Learns, Observer, Opening
 from distseq.scheduling.scheduler import Decision, Round, Scheduler
-
-
-@dataclass(frozen=True)
-class Opening:
-    """What a learner's next job needs: its parameters now, and which samples."""
-
-    parameters: np.ndarray  # (P,)
-    ids: np.ndarray  # (N,) int64
-    seed: int = 0
-    cost: float = 1.0
-
-
-class Learns(Protocol):
-    """What the master needs of a learner."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def steps(self) -> int:
-        """Jobs that it opens in all."""
-        ...
-
-    def open(self, step: int) -> Opening: ...
-    def apply(self, total: np.ndarray) -> Mapping[str, float]:
-        """Take the decoded sum (gradient, then what else is additive), make one optimizer step; returns what to record."""
-        ...
-
-
-class Observer(Protocol):
-    """Told what happens; changes nothing."""
-
-    def job_decoded(self, payload: Payload, weights: Mapping[MiniTask, float], total: np.ndarray) -> None: ...
-    def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None: ...
-    def round_ended(self, ended: Round) -> None: ...
-    def polled(self, scheduler: Scheduler, now: float) -> None:
-        """After each poll."""
-        ...
-
-    def pool_changed(self, line: str) -> None:
-        """A host was replaced, has joined or has left."""
-        ...
-
-
-class Keeper(Protocol):
-    """Keeps what the learners have become, and knows when to stop."""
-
-    def applied(self, done: Sequence[int], next_job: int) -> None:
-        """A job was applied: every learner is between two steps. `done`: steps made by each; `next_job`: its number."""
-        ...
-
-    def stopping(self) -> bool: ...
 
 
 class Master:
     """Trains the learners to their last step, or until `keeper` stops it; `run` returns the pool's time at the end.
 
     `done`: steps that the learners have already made. Who has made fewer opens first, as in a run without a break.
+    A learner whose rows or steps fail is in `failed` from then on and opens no more; the others go on.
     """
 
     def __init__(
@@ -81,6 +32,7 @@ class Master:
         first_job: int = 0,
         done: Sequence[int] | None = None,
         keeper: Keeper | None = None,
+        evaluate: Evaluate | None = None,
     ) -> None:
         self._learners, self._scheduler, self._pool = learners, scheduler, pool
         self._journal, self._observers = journal, observers
@@ -91,12 +43,17 @@ class Master:
         self._payloads: dict[int, Payload] = {}  # published job -> payload
         self._arrivals: list[list[float]] = []
         self._members: Mapping[int, str] = {}
+        self._evaluations = Evaluations(
+            evaluate or Evaluate([0] * len(learners)), learners, pool, self._number, self._write, observers
+        )
+        self.failed: list[Failed] = []
+        self.stopped = False  # by the keeper, before the end
 
     def run(self) -> float:
         for learner in sorted(range(len(self._learners)), key=lambda m: self._done[m]):
             self._open(learner)
         while self._openings:
-            if self._keeper is not None and self._keeper.stopping():
+            if self._asked_to_stop():
                 return self._pool.now()
             self._follow()
             decision = self._scheduler.step(self._pool.now())
@@ -105,14 +62,39 @@ class Master:
                 self._take(self._pool.poll(decision.wake))
         seconds = self._pool.now()
         self._act(self._scheduler.step(seconds))
+        self._evaluate_all()
         return seconds
+
+    def _evaluate_all(self) -> None:
+        """Evaluate all learners as they are now, at the end; what is under way comes first."""
+        self._await_evaluations()
+        failed = {one.learner for one in self.failed}
+        for m, learner in enumerate(self._learners):
+            if learner.name not in failed and not self.stopped:
+                self._evaluations.finish(m, self._done[m])
+        self._await_evaluations()
+
+    def _await_evaluations(self) -> None:
+        while self._evaluations.running and not self._asked_to_stop():
+            self._take(self._pool.poll(None))
+
+    def _asked_to_stop(self) -> bool:
+        self.stopped = self.stopped or (self._keeper is not None and self._keeper.stopping())
+        return self.stopped
+
+    def _number(self) -> int:
+        job, self._opened = self._opened, self._opened + 1
+        return job
+
+    def _write(self, record: Record) -> None:
+        if self._journal is not None:
+            self._journal.write(record)
 
     def _open(self, learner: int) -> None:
         step, steps = self._done[learner], self._learners[learner].steps
         if step == steps:
             return
-        job, opening = self._opened, self._learners[learner].open(step)
-        self._opened = job + 1
+        job, opening = self._number(), self._learners[learner].open(step)
         self._openings[job] = (learner, step, opening)
         self._scheduler.opened(job, learner, opening.cost, steps - step - 1, self._pool.now())
 
@@ -123,16 +105,19 @@ class Master:
             self._members = members
             self._scheduler.members(members, now)
         for line in self._pool.news():
-            if self._journal is not None:
-                self._journal.write({"kind": "hosts", "at": round(now, 6), "news": line, "workers": len(members)})
+            self._write({"kind": "hosts", "at": round(now, 6), "news": line, "workers": len(members)})
             for observer in self._observers:
                 observer.pool_changed(line)
 
-    def _take(self, deliveries: list[Delivery]) -> None:
+    def _take(self, polled: list[Delivery]) -> None:
         now = self._pool.now()
+        deliveries = [delivery for delivery in polled if not self._evaluations.take(delivery)]
         self._scheduler.delivered(deliveries, now)
         if self._journal is not None:
             self._arrivals += [arrival(delivery, self._load(delivery)) for delivery in deliveries]
+        for delivery in deliveries:
+            if delivery.fault is not None and delivery.task.job in self._openings:
+                self._fail(delivery.task.job, delivery.fault, delivery.host)
         for observer in self._observers:
             observer.polled(self._scheduler, now)
 
@@ -169,27 +154,46 @@ class Master:
         self._pool.publish(job, payload)
 
     def _decode(self, job: int, weights: Mapping[MiniTask, float]) -> None:
-        total = self._pool.collect(job, weights)
-        self._pool.retire(job)
-        learner, step, _ = self._openings.pop(job)
-        payload = self._payloads.pop(job)
+        learner, step, _ = self._openings[job]
+        try:
+            total = self._pool.collect(job, weights)
+            self._pool.retire(job)
+            metrics = dict(self._learners[learner].apply(total))
+        except PoolError:
+            raise
+        except FaultError as error:
+            return self._fail(job, error.fault)
+        except (ValueError, FloatingPointError) as error:
+            return self._fail(job, Fault(" ".join(str(error).split())))
+        except Exception as error:  # what is called in a step may be the user's, and raise anything
+            return self._fail(job, fault_of(error))
+        del self._openings[job]
+        payload, now, name = self._payloads.pop(job), self._pool.now(), self._learners[learner].name
         for observer in self._observers:
             observer.job_decoded(payload, weights, total)
-        metrics = dict(self._learners[learner].apply(total))
-        now, name = self._pool.now(), self._learners[learner].name
-        if self._journal is not None:
-            record = {
-                "kind": "job",
-                "job": job,
-                "learner": name,
-                "step": step,
-                "scheme": payload.scheme,
-                "decoded": round(now, 6),
-            }
-            self._journal.write({**record, "rows": [[t.group, t.worker] for t in weights], **metrics})
+        record = {"kind": "job", "job": job, "learner": name, "step": step, "scheme": payload.scheme}
+        rows = [[task.group, task.worker] for task in weights]
+        self._write({**record, "decoded": round(now, 6), "rows": rows, **metrics})
         self._done[learner] = step + 1
         if self._keeper is not None:
             self._keeper.applied(self._done, self._opened)
         for observer in self._observers:
             observer.job_applied(name, step, metrics, now)
+        self._evaluations.step_made(learner, step + 1)
         self._open(learner)
+
+    def _fail(self, job: int, fault: Fault, host: str = "") -> None:
+        """Stop the learner of an open job, for a fault on a worker's host or, without one, in this process."""
+        learner, step, _ = self._openings.pop(job)
+        del self._payloads[job]
+        self._scheduler.withdrawn(job, learner)
+        self._pool.retire(job)
+        self._evaluations.drop(learner)
+        host += f" on {fault.machine}" if fault.machine else ""
+        failed = Failed(self._learners[learner].name, step, fault.text, host, fault.traceback)
+        self.failed.append(failed)
+        if self._keeper is not None:
+            self._done[learner] = self._keeper.failed(learner)
+        self._write({"kind": "failed", **asdict(failed)})
+        for observer in self._observers:
+            observer.learner_failed(failed)

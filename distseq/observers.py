@@ -9,6 +9,7 @@ from distseq.cluster.pool import Payload
 from distseq.cluster.sums import weighted_sum
 from distseq.cluster.work import Work
 from distseq.coding.plan import MiniTask
+from distseq.failing import Failed
 from distseq.journal import Past
 from distseq.scheduling.scheduler import Round, Scheduler
 
@@ -18,17 +19,24 @@ class Silent:
 
     def job_decoded(self, payload: Payload, weights: Mapping[MiniTask, float], total: np.ndarray) -> None: ...
     def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None: ...
+    def learner_failed(self, failed: Failed) -> None: ...
+    def evaluated(self, learner: str, step: int, loss: float, now: float) -> None: ...
+    def evaluation_failed(self, failed: Failed) -> None: ...
     def round_ended(self, ended: Round) -> None: ...
     def polled(self, scheduler: Scheduler, now: float) -> None: ...
     def pool_changed(self, line: str) -> None: ...
 
 
 class Tally(Silent):
-    """Counts rounds, those that waited beyond their cutoff, and jobs; keeps each learner's losses."""
+    """Counts rounds, those that waited beyond their cutoff, and jobs; keeps each learner's losses, latest evaluation (step
+    and loss) and failures."""
 
     def __init__(self) -> None:
         self.rounds = self.waits = self.jobs = 0
         self.losses: dict[str, list[float]] = {}
+        self.evaluations: dict[str, tuple[int, float]] = {}
+        self.failed: dict[str, Failed] = {}
+        self.evaluations_failed: dict[str, Failed] = {}
 
     def remember(self, past: Past) -> None:
         """Count what the run did before it was resumed."""
@@ -44,6 +52,15 @@ class Tally(Silent):
         self.jobs += 1
         if "loss" in metrics:
             self.losses.setdefault(learner, []).append(metrics["loss"])
+
+    def learner_failed(self, failed: Failed) -> None:
+        self.failed[failed.learner] = failed
+
+    def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
+        self.evaluations[learner] = (step, loss)
+
+    def evaluation_failed(self, failed: Failed) -> None:
+        self.evaluations_failed[failed.learner] = failed
 
 
 class Meter(Protocol):

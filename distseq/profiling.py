@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from distseq.cluster.errors import PoolError
 from distseq.cluster.host_pool import HostPool
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 from distseq.coding.gc import GC
 from distseq.journal import MemoryJournal, arrival_table, read_journal
-from distseq.master import Master, Opening
+from distseq.master import Master
+from distseq.roles import Opening
 from distseq.scheduling.closing import Mu
 from distseq.scheduling.rounds import RoundScheduler
 
@@ -35,9 +37,15 @@ class Probing:
 
 
 def probe(pool: HostPool, workers: int, rounds: int) -> Trace:
-    """The delays of so many uncoded rounds on a pool whose Work is a Probe; every round waits for every worker."""
+    """The delays of so many uncoded rounds on a pool whose Work is a Probe; every round waits for every worker.
+
+    PoolError when a row fails.
+    """
     journal = MemoryJournal()
-    Master([Probing(workers, rounds)], RoundScheduler(GC(workers, 0), Mu(PATIENCE)), pool, journal).run()
+    master = Master([Probing(workers, rounds)], RoundScheduler(GC(workers, 0), Mu(PATIENCE)), pool, journal)
+    master.run()
+    if master.failed:
+        raise PoolError(str(master.failed[0]))
     return arrival_table(journal.records, workers)
 
 

@@ -9,8 +9,9 @@ from distseq.cluster.simulated import ARRIVAL, SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.schemes import parse
 from distseq.journal import Journal
-from distseq.master import Master, Opening
+from distseq.master import Master
 from distseq.observers import Tally
+from distseq.roles import Opening
 from distseq.scheduling.closing import Closing
 from distseq.scheduling.rounds import RoundScheduler, check_delay
 

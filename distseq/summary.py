@@ -1,5 +1,6 @@
 """What a run says at its end: how well the models do, what the workers cost, and what other schemes would have cost."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,7 +17,6 @@ from distseq.observers import GradientCheck, Tally
 from distseq.scheduling.closing import closing_rule
 from distseq.simulation import simulate
 
-HELD_OUT = 512  # windows of held-out text that the final figure is taken on
 LAST = 10  # steps whose losses make the final training loss
 
 
@@ -28,17 +28,20 @@ def summarize(
     check: GradientCheck,
     seconds: float,
 ) -> dict[str, Any]:
-    """The numbers of summary.json, the replays excepted."""
-    from distseq.models.evaluate import bits_per_char
-
-    models = {}
+    """The numbers of summary.json, the replays excepted. `texts`: of the learners that are evaluated on their own text."""
+    models: dict[str, dict[str, Any]] = {}
     for learner in learners:
-        losses = tally.losses.get(learner.name) or [float("nan")]
-        models[learner.name] = {"steps": learner.steps, "training_loss": float(np.mean(losses[-LAST:]))}
-        if learner.name in texts:
-            text = texts[learner.name]
-            models[learner.name]["bits_per_char"] = bits_per_char(learner.model, text, HELD_OUT)  # type: ignore[arg-type]
-            models[learner.name]["unigram_bits_per_char"] = text.unigram_entropy
+        losses, failed = tally.losses.get(learner.name), tally.failed.get(learner.name)
+        loss = float(np.mean(losses[-LAST:])) if losses else None
+        models[learner.name] = {"steps": learner.steps if failed is None else failed.step, "training_loss": loss}
+        step, held_out = tally.evaluations.get(learner.name, (-1, 0.0))
+        if step == learner.steps:
+            models[learner.name]["evaluation_loss"] = held_out
+        if step == learner.steps and learner.name in texts:
+            models[learner.name]["bits_per_char"] = held_out / math.log(2)
+            models[learner.name]["unigram_bits_per_char"] = texts[learner.name].unigram_entropy
+        if learner.name in tally.evaluations_failed:
+            models[learner.name]["evaluation_error"] = tally.evaluations_failed[learner.name].error
     return {
         "scheme": config.scheduler.scheme,
         "closing": config.scheduler.closing,
@@ -46,11 +49,12 @@ def summarize(
         "workers": config.pool.workers,
         "delays": config.pool.delays,
         "models": models,
+        "failures": [one.brief() for one in tally.failed.values()],
         "jobs": tally.jobs,
         "rounds": tally.rounds,
         "waits": tally.waits,
         "total_seconds": seconds,
-        "seconds_per_job": seconds / tally.jobs,
+        "seconds_per_job": seconds / tally.jobs if tally.jobs else None,
         "gradients_checked": len(check.differences),
         "largest_gradient_difference": max(check.differences, default=None),
     }
@@ -81,7 +85,8 @@ def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
     table = Table("model", "steps", "held-out bits/char", "unigram bits/char", "training loss, nats")
     for name, model in summary["models"].items():
         bits = [f"{model[key]:.3f}" if key in model else "-" for key in ("bits_per_char", "unigram_bits_per_char")]
-        table.add_row(name, str(model["steps"]), *bits, f"{model['training_loss']:.3f}")
+        loss = "-" if model["training_loss"] is None else f"{model['training_loss']:.3f}"
+        table.add_row(name, str(model["steps"]), *bits, loss)
     console.print(table)
     console.print(
         f"{summary['jobs']} jobs in {summary['rounds']} rounds, {summary['total_seconds']:.1f} s: "

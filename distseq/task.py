@@ -6,7 +6,7 @@ The gradient is linear in the weights, so rows add up to the full batch's gradie
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,13 @@ from torch import nn
 
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import load_object
-from distseq.models.data import Dataset, open_dataset
+from distseq.device import choose_device, moved
+from distseq.models.data import Dataset
+from distseq.models.held_out import open_evaluation
+from distseq.reading import Source, opened
 
 EXTRAS = 2  # loss sum, weight sum
+AT_ONCE = 256  # samples of one forward pass of an evaluation
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -26,8 +30,12 @@ class Problem:
     """What one learner's rows are computed from, on every host alike."""
 
     model: nn.Module
-    data: Dataset
+    source: Source
     parameters: tuple[nn.Parameter, ...]
+
+    @property
+    def data(self) -> Dataset:
+        return self.source.dataset
 
 
 def build_model(target: str, args: Mapping[str, Any], seed: int, dtype: torch.dtype) -> nn.Module:
@@ -50,9 +58,10 @@ def trained(model: nn.Module) -> tuple[nn.Parameter, ...]:
     return tuple(p for p in model.parameters() if p.requires_grad)
 
 
-def losses(problem: Problem, ids: np.ndarray) -> torch.Tensor:
-    """(B,) losses of these samples under the model's parameters. ValueError when the model returns anything else."""
-    losses_B = problem.model.per_sample_loss(problem.data.batch(ids))  # type: ignore[operator]
+def losses(problem: Problem, ids: np.ndarray, batch: Any) -> torch.Tensor:
+    """(B,) losses of these samples, read already, where the model lies. ValueError when the model returns anything else."""
+    device = problem.parameters[0].device
+    losses_B = problem.model.per_sample_loss(batch if device.type == "cpu" else moved(batch, device))  # type: ignore[operator]
     if not isinstance(losses_B, torch.Tensor):
         raise ValueError(f"per_sample_loss must return a tensor of ({len(ids)},) losses: got {type(losses_B).__name__}")
     if losses_B.shape != (len(ids),):
@@ -61,41 +70,83 @@ def losses(problem: Problem, ids: np.ndarray) -> torch.Tensor:
 
 
 class Task:
-    """`learners`: one mapping each, with model, model_args, data, data_args, seed and the data's expected fingerprint."""
+    """`learners`: one mapping each, with model, model_args, data, data_args, seed and the data's expected fingerprint; to be
+    evaluated, also evaluation, evaluation_args and evaluation_fingerprint.
 
-    def __init__(self, learners: Sequence[Mapping[str, Any]], dtype: str = "float32") -> None:
-        self._specs, self._dtype = learners, DTYPES[dtype]
+    Rows are computed on `device` (distseq.config.DEVICES). ValueError when this host has no such device.
+    """
+
+    def __init__(self, learners: Sequence[Mapping[str, Any]], dtype: str = "float32", device: str = "cpu") -> None:
+        self._specs, self._dtype, self._device = learners, DTYPES[dtype], choose_device(device)
         self._problems: dict[int, Problem] = {}
+        self._evaluations: dict[int, Problem] = {}
         self._loaded: dict[int, tuple[int, int]] = {}  # learner -> (job, version) whose parameters its model holds
 
     def problem(self, learner: int) -> Problem:
-        """Built on first use. ValueError when this host's data differ from the master's."""
+        """Built on first use. DataError when this host's data are missing or differ from the master's."""
         if learner not in self._problems:
             spec = self._specs[learner]
-            data = open_dataset(spec["data"], **spec["data_args"])
-            if data.fingerprint != spec["fingerprint"]:
-                raise ValueError(
-                    f"data {spec['data']} differ on this host: sha256 {data.fingerprint[:12]}, the master has "
-                    f"{spec['fingerprint'][:12]}; install the same version of the data everywhere"
-                )
-            model = build_model(spec["model"], spec["model_args"], spec["seed"], self._dtype)
-            self._problems[learner] = Problem(model, data, trained(model))
+            data = opened(spec["data"], spec["data_args"])
+            source = Source(spec["data"], data, spec["fingerprint"])
+            model = build_model(spec["model"], spec["model_args"], spec["seed"], self._dtype).to(self._device)
+            self._problems[learner] = Problem(model, source, trained(model))
         return self._problems[learner]
 
-    def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(P + 2,) in the task's dtype. ValueError when the model's losses are not (B,)."""
+    def evaluation(self, learner: int) -> Problem:
+        """The same model on the data it is evaluated on. ValueError when it has none, or this host's are missing or differ."""
+        if learner not in self._evaluations:
+            problem, spec = self.problem(learner), self._specs[learner]
+            name, args = spec["evaluation"], spec["evaluation_args"]
+            data = opened(name, args) if name is not None else open_evaluation(problem.data, None, args)
+            if data is None:
+                raise ValueError(f"learner {learner} has no data to be evaluated on")
+            source = Source(name or spec["data"], data, spec["evaluation_fingerprint"])
+            self._evaluations[learner] = replace(problem, source=source)
+        return self._evaluations[learner]
+
+    def read(self, payload: Payload, ids: np.ndarray) -> Any:
+        """The batch of a row, None for an empty part; of an evaluation a list of batches. DataError naming the sample that
+        cannot be read."""
+        if payload.kind == "evaluation":
+            source = self.evaluation(payload.learner).source
+            return [source.batch(ids[begin : begin + AT_ONCE]) for begin in range(0, len(ids), AT_ONCE)]
+        source = self.problem(payload.learner).source
+        return source.batch(ids) if len(ids) else None
+
+    def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray:
+        """(P + 2,) in the task's dtype, or as `_evaluated`, from what `read` has returned, or reads now.
+
+        ValueError when the model's losses are not (B,), DataError when samples cannot be read or make the row infinite.
+        """
+        if payload.kind == "evaluation":
+            return self._evaluated(payload, ids, weights, self.read(payload, ids) if samples is None else samples)
         problem = self.problem(payload.learner)
         if not len(ids):
             return np.zeros(
                 sum(p.numel() for p in problem.parameters) + EXTRAS, dtype=str(self._dtype).rpartition(".")[2]
             )
+        batch = self.read(payload, ids) if samples is None else samples
         with _one_thread():
             self._load(problem, payload)
-            losses_B = losses(problem, ids)
-            weights_B = torch.from_numpy(weights).to(self._dtype)
+            losses_B = losses(problem, ids, batch)
+            weights_B = torch.from_numpy(weights).to(self._device, self._dtype)
             loss = losses_B @ weights_B
             gradients = torch.autograd.grad(loss, problem.parameters, allow_unused=True, materialize_grads=True)
-            return torch.cat([*(g.flatten() for g in gradients), loss.detach()[None], weights_B.sum()[None]]).numpy()
+            flat = torch.cat([*(g.flatten() for g in gradients), loss.detach()[None], weights_B.sum()[None]])
+            row: np.ndarray = flat.cpu().numpy()
+        if not np.isfinite(row.sum()):
+            problem.source.check_finite(ids, batch)
+        return row
+
+    def _evaluated(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, batches: list[Any]) -> np.ndarray:
+        """(2,) float64: the weighted sum of losses of samples to evaluate on, and the sum of the weights."""
+        problem, total = self.evaluation(payload.learner), 0.0
+        with _one_thread(), torch.no_grad():
+            self._load(problem, payload)
+            for batch, begin in zip(batches, range(0, len(ids), AT_ONCE), strict=True):
+                losses_B = losses(problem, ids[begin : begin + AT_ONCE], batch).double().cpu()
+                total += float(losses_B @ torch.from_numpy(weights[begin : begin + AT_ONCE]))
+        return np.array([total, weights.sum()])
 
     def _load(self, problem: Problem, payload: Payload) -> None:
         key = (payload.job, payload.version)

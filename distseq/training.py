@@ -28,6 +28,8 @@ from distseq.coding.scheme import Scheme
 from distseq.coding.schemes import parse
 from distseq.config import Config, from_dict, load_config
 from distseq.display import Display
+from distseq.evaluation import Evaluate
+from distseq.failing import FailedError
 from distseq.fleet import Fleet, build_fleet
 from distseq.journal import MemoryJournal, Tee
 from distseq.learner import Learner
@@ -69,7 +71,8 @@ def _warn_of_empty_parts(config: Config, scheme: Scheme, console: Console) -> No
 def _pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
     options = config.pool
     if options.kind == "simulated":
-        return SimulatedPool(trace, fleet.task, unfinished=options.unfinished, compute=options.compute)
+        work = fleet.task if options.device == "cpu" else fleet.spec.load()
+        return SimulatedPool(trace, work, unfinished=options.unfinished, compute=options.compute)
     if options.kind == "local":
         from distseq.cluster.local_pool import local_pool
 
@@ -120,8 +123,8 @@ def train(
 
     `out` is a new or empty folder, by default runs/NAME-N; `options` replace keys of the job (see OPTIONS; None = keep).
     `watchers` are observers (distseq.master.Observer). Raises ValueError, with nothing left behind, when the job is wrong,
-    PoolError when the workers fail for good, FloatingPointError when a gradient is not finite, Stopped
-    (distseq.cluster.signals) after SIGINT or SIGTERM.
+    PoolError when the workers fail for good, Stopped (distseq.cluster.signals) after SIGINT or SIGTERM. A learner that
+    fails is stopped, the others go on: the summary's `failures` name it. FailedError when all have failed.
 
     `resume`, in place of a job, is the folder of a run that was stopped: it goes on where its newest whole checkpoint is,
     under its configuration and `options` (all but the seed), with the same result as a run without a break.
@@ -182,13 +185,14 @@ def _prepare(config: Config, out: Path, console: Console, resume: bool) -> Job:
         check_scheme(scheme.on(n), len(config.learner), config.run.dtype)
     fleet = build_fleet(config)
     _warn_of_empty_parts(config, scheme, console)
-    own = identity(config, fleet.spec.config)
+    own = identity(config, fleet.work)
     start = resumed(out, own, fleet, console) if resume else Start((0,) * len(fleet.learners))
     return Job(config, RoundScheduler(scheme, closing, late=late), trace, fleet, own, start)
 
 
 def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (), *, resume: bool = False) -> Result:
-    """Train. ValueError, with nothing left behind, for a wrong configuration; PoolError when the pool gives up."""
+    """Train. ValueError, with nothing left behind, for a wrong configuration; PoolError when the pool gives up, FailedError
+    when every learner has failed."""
     job = _prepare(config, out, console, resume)
     if resume and complete(out, config, job.start):
         console.print(f"nothing to do: {out} is complete, {sum(job.start.done)} jobs", highlight=False, soft_wrap=True)
@@ -201,11 +205,15 @@ def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (
     display = Display(console, job.steps, frozenset(texts), dict(zip(job.steps, job.start.done, strict=True)))
     seconds = _drive(job, folder, kept, console, display, [tally, check, display, *watchers], resume)
     for learner in job.fleet.learners:
-        folder.save_weights(learner.name, learner.state_dict())
-    summary = summarize(config, job.fleet.learners, texts, tally, check, job.start.past.seconds + seconds)
+        if learner.name not in tally.failed:
+            folder.save_weights(learner.name, learner.state_dict())
+    plain = {one.name: texts[one.name] for one in config.learner if one.name in texts and one.evaluation is None}
+    summary = summarize(config, job.fleet.learners, plain, tally, check, job.start.past.seconds + seconds)
     folder.save_summary(summary)
     summary |= replays(config, kept.records, tally.jobs)
     folder.save_summary(summary)
+    if len(tally.failed) == len(job.fleet.learners):
+        raise FailedError(list(tally.failed.values()), str(folder.path))
     return Result(job.fleet.learners, folder.path, summary)
 
 
@@ -256,6 +264,7 @@ def _drive(
             first_job=start.next_job,
             done=start.done,
             keeper=keeper,
+            evaluate=Evaluate(job.fleet.evaluated, config.run.evaluate_every),
         )
         return _to_the_end(master, keeper, sum(job.steps.values()), request, folder.path)
 
@@ -268,6 +277,6 @@ def _to_the_end(master: Master, keeper: Checkpointer, jobs: int, request: StopRe
     except PoolError as error:
         raise PoolError(f"{error}; {again}" if keeper.finish() else str(error)) from error
     kept = keeper.finish()
-    if keeper.jobs < jobs:
+    if master.stopped:
         raise Stopped(f"stopped after {keeper.jobs} of {jobs} jobs; {again if kept else NOT_KEPT}", request.code)
     return seconds

@@ -58,6 +58,12 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).splitlines()[:1])}"
 
 
+def naming(where: str, spec: str, error: BaseException) -> str:
+    """What went wrong, in one line that names the data set once: what is here say so themselves, a user's own need `where`."""
+    said = " ".join(str(error).splitlines()[:1])
+    return said if isinstance(error, ValueError) and f"data {spec!r}" in said else f"{where}: {one_line(error)}"
+
+
 def few(indices: np.ndarray) -> str:
     """The first sample ids of a batch, for a message."""
     return f"{indices[:5].tolist()}{' ...' if len(indices) > 5 else ''}"

@@ -1,6 +1,6 @@
 """A text as a dataset of character windows: the first 90 % to train on, the last 10 % to measure on.
 
-Shapes: B samples, N held-out windows, T characters a window, V symbols.
+Shapes: B samples, T characters a window, V symbols.
 """
 
 import hashlib
@@ -55,15 +55,7 @@ class Text:
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
         """Inputs and targets, each (B, T) int64, of the training windows that start at `indices`."""
         check_ids(indices, len(self))
-        return _windows(self.train, indices, self.window)
-
-    def held_out(self, limit: int | None = None) -> dict[str, torch.Tensor]:
-        """Inputs and targets, each (N, T) int64: the held-out part in consecutive windows, or `limit` of them."""
-        count = (len(self.test) - 1) // self.window
-        if limit is not None and limit < 1:
-            raise ValueError(f"a held-out limit needs at least 1 window: got limit={limit}")
-        kept = count if limit is None else min(limit, count)
-        return _windows(self.test, np.arange(kept) * count // kept * self.window, self.window)
+        return windows(self.train, indices, self.window)
 
     @cached_property
     def unigram_entropy(self) -> float:
@@ -93,7 +85,7 @@ def read_text(path: str) -> str:
         raise ValueError(f"text file {path!r} is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
-def _windows(symbols: np.ndarray, starts: np.ndarray, window: int) -> dict[str, torch.Tensor]:
+def windows(symbols: np.ndarray, starts: np.ndarray, window: int) -> dict[str, torch.Tensor]:
     """Inputs and the characters that follow them, from windows of `window` + 1 symbols."""
-    windows = torch.from_numpy(symbols[starts[:, None] + np.arange(window + 1)].astype(np.int64))
-    return {"inputs": windows[:, :-1], "targets": windows[:, 1:]}
+    cut = torch.from_numpy(symbols[starts[:, None] + np.arange(window + 1)].astype(np.int64))
+    return {"inputs": cut[:, :-1], "targets": cut[:, 1:]}

@@ -93,6 +93,18 @@ MUTANTS = [
         f"{ROUNDS}::test_unequal_learners_move_to_schemes_of_smaller_delay_and_lose_no_job",
     ),
     Mutant(
+        "distseq/scheduling/rounds.py",
+        "self._forget([job])",
+        "pass",
+        f"{ROUNDS}::test_a_round_does_not_wait_for_rows_of_a_job_that_is_withdrawn",
+    ),
+    Mutant(
+        "distseq/scheduling/rounds.py",
+        "self._left[learner] = 0",
+        "pass",
+        f"{ROUNDS}::test_a_failure_that_leaves_too_few_learners_moves_to_a_scheme_of_smaller_delay",
+    ),
+    Mutant(
         "distseq/scheduling/closing.py",
         "progress.begun + (1 + self.mu) * (progress.first_finish - progress.begun)",
         "progress.begun + self.mu * (progress.first_finish - progress.begun)",

@@ -5,7 +5,7 @@ ledgers with open jobs. Late rows count while their job is open, unless `late` i
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +46,18 @@ class RoundScheduler:
     def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
         self._ready.append((job, learner))
         self._left[learner] = left
+
+    def withdrawn(self, job: int, learner: int) -> None:
+        self._left[learner] = 0
+        if (job, learner) in self._ready:
+            self._ready.remove((job, learner))
+        for stream in self._streams:
+            if job in stream.ledger.open:
+                stream.ledger.retire(job)
+        self._owner.pop(job, None)
+        if job in self._decodable:
+            self._decodable.remove(job)
+        self._forget([job])
 
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
         for delivery in arrivals:
@@ -103,11 +115,15 @@ class RoundScheduler:
             stream = next(s for s in self._streams if job in s.ledger.open)
             weights[job] = stream.ledger.weights(job)
             stream.ledger.retire(job)
-        for task in [task for task in self._sent if task.job in weights]:
-            self._excuse(task)
         self._decodable = []
-        self._streams = [s for s in self._streams[:-1] if s.ledger.open] + self._streams[-1:]
+        self._forget(weights)
         return weights
+
+    def _forget(self, jobs: Container[int]) -> None:
+        """Stop waiting for the rows of jobs that are over, and keep no older ledger without open jobs."""
+        for task in [task for task in self._sent if task.job in jobs]:
+            self._excuse(task)
+        self._streams = [s for s in self._streams[:-1] if s.ledger.open] + self._streams[-1:]
 
     def _excuse(self, task: MiniTask) -> None:
         """Stop waiting for a row."""

@@ -45,6 +45,10 @@ class Scheduler(Protocol):
         """worker -> host, now; a changed number of workers counts for jobs opened from then on."""
         ...
 
+    def withdrawn(self, job: int, learner: int) -> None:
+        """The learner of this job has failed: it opens no more, and the job is no longer wanted, however far it has come."""
+        ...
+
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None: ...
 
     def step(self, now: float) -> Decision:

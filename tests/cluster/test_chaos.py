@@ -15,8 +15,9 @@ from distseq.cluster.probe import feature
 from distseq.cluster.profiles import profile
 from distseq.cluster.work import WorkSpec
 from distseq.coding.schemes import parse
-from distseq.master import Master, Opening
+from distseq.master import Master
 from distseq.observers import Silent
+from distseq.roles import Opening
 from distseq.scheduling.rounds import RoundScheduler
 
 N, SIZE, MODELS, STEPS = 8, 1000, 4, 50

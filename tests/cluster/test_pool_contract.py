@@ -229,17 +229,58 @@ def test_an_empty_part_gives_a_row_of_zeros(make_pool: MakePool) -> None:
     np.testing.assert_array_equal(pool.collect(0, weights), feature(IDS[:1], SIZE).sum(axis=0))
 
 
-def test_an_error_in_the_work_is_raised_with_its_text(make_pool: MakePool) -> None:
+def touches(task: MiniTask, sample: int) -> bool:
+    return sample in layout(SCHEME, N).row(task, IDS)[0]
+
+
+def test_an_error_in_the_work_is_a_fault_of_its_mini_task_and_other_work_goes_on(make_pool: MakePool) -> None:
     pool = make_pool(fail_on=int(IDS[3]))
     publish(pool, 0)
+    publish(pool, 1, IDS[4:])
     pool.send(tasks(0))
+    pool.send(tasks(1))
+    bad = [task for task in tasks(0) if touches(task, IDS[3])]
+    good = [task for task in tasks(0) if task not in bad]
+    assert bad
+    got: list[Delivery] = []
+    end = pool.now() + 60
+    while len(got) < 6 * N and pool.now() < end:
+        got += pool.poll(end)
+    faults = [delivery for delivery in got if delivery.fault is not None]
+    assert sorted(delivery.task for delivery in faults) == bad
+    for delivery in faults:
+        assert delivery.stale
+        assert delivery.host == pool.members()[delivery.task.worker]
+        assert delivery.fault is not None
+        assert delivery.fault.text == f"ValueError: sample {IDS[3]} cannot be read"
+        assert delivery.fault.traceback.count("Traceback") == 1
+        assert "in row" in delivery.fault.traceback
+    assert sorted(delivery.task for delivery in got if not delivery.stale) == sorted(good + tasks(1))
+    for task in good:
+        np.testing.assert_array_equal(pool.collect(0, {task: 1.0}), expected(task))
+    with pytest.raises(ValueError, match="not in hand"):
+        pool.collect(0, {bad[0]: 1.0})
+    with pytest.raises(PoolError, match="nothing is outstanding"):  # a fault is owed no more
+        pool.poll(None)
 
-    def use_the_rows() -> None:
-        rows(pool, 3 * N)
-        pool.collect(0, dict.fromkeys(tasks(0), 1.0))
 
-    with pytest.raises((PoolError, ValueError), match=f"sample {IDS[3]} cannot be read"):
-        use_the_rows()
+def test_a_mini_task_that_has_failed_fails_again_when_it_is_sent_again(make_pool: MakePool) -> None:
+    pool = make_pool(fail_on=int(IDS[0]))
+    publish(pool, 0)
+    for _ in range(2):
+        pool.send(tasks(0, workers=[0], groups=[0]))
+        (delivery,) = pool.poll(pool.now() + 60)
+        assert (delivery.task, delivery.stale) == (MiniTask(0, 0, 0), True)
+        assert delivery.fault is not None
+
+
+def test_a_fault_of_a_job_that_is_over_is_no_news(make_pool: MakePool) -> None:
+    pool = make_pool([[0.2] * N], fail_on=int(IDS[0]), seconds=0.2)
+    publish(pool, 0)
+    pool.send(tasks(0, workers=[0], groups=[0]))
+    assert pool.poll(pool.now() + 0.1) == []
+    pool.retire(0)
+    assert [delivery for delivery in pool.poll(pool.now() + 1.0) if delivery.fault is not None] == []
 
 
 def test_closing_twice_is_harmless(make_pool: MakePool) -> None:

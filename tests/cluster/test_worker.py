@@ -1,8 +1,10 @@
 """The worker loop that all real pools share, on a thread of its own."""
 
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +21,9 @@ Start = Callable[..., "Running"]
 class Running:
     """A loop on a thread, and what it has emitted."""
 
-    def __init__(self, config: str = "{}") -> None:
+    def __init__(self, config: str = "{}", target: str = "distseq.cluster.probe:Probe") -> None:
         self.answers: queue.SimpleQueue[Answer | Failure] = queue.SimpleQueue()
-        self.loop = WorkerLoop(WorkSpec("distseq.cluster.probe:Probe", config), self.answers.put)
+        self.loop = WorkerLoop(WorkSpec(target, config), self.answers.put)
         self.thread = threading.Thread(target=self.loop.run)
 
     def post(self, *commands: Command) -> None:
@@ -48,8 +50,8 @@ class Running:
 def start() -> Iterator[Start]:
     made: list[Running] = []
 
-    def make(*commands: Command, config: str = "{}") -> Running:
-        running = Running(config)
+    def make(*commands: Command, **work: str) -> Running:
+        running = Running(**work)
         made.append(running)
         running.post(*commands)
         running.begin()
@@ -121,12 +123,50 @@ def test_an_invocation_that_goes_stale_while_it_starts_up_is_reported_once(start
     assert fresh.task.job == 1
 
 
-def test_an_error_of_the_work_is_reported_with_its_traceback(start: Start) -> None:
-    running = start(publish(0), message(0, (0, 0)), config='{"fail_on": 0}')
-    failure = running.answers.get(timeout=30)
-    assert isinstance(failure, Failure)
-    assert "sample 0 cannot be read" in failure.text
-    assert "Traceback" in failure.traceback
+def test_an_error_of_the_work_is_reported_with_its_traceback_and_the_loop_goes_on(start: Start) -> None:
+    running = start(publish(0, version=4), message(0, (0, 0), attempt=2), message(3, (0, 0)), config='{"fail_on": 0}')
+    bad, good = sorted(running.take(2), key=lambda answer: answer.task.worker == 3)
+    assert bad.fault is not None
+    assert bad.fault.text == "ValueError: sample 0 cannot be read"
+    assert "Traceback" in bad.fault.traceback
+    assert (bad.task, bad.version, bad.attempt, bad.row) == (MiniTask(0, 0, 0), 4, 2, None)
+    assert good.fault is None
+
+
+class Odd:
+    """A Work whose user raises, or returns, anything."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> Any:
+        match self.kind:
+            case "exit":
+                sys.exit(3)
+            case "interrupt":
+                raise KeyboardInterrupt
+            case "matrix":
+                return np.zeros((2, 3))
+            case "whole numbers":
+                return np.zeros(3, dtype=np.int64)
+        return [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("exit", "SystemExit: 3"),
+        ("interrupt", "KeyboardInterrupt"),
+        ("matrix", "TypeError: a row must be a float32 or float64 vector: got float64 of shape (2, 3)"),
+        ("whole numbers", "TypeError: a row must be a float32 or float64 vector: got int64 of shape (3,)"),
+        ("list", "TypeError: a row must be a float32 or float64 vector: got list"),
+    ],
+)
+def test_whatever_a_row_raises_or_returns_is_a_fault_of_that_row(start: Start, kind: str, text: str) -> None:
+    running = start(publish(0), message(0, (0, 0), (0, 1)), config=f'{{"kind": "{kind}"}}', target=f"{__name__}:Odd")
+    for answer in running.take(2):
+        assert answer.fault is not None
+        assert answer.fault.text == text
 
 
 def test_a_work_that_cannot_be_built_is_reported(start: Start) -> None:

@@ -13,25 +13,29 @@ from distseq.coding.gradient_code import RESIDUAL
 from distseq.coding.scheme import Scheme
 from distseq.coding.schemes import parse
 from distseq.journal import MemoryJournal, Record
-from distseq.master import Master, Opening
+from distseq.master import Master
+from distseq.roles import Opening
 from distseq.scheduling.closing import Closing, Safe
 from distseq.scheduling.rounds import RoundScheduler
 from distseq.scheduling.scheduler import Scheduler
 
 SIZE = 3
+POISON = 5000  # a sample that no worker can read
 
 
 class Sums:
-    """A learner that keeps every decoded total; the batch of its step k is `batches[k]`."""
+    """A learner that keeps every decoded total; the batch of its step k is `batches[k]`; step `fails` raises."""
 
-    def __init__(self, name: str, batches: Sequence[np.ndarray], cost: float) -> None:
-        self.name, self.batches, self.steps, self.cost = name, batches, len(batches), cost
+    def __init__(self, name: str, batches: Sequence[np.ndarray], cost: float, fails: int | None = None) -> None:
+        self.name, self.batches, self.steps, self.cost, self.fails = name, batches, len(batches), cost, fails
         self.totals: list[np.ndarray] = []
 
     def open(self, step: int) -> Opening:
         return Opening(np.zeros(0), self.batches[step], cost=self.cost)
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
+        if len(self.totals) == self.fails:
+            raise FloatingPointError("not finite")
         self.totals.append(total)
         return {}
 
@@ -68,9 +72,13 @@ def play(
     unfinished: str = "overlap",
     arrival: str = "row",
     costs: Sequence[float] | None = None,
+    fails: Mapping[int, tuple[int, str]] | None = None,
     wrap: Callable[[Scheduler], Scheduler] = lambda scheduler: scheduler,
 ) -> Played:
-    """Learner m makes `steps[m]` steps; `times` (rounds, n) are start-up seconds."""
+    """Learner m makes `steps[m]` steps; `times` (rounds, n) are start-up seconds.
+
+    `fails`: learner -> the step that it cannot make, and whether it is a "row" or the "step" itself that fails.
+    """
     draws = np.random.default_rng([*steps, scheme.n])
     learners = [
         Sums(f"m{m}", [draws.integers(0, 1000, draws.integers(1, 40)) for _ in range(count)], 1.0)
@@ -78,28 +86,41 @@ def play(
     ]
     for learner, cost in zip(learners, costs or (), strict=False):
         learner.cost = cost
+    for m, (step, how) in (fails or {}).items():
+        if how == "row":
+            learners[m].batches[step][-1] = POISON
+        else:
+            learners[m].fails = step
     trace = Trace(np.asarray(times, dtype=float), 0.0, slope)
-    pool = SimulatedPool(trace, Probe(SIZE, dtype="float64"), unfinished=unfinished, arrival=arrival, compute="rows")
+    pool = SimulatedPool(
+        trace, Probe(SIZE, dtype="float64", fail_on=POISON), unfinished=unfinished, arrival=arrival, compute="rows"
+    )
     journal = MemoryJournal()
     scheduler = wrap(RoundScheduler(scheme, closing, late=unfinished != "lost"))
-    seconds = Master(learners, scheduler, pool, journal).run()
+    master = Master(learners, scheduler, pool, journal)
+    seconds = master.run()
+    assert {int(one.learner[1:]): one.step for one in master.failed} == {
+        m: step for m, (step, _) in (fails or {}).items()
+    }
     return Played(learners, journal.records, seconds)
 
 
-def check_exact(played: Played, code: str) -> None:
-    """Each step of each learner was made once, in order, with the sum over its full batch: to the bit under fr."""
-    for learner in played.learners:
+def check_exact(played: Played, code: str, fails: Mapping[int, tuple[int, str]] | None = None) -> None:
+    """Each step of each learner, but those that fail, was made once, in order, with the sum over its full batch: to the bit
+    under fr."""
+    for m, learner in enumerate(played.learners):
+        steps = (fails or {}).get(m, (learner.steps, ""))[0]
         made = [record["step"] for record in played.jobs if record["learner"] == learner.name]
-        assert made == list(range(learner.steps))
-        assert len(learner.totals) == learner.steps
-        for total, ids in zip(learner.totals, learner.batches, strict=True):
+        assert made == list(range(steps))
+        assert len(learner.totals) == steps
+        for total, ids in zip(learner.totals, learner.batches[:steps], strict=True):
             rows = feature(ids, SIZE)
             if code == "fr":
                 np.testing.assert_array_equal(total, rows.sum(axis=0))
             else:
                 assert (np.abs(total - rows.sum(axis=0)) <= RESIDUAL * np.abs(rows).sum(axis=0)).all()
     numbers = [record["job"] for record in played.jobs]
-    assert sorted(numbers) == list(range(len(numbers)))
+    assert fails or sorted(numbers) == list(range(len(numbers)))
 
 
 def check_on_time(played: Played, n: int, early: bool = True) -> None:

@@ -48,6 +48,8 @@ learners = st.builds(
     batch=st.integers(),
     model_args=arguments,
     data_args=arguments,
+    evaluation=st.none() | texts,
+    evaluation_args=arguments,
     optimizer=texts,
     optimizer_args=arguments,
     schedule=st.none() | texts,
@@ -165,6 +167,7 @@ def test_a_learner_s_own_keys_go_over_the_defaults() -> None:
         (WHOLE | {"run": {"checks": -1}}, "run.checks must be at least 0: got -1"),
         (WHOLE | {"pool": {"workers": -3}}, "pool.workers must be at least 1: got -3"),
         (WHOLE | {"run": {"dtype": "float16"}}, "run.dtype must be one of float32, float64: got 'float16'"),
+        (WHOLE | {"pool": {"device": "tpu"}}, "pool.device must be one of cpu, cuda, auto: got 'tpu'"),
         (WHOLE | {"pool": {"kind": "lambda"}}, "pool.kind must be one of ray, local, simulated: got 'lambda'"),
     ],
 )

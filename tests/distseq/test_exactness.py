@@ -75,7 +75,9 @@ def train_on(
     pool: Pool, config: Config, spec: str, *, first_job: int = 0, closing: Any = None, late: bool = True
 ) -> list[np.ndarray]:
     fleet = build_fleet(config)
-    Master(fleet.learners, RoundScheduler(parse(spec, N), closing, late=late), pool, first_job=first_job).run()
+    master = Master(fleet.learners, RoundScheduler(parse(spec, N), closing, late=late), pool, first_job=first_job)
+    master.run()
+    assert master.failed == []
     return parameters(fleet)
 
 

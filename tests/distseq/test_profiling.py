@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from distseq.cli import cli, one_line_errors
+from distseq.cluster.errors import PoolError
 from distseq.cluster.local_pool import local_pool
 from distseq.cluster.trace import Trace, load_trace
+from distseq.cluster.work import WorkSpec
 from distseq.commands import simulate_schemes
 from distseq.profiling import probe, probe_spec
 
@@ -26,6 +28,15 @@ def test_a_probe_finds_the_delays_that_were_injected() -> None:
     assert measured.times.shape == (6, 4)
     assert np.median(np.abs(measured.times - injected)) < 0.01
     assert measured.slope == pytest.approx(4 * 0.01, rel=0.5)  # each of four workers computes a quarter of a batch
+
+
+def test_a_probe_that_fails_is_no_measurement() -> None:
+    pool = local_pool(2, WorkSpec("distseq.cluster.probe:Probe", '{"fail_on": 1}'), hosts=1)
+    try:
+        with pytest.raises(PoolError, match="probe failed at step 0 on host-0: ValueError: sample 1 cannot be read"):
+            probe(pool, 2, rounds=3)
+    finally:
+        pool.close()
 
 
 def test_a_pool_is_probed_from_the_command_line_and_simulated(

@@ -25,7 +25,7 @@ from distseq.scheduling.rounds import RoundScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 from distseq.simulation import simulate
 from tests.coding.strategies import BUILDERS, PROPERTY, generators
-from tests.distseq.closed_form import Played, checked, play
+from tests.distseq.closed_form import Played, check_exact, check_on_time, checked, play
 
 UNFINISHED = ("lost", "overlap", "serial")
 ROWS = 300  # more than the invocations of a worker in any run here
@@ -46,8 +46,18 @@ class Case:
     arrival: str
     costs: tuple[float, ...]
 
-    def play(self, closing: Closing | None = None, wrap: Callable[[Scheduler], Scheduler] = lambda s: s) -> Played:
-        options: dict[str, Any] = {"unfinished": self.unfinished, "arrival": self.arrival, "costs": self.costs}
+    def play(
+        self,
+        closing: Closing | None = None,
+        wrap: Callable[[Scheduler], Scheduler] = lambda s: s,
+        fails: Mapping[int, tuple[int, str]] | None = None,
+    ) -> Played:
+        options: dict[str, Any] = {
+            "unfinished": self.unfinished,
+            "arrival": self.arrival,
+            "costs": self.costs,
+            "fails": fails,
+        }
         return play(self.scheme, self.times, self.steps, closing, slope=self.slope, wrap=wrap, **options)
 
 
@@ -178,6 +188,103 @@ def test_a_late_row_still_counts_unless_it_is_lost(unfinished: str, decoded: lis
     assert [record["decoded"] for record in played.jobs] == decoded
 
 
+class Through:
+    """A scheduler that passes everything on; others override what they look at."""
+
+    def __init__(self, inner: Scheduler) -> None:
+        self.inner = inner
+
+    def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
+        self.inner.opened(job, learner, cost, left, now)
+
+    def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
+        self.inner.delivered(arrivals, now)
+
+    def members(self, workers: Mapping[int, str], now: float) -> None:
+        self.inner.members(workers, now)
+
+    def withdrawn(self, job: int, learner: int) -> None:
+        self.inner.withdrawn(job, learner)
+
+    def step(self, now: float) -> Decision:
+        return self.inner.step(now)
+
+    def missing(self) -> Mapping[int, int]:
+        return self.inner.missing()
+
+
+class Withdrawn(Through):
+    """Sees that nothing of a withdrawn job is decided any more."""
+
+    def __init__(self, inner: Scheduler) -> None:
+        super().__init__(inner)
+        self.jobs: set[int] = set()
+
+    def withdrawn(self, job: int, learner: int) -> None:
+        super().withdrawn(job, learner)
+        self.jobs.add(job)
+
+    def step(self, now: float) -> Decision:
+        decision = super().step(now)
+        named = (
+            {task.job for task in (*decision.send, *decision.cancel)} | decision.decode.keys() | decision.start.keys()
+        )
+        assert not named & self.jobs
+        return decision
+
+
+@kinds
+@settings(PROPERTY, max_examples=60)
+@given(data=st.data(), closing=closings)
+def test_whoever_fails_whenever_the_others_get_their_exact_sums_on_time(
+    kind: str, data: st.DataObject, closing: Closing
+) -> None:
+    case = data.draw(cases((kind,)))
+    ways = st.sampled_from(("row", "step"))
+    steps = [st.none() | st.tuples(st.integers(0, count - 1), ways) for count in case.steps]
+    fails = {m: one for m, one in enumerate(data.draw(st.tuples(*steps))) if one is not None}
+    played = case.play(closing, Withdrawn, fails)
+    check_exact(played, getattr(case.scheme, "code", "fr"), fails)
+    check_on_time(played, case.scheme.n, closing.early)
+
+
+def test_a_round_does_not_wait_for_rows_of_a_job_that_is_withdrawn() -> None:
+    for fault_first in (True, False):
+        scheduler = RoundScheduler(SRSGC(4, 1, 2, 2, "cyclic"))
+        for learner in range(2):
+            scheduler.opened(learner, learner, 1.0, 3, 0.0)
+        scheduler.delivered(deliveries(scheduler.step(0.0).send[:2], 1.0), 1.0)
+        second = scheduler.step(1.0).send
+        assert {task.job for task in second} == {0, 1}
+        others = [task for task in second if task.job == 1]
+        if fault_first:
+            scheduler.withdrawn(0, 0)
+        scheduler.delivered(deliveries(others, 2.0), 2.0)
+        if not fault_first:
+            scheduler.withdrawn(0, 0)
+        assert list(scheduler.step(2.0).decode) == [1]
+        assert scheduler.missing() == {}
+        scheduler.delivered(deliveries([task for task in second if task.job == 0], 2.5), 2.5)
+        assert scheduler.step(2.5).decode == {}
+
+
+def test_a_job_that_is_ready_or_decodable_can_be_withdrawn() -> None:
+    scheduler = RoundScheduler(GC(2, 0))
+    for learner in range(3):
+        scheduler.opened(learner, learner, 1.0, 0, 0.0)
+    scheduler.withdrawn(1, 1)
+    scheduler.delivered(deliveries(scheduler.step(0.0).send, 1.0), 1.0)
+    scheduler.withdrawn(0, 0)
+    decision = scheduler.step(1.0)
+    assert (decision.decode, list(decision.start)) == ({}, [2])
+
+
+def test_a_failure_that_leaves_too_few_learners_moves_to_a_scheme_of_smaller_delay() -> None:
+    scheme = MSGC(4, 1, 2, 1)  # T = 1
+    played = play(scheme, np.ones((1, 4)), [6, 6], fails={0: (2, "row")})
+    assert played.moves == [scheme.spec, scheme.within(0).spec]
+
+
 def left_behind(played: Played) -> list[tuple[int, bool, str]]:
     """Of each job, in the order of their starts: learners that start one after it, whether its own does, its scheme."""
     jobs = {record["job"]: record for record in played.jobs}
@@ -235,28 +342,6 @@ def test_equal_learners_in_step_never_cause_a_move(
     scheme = data.draw(schemes_of(kind))
     played = play(scheme, np.ones((1, scheme.n)), (steps,) * (scheme.delay + 1 + more), closing)
     assert played.moves == [scheme.spec]
-
-
-class Through:
-    """A scheduler that passes everything on; others override what they look at."""
-
-    def __init__(self, inner: Scheduler) -> None:
-        self.inner = inner
-
-    def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
-        self.inner.opened(job, learner, cost, left, now)
-
-    def members(self, workers: Mapping[int, str], now: float) -> None:
-        self.inner.members(workers, now)
-
-    def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
-        self.inner.delivered(arrivals, now)
-
-    def step(self, now: float) -> Decision:
-        return self.inner.step(now)
-
-    def missing(self) -> Mapping[int, int]:
-        return self.inner.missing()
 
 
 class Twice(Through):

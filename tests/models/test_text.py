@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distseq.models.held_out import HeldOut
 from distseq.models.text import ALPHABET, SYMBOLS, UNKNOWN, Text, decode, encode, open_file
 
 
@@ -63,11 +65,15 @@ def test_training_windows_use_the_first_nine_tenths_and_nothing_else(case: tuple
     assert Text(text, window).batch(ids)["targets"].equal(Text(changed, window).batch(ids)["targets"])
 
 
+def whole(held_out: HeldOut) -> dict[str, torch.Tensor]:
+    return held_out.batch(np.arange(len(held_out)))
+
+
 @given(texts())
 def test_held_out_windows_follow_each_other_through_the_last_tenth(case: tuple[str, int]) -> None:
     text, window = case
     last = text[len(text) * 9 // 10 :]
-    held_out = Text(text, window).held_out()
+    held_out = whole(HeldOut(Text(text, window)))
     inputs, targets = "".join(joined(held_out["inputs"].numpy())), "".join(joined(held_out["targets"].numpy()))
     assert inputs == last[: len(inputs)]
     assert targets == last[1 : 1 + len(inputs)]
@@ -77,7 +83,7 @@ def test_held_out_windows_follow_each_other_through_the_last_tenth(case: tuple[s
 @given(texts(), st.integers(1, 30))
 def test_a_limit_keeps_evenly_spaced_windows_of_the_same_ones(case: tuple[str, int], limit: int) -> None:
     data = Text(*case)
-    every, some = data.held_out()["inputs"], data.held_out(limit)["inputs"]
+    every, some = whole(HeldOut(data))["inputs"], whole(HeldOut(data, limit))["inputs"]
     count = len(every)
     chosen = [k * count // min(limit, count) for k in range(min(limit, count))]
     assert some.equal(every[chosen])
@@ -117,7 +123,7 @@ def test_a_sample_id_outside_the_training_part_is_refused(index: int) -> None:
 def test_a_text_that_is_too_short_is_refused_with_what_it_needs() -> None:
     with pytest.raises(ValueError, match="window=5 needs at least 51 characters: got 50"):
         Text("a" * 50, window=5)
-    assert len(Text("a" * 51, window=5).held_out()["inputs"]) == 1
+    assert len(HeldOut(Text("a" * 51, window=5))) == 1
 
 
 @pytest.mark.parametrize("window", [0, -3, 2.5, "8"])
@@ -128,7 +134,17 @@ def test_a_window_that_is_no_positive_whole_number_is_refused(window: Any) -> No
 
 def test_a_limit_of_no_windows_is_refused() -> None:
     with pytest.raises(ValueError, match="limit=0"):
-        Text("a" * 50, window=1).held_out(limit=0)
+        HeldOut(Text("a" * 50, window=1), limit=0)
+
+
+def test_held_out_samples_are_read_by_id_and_have_a_fingerprint_of_their_own() -> None:
+    text = Text("".join(map(chr, range(40, 90))) * 10, window=4)
+    held_out = HeldOut(text, 5)
+    assert held_out.batch(np.array([3, 1]))["targets"].equal(whole(held_out)["targets"][[3, 1]])
+    with pytest.raises(ValueError, match=r"sample ids must be in 0 \.\. 4: got \[5\]"):
+        held_out.batch(np.array([5]))
+    assert len({held_out.fingerprint, HeldOut(text, 4).fingerprint, text.fingerprint}) == 3
+    assert HeldOut(text, 5).fingerprint == held_out.fingerprint
 
 
 def test_a_file_holds_the_text_that_was_written_to_it(tmp_path: Path) -> None:
