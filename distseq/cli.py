@@ -123,6 +123,31 @@ def profile(out: Path, **options: Any) -> None:
     click.echo(f"{out}: {rounds} invocations of each of {workers} workers, {trace.slope:.4g} s of compute per batch")
 
 
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path), required=False)
+@click.option("--address", help="Of a running cluster: auto, HOST:PORT, or its dashboard's http://HOST:8265.")
+@click.option("--python", default="python", show_default=True, help="The interpreter on the cluster.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object, with a list of what was found.")
+def doctor(job: Path | None, address: str | None, python: str, as_json: bool) -> int:
+    """Check this installation, and a cluster and a job file if they are named; exit code 1 when something is wrong.
+
+    Example: distseq doctor job.toml --address auto
+    """
+    from distseq.doctor import cluster, findings, machine
+    from distseq.doctor import job as of_job
+
+    subject = findings.Subject(job, address, python, os.environ)
+    found = []
+    for finding in findings.examine([*machine.CHECKS, *cluster.CHECKS, *of_job.CHECKS], subject):
+        found.append(finding)
+        if not as_json:
+            click.echo(f"{finding.level:<8} {finding.about}: {finding.text}")
+    failed = any(finding.level == "error" for finding in found)
+    if as_json:
+        click.echo(json.dumps({"ok": not failed, "findings": [finding._asdict() for finding in found]}))
+    return int(failed)
+
+
 class WithCommand(click.Command):
     """Keeps what follows `--` apart, in `context.meta["command"]`."""
 
