@@ -152,8 +152,12 @@ def _reachable(address: str) -> None:
         host, port = None, None
     if host is None or port is None or url.scheme not in ("http", "https"):
         raise ValueError(f"the address of a cluster's job server is http://HOST:8265: got {address!r}")
-    if url.scheme in getproxies():
-        return
+    if url.scheme not in getproxies():
+        connect(host, port, address)
+
+
+def connect(host: str, port: int, address: str) -> None:
+    """ValueError unless something takes connections there."""
     try:
         socket.create_connection((host, port), CONNECT).close()
     except OSError as error:

@@ -1,6 +1,6 @@
-"""A script: what is on every node of a running Ray cluster, as one line of JSON. It imports Ray alone, so a node needs no distseq.
+"""A script: what is on every node of a Ray cluster, as one line of JSON. It imports Ray alone, so a node needs no distseq.
 
-python ray_nodes.py ADDRESS
+python ray_nodes.py ADDRESS PACKAGE...
 """
 
 import importlib.metadata
@@ -18,10 +18,10 @@ MARK = "distseq nodes: "
 SECONDS = 60.0  # that a node may take to answer
 
 
-def versions() -> dict[str, str | None]:
-    """Versions of what matters in this process; None = it cannot be imported, "?" = it can, from nowhere that says its version."""
+def versions(packages: list[str]) -> dict[str, str | None]:
+    """Versions of Python and of packages in this process; None = it is not there, "?" = it is, and nothing says its version."""
     found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in ("ray", "torch", "distseq"):
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -29,13 +29,13 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def nodes() -> list[dict[str, Any]]:
+def nodes(packages: list[str]) -> list[dict[str, Any]]:
     """Name, CPUs, bytes of memory and versions of each node that is alive, None for those of a node that does not answer."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     asked = [
         ray.remote(num_cpus=0)(versions)
         .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False), max_retries=0)
-        .remote()
+        .remote(packages)
         for node in alive
     ]
     done, _ = ray.wait(asked, num_returns=len(asked), timeout=SECONDS)
@@ -60,4 +60,5 @@ def _value(reference: Any) -> Any:
 if __name__ == "__main__":
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
-    print(f"\n{MARK}{json.dumps({'driver': versions(), 'nodes': nodes()})}", flush=True)
+    asked = sys.argv[2:]
+    print(f"\n{MARK}{json.dumps({'driver': versions(asked), 'nodes': nodes(asked)})}", flush=True)

@@ -26,7 +26,7 @@ def contents(folder: Path, excludes: list[str]) -> dict[str, int]:
         if path.is_file():
             sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
 
-    defaults = getattr(ray_constants, "get_runtime_env_default_excludes", list)()
+    defaults: list[str] = getattr(ray_constants, "get_runtime_env_default_excludes", list)()
     options = {"include_gitignore": os.environ.get(ray_constants.RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"}
     known = inspect.signature(_dir_travel).parameters
     try:

@@ -127,8 +127,9 @@ def profile(out: Path, **options: Any) -> None:
 @click.argument("job", type=click.Path(path_type=Path), required=False)
 @click.option("--address", help="Of a running cluster: auto, HOST:PORT, or its dashboard's http://HOST:8265.")
 @click.option("--python", default="python", show_default=True, help="The interpreter on the cluster.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="The cluster's token.  [default: where Ray looks]")
 @click.option("--json", "as_json", is_flag=True, help="Print one object, with a list of what was found.")
-def doctor(job: Path | None, address: str | None, python: str, as_json: bool) -> int:
+def doctor(job: Path | None, address: str | None, python: str, token_file: Path | None, as_json: bool) -> int:
     """Check this installation, and a cluster and a job file if they are named; exit code 1 when something is wrong.
 
     Example: distseq doctor job.toml --address auto
@@ -136,7 +137,7 @@ def doctor(job: Path | None, address: str | None, python: str, as_json: bool) ->
     from distseq.doctor import cluster, findings, machine
     from distseq.doctor import job as of_job
 
-    subject = findings.Subject(job, address, python, os.environ)
+    subject = findings.Subject(job, address, python, token_file)
     found = []
     for finding in findings.examine([*machine.CHECKS, *cluster.CHECKS, *of_job.CHECKS], subject):
         found.append(finding)
@@ -177,7 +178,7 @@ class WithCommand(click.Command):
 @click.option("--python", default="python", show_default=True, help="The interpreter on the cluster.")
 @click.option("--no-wait", is_flag=True, help="Print the id of the job and leave.")
 @click.pass_context
-def submit(context: click.Context, arguments: tuple[str, ...], no_wait: bool, **options: Any) -> int:
+def submit(context: click.Context, /, arguments: tuple[str, ...], no_wait: bool, **options: Any) -> int:
     """Train a job file on a Ray cluster, with this distseq, and end as the job ends; or run a command there.
 
     Model and data are read from the working dir. The run folder, --out, is on the cluster's head.
@@ -186,7 +187,7 @@ def submit(context: click.Context, arguments: tuple[str, ...], no_wait: bool, **
     """
     from distseq.submission import submit as run
 
-    with train.make_context("distseq submit", list(arguments)) as parsed:
+    with train.make_context("submit", list(arguments), parent=context) as parsed:
         given = {key: value for key, value in parsed.params.items() if value not in (None, False)}
     job, as_json = given.pop("config", None), given.pop("as_json", False)
     passed = {key: value if value is True else str(value) for key, value in given.items()}
@@ -202,7 +203,7 @@ def submit(context: click.Context, arguments: tuple[str, ...], no_wait: bool, **
 
 
 def one_line_errors(command: Callable[[], object]) -> int:
-    """Run a command, which may return a code; a mistake is one line and 2, a pool that gave up one message and 1, a stop 130 or 143."""
+    """A command's exit code, 0 if it has none; a mistake is one line and 2, a pool that gave up one and 1, a stop 130 or 143."""
     from distseq.cluster.errors import PoolError
     from distseq.cluster.signals import Stopped
 

@@ -33,7 +33,7 @@ def _copy(source: Traversable, target: Path) -> None:
 
 
 def excludes(working_dir: Path) -> list[str]:
-    """What of a working directory must stay behind: a distseq of its own, which the job would import in place of the staged one."""
+    """What of a working directory must stay behind: a distseq of its own, which the job would import before the staged one."""
     return [f"/{name}" for name in ("distseq", "distseq.py") if (working_dir / name).exists()]
 
 
@@ -48,11 +48,13 @@ def too_large(sizes: Mapping[str, int], limit: int) -> str | None:
         parts[head + inside] = parts.get(head + inside, 0) + size
     largest = sorted(parts, key=lambda part: -parts[part])[:3]
     named = ", ".join(f"{part} {parts[part] / MiB:.0f} MiB" for part in largest)
-    return f"holds {total / MiB:.0f} MiB, Ray sends at most {limit / MiB:.0f}: name in .rayignore what can stay ({named})"
+    return (
+        f"holds {total / MiB:.0f} MiB, Ray sends at most {limit / MiB:.0f}: name in .rayignore what can stay ({named})"
+    )
 
 
 def left_behind(config: Config, sent: Mapping[str, int], folder: Path) -> Iterator[str]:
-    """Each file of a job that would not be in its working directory: not below `folder`, or left out of `sent` by an ignore file."""
+    """Each file that a job would miss: it is not below the working dir `folder`, or an ignore file has left it out of `sent`."""
     for one in config.learner:
         if one.model.partition(":")[2] and not _module_travels(one.model, sent):
             yield f"learner {one.name}: model {one.model!r}: {_why(_file_of(one.model), folder)}"

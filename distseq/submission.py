@@ -5,13 +5,13 @@ import secrets
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from distseq import staging
 from distseq.cluster.ray_token import client_token
-from distseq.config import load_config
+from distseq.config import Config, load_config
 
 RUNS = "~/distseq-runs"  # on the cluster: Ray deletes the job's working directory
 # Seconds between the SIGTERM and the SIGKILL of a job that is stopped: time to write a checkpoint.
@@ -30,7 +30,7 @@ class Request:
 def request(
     config: Path | None, options: Mapping[str, str | bool], command: Sequence[str], working_dir: Path, python: str
 ) -> Request:
-    """`distseq train` of a job file below `working_dir`, or with --resume, or else the command. ValueError when it cannot run there.
+    """`distseq train` of a job file below `working_dir`, or of --resume, or the command. ValueError when it cannot run there.
 
     `options` are those of `distseq train` by name; True = a flag.
     """
@@ -46,7 +46,9 @@ def request(
         raise ValueError("submit needs a job file, --resume RUN, or a command after --")
     run = str(options.get("resume") or options.get("out") or f"{RUNS}/{job}")
     if not run.startswith(("/", "~/")):
-        raise ValueError(f"the run folder is one on the cluster, outside the job's working dir: got {run!r}; name / or ~/")
+        raise ValueError(
+            f"the run folder is one on the cluster, outside the job's working dir: got {run!r}; name / or ~/"
+        )
     words = [] if config is None else [_below(config, working_dir)]
     for key, value in {**options, "pool": "ray", "address": "auto"}.items():
         if key not in ("out", "resume") and value is not False:
@@ -64,7 +66,9 @@ def _for_shell(path: str) -> str:
 def _below(config: Path, working_dir: Path) -> str:
     path = config.resolve()
     if not path.is_relative_to(working_dir):
-        raise ValueError(f"job file {config} is not in the working dir {working_dir}: give its folder with --working-dir")
+        raise ValueError(
+            f"job file {config} is not in the working dir {working_dir}: give its folder with --working-dir"
+        )
     return path.relative_to(working_dir).as_posix()
 
 
@@ -89,17 +93,16 @@ def submit(
     if not folder.is_dir():
         raise ValueError(f"working dir {working_dir} is no folder")
     wanted = request(config, options, command, folder, python)
+    job = None if config is None else _with_delays(load_config(config), options)
     token = client_token(os.environ, Path.home(), token_file)
     os.environ |= token.variables
     # Ray would take these before the address that it is given.
     for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         os.environ.pop(variable, None)
     from distseq.cluster.ray_jobs import JobServer
-    from distseq.cluster.ray_package import LIMIT, contents
 
     left = staging.excludes(folder)
-    sent = contents(folder, left)
-    _check(config, folder, sent, LIMIT)
+    _check_folder(folder, left, config, job)
     server = JobServer(address, token.source)
     with tempfile.TemporaryDirectory(prefix="distseq-") as temporary:
         environment: dict[str, Any] = {
@@ -118,13 +121,21 @@ def submit(
     return server.follow(wanted.job, write, say)
 
 
-def _check(config: Path | None, folder: Path, sent: Mapping[str, int], limit: int) -> None:
-    problem = staging.too_large(sent, limit)
+def _check_folder(folder: Path, left: list[str], path: Path | None, job: Config | None) -> None:
+    """ValueError when what Ray would send of the working directory is too much for it, or too little for the job."""
+    from distseq.cluster.ray_package import LIMIT, contents
+
+    sent = contents(folder, left)
+    problem = staging.too_large(sent, LIMIT)
     if problem is not None:
         raise ValueError(f"working dir {folder} {problem}")
-    if config is None:
-        return
-    if _below(config, folder) not in sent:
-        raise ValueError(f"job file {config} is left out by an ignore file of the working dir {folder}")
-    for missing in staging.left_behind(load_config(config), sent, folder):
+    if path is not None and _below(path, folder) not in sent:
+        raise ValueError(f"job file {path} is left out by an ignore file of the working dir {folder}")
+    for missing in () if job is None else staging.left_behind(job, sent, folder):
         raise ValueError(f"{missing} (--working-dir names another)")
+
+
+def _with_delays(config: Config, options: Mapping[str, str | bool]) -> Config:
+    """The one option of train that may name a file."""
+    pool = replace(config.pool, delays=str(options.get("delays", config.pool.delays)))
+    return replace(config, pool=pool)

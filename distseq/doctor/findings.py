@@ -1,6 +1,6 @@
 """What a check finds, how checks are run, and what they share."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -17,7 +17,7 @@ class Finding(NamedTuple):
     text: str
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """A check has nothing to say, because what it looks at is missing, which another check has reported."""
 
 
@@ -27,17 +27,17 @@ class Subject:
 
     job: Path | None = None
     address: str | None = None
-    python: str = "python"
-    environment: Mapping[str, str] = field(default_factory=dict)
+    python: str = "python"  # the interpreter on the cluster
+    token_file: Path | None = None
     _known: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` gives, made once. When it raises, the first to ask gets its error, all others Unknown."""
+        """What `make` gives, made once. When it raises, the first to ask gets its error, all others UnknownError."""
         if name not in self._known:
-            self._known[name] = Unknown(name)
+            self._known[name] = UnknownError(name)
             self._known[name] = make()
         found: T = self._known[name]
-        if isinstance(found, Unknown):
+        if isinstance(found, UnknownError):
             raise found
         return found
 
@@ -50,7 +50,7 @@ def examine(checks: Sequence[tuple[str, Check]], subject: Subject) -> Iterator[F
     for about, check in checks:
         try:
             yield from check(subject)
-        except Unknown:
+        except UnknownError:
             continue
         except Exception as error:  # whatever a broken installation or a user's model raises is a finding
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "

@@ -8,19 +8,18 @@ from pathlib import Path
 from distseq.coding.scheme import Scheme
 from distseq.config import Config, load_config
 from distseq.doctor.cluster import nodes
-from distseq.doctor.findings import Check, Finding, Subject, Unknown, ok, warning
+from distseq.doctor.findings import Check, Finding, Subject, UnknownError, ok, warning
 
 MiB = 1 << 20
-# Of a host: Python with torch, measured (docs/benchmarks.md has the machine).
-HOST_MIB = 200
+HOST_MIB = 200  # of a host: a Ray actor that has imported torch
 COPIES = 4  # of a learner's parameters at the master: values, gradient, two moments
 
 
 def config(subject: Subject) -> Config:
-    """The job. Unknown without one."""
+    """The job. UnknownError without one."""
     job = subject.job
     if job is None:
-        raise Unknown("no job file")
+        raise UnknownError("no job file")
     return subject.once("config", lambda: load_config(job))
 
 
@@ -33,7 +32,9 @@ def scheme(subject: Subject) -> Scheme:
 
 def parses(subject: Subject) -> list[Finding]:
     job = config(subject)
-    return ok("job file", f"{subject.job}: {len(job.learner)} learners, {job.pool.workers} workers, pool {job.pool.kind}")
+    return ok(
+        "job file", f"{subject.job}: {len(job.learner)} learners, {job.pool.workers} workers, pool {job.pool.kind}"
+    )
 
 
 def scheme_holds(subject: Subject) -> list[Finding]:
@@ -89,7 +90,9 @@ def room(subject: Subject) -> list[Finding]:
         return [Finding("workers", "error", f"{text}: lower [pool] hosts or leave it out")]
     hosts = min(pool.workers, cpus if pool.hosts is None else pool.hosts)
     if hosts < pool.workers:
-        return warning("workers", f"{pool.workers} workers share {hosts} hosts ({where}): a host that dies is several workers")
+        return warning(
+            "workers", f"{pool.workers} workers share {hosts} hosts ({where}): a host that dies is several workers"
+        )
     return ok("workers", f"{pool.workers} workers, one on each host ({where})")
 
 
@@ -103,13 +106,14 @@ def _cpus(subject: Subject) -> tuple[int, str]:
 
 def memory(subject: Subject) -> list[Finding]:
     """An upper estimate: no row of an open job is given back before it is decoded."""
-    job, needed = config(subject), 0
+    job = config(subject)
     sizes = [count * (8 if job.run.dtype == "float64" else 4) for count in _parameters(subject)]
     master, host = estimate(sizes, scheme(subject))
     free, where = _free(subject)
     hosts = 0 if job.pool.kind == "simulated" else job.pool.hosts or min(job.pool.workers, _cpus(subject)[0])
     needed = master + hosts * (host + HOST_MIB * MiB)
-    text = f"at most {needed / MiB:.0f} MiB: {master / MiB:.0f} at the master, {host / MiB:.0f} + {HOST_MIB} at each of {hosts} hosts"
+    each = f"{master / MiB:.0f} at the master, {host / MiB:.0f} + {HOST_MIB} at each of {hosts} hosts"
+    text = f"at most {needed / MiB:.0f} MiB: {each}"
     if needed > free:
         return warning("memory", f"{text}; {where} has {free / MiB:.0f} MiB free: take fewer hosts or smaller models")
     return ok("memory", f"{text}; {where} has {free / MiB:.0f} MiB free")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import distseq
-from distseq.cluster.ray_token import PLACES, token_source
+from distseq.cluster.ray_token import PLACES, client_token
 from distseq.doctor.findings import Check, Finding, Subject, error, ok, warning
 
 MiB = 1 << 20
@@ -102,7 +102,11 @@ def torch_devices(subject: Subject) -> list[Finding]:
 def shared_memory(subject: Subject) -> list[Finding]:
     if not SHARED_MEMORY.is_dir():
         return ok("shared memory", f"{SHARED_MEMORY} is not used on {platform.system()}")
-    free = shutil.disk_usage(SHARED_MEMORY).free
+    return shared_memory_of(shutil.disk_usage(SHARED_MEMORY).free)
+
+
+def shared_memory_of(free: int) -> list[Finding]:
+    """`free` bytes, beside what a local Ray's object store takes."""
     text = f"{free / MiB:.0f} MiB free in {SHARED_MEMORY}"
     if free < OBJECT_STORE:
         advice = "Ray's objects go to slow files, local pools may fail; in a container, give --shm-size"
@@ -111,10 +115,15 @@ def shared_memory(subject: Subject) -> list[Finding]:
 
 
 def descriptors(subject: Subject) -> list[Finding]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return descriptors_of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def descriptors_of(soft: int) -> list[Finding]:
+    """The soft limit of a process, RLIM_INFINITY for none."""
+    text = "no limit" if soft == resource.RLIM_INFINITY else f"at most {soft}"
     if soft != resource.RLIM_INFINITY and soft < DESCRIPTORS:
-        return warning("open files", f"at most {soft}, which many workers exceed: ulimit -n {DESCRIPTORS} (hard: {hard})")
-    return ok("open files", f"at most {soft}")
+        return warning("open files", f"{text}, which many workers exceed: ulimit -n {DESCRIPTORS}")
+    return ok("open files", text)
 
 
 def forkserver(subject: Subject) -> list[Finding]:
@@ -131,18 +140,21 @@ def forkserver(subject: Subject) -> list[Finding]:
 
 
 def token(subject: Subject) -> list[Finding]:
-    source = token_source(subject.environment, Path(subject.environment.get("HOME") or Path.home()))
-    if source is None:
-        return ok("Ray token", f"none; clusters that want one are refused to you. It is looked for in {PLACES}")
-    return ok("Ray token", f"from {source}")
+    """Before anything imports Ray, which then reads whether to send it."""
+    found = client_token(os.environ, Path.home(), subject.token_file)
+    os.environ |= found.variables
+    subject.once("token", lambda: found)
+    if found.source is None:
+        return ok("Ray token", f"none; clusters that want one will refuse this client. It is looked for in {PLACES}")
+    return ok("Ray token", f"from {found.source}")
 
 
 CHECKS: list[tuple[str, Check]] = [
     ("Python", python_version),
+    ("Ray token", token),
     ("packages", packages),
     ("torch devices", torch_devices),
     ("shared memory", shared_memory),
     ("open files", descriptors),
     ("local pool", forkserver),
-    ("Ray token", token),
 ]
