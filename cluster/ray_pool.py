@@ -7,7 +7,7 @@ made them, and are added there. Ray's own restarts and retries are off: the pool
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import ray
 
 from distseq.cluster.host import HostLoop
 from distseq.cluster.host_pool import SILENT, HostPool, check_numbers
+from distseq.cluster.needs import Needs
 from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.ray_meter import HostMeter
 from distseq.cluster.sums import blocks, check_lengths, sum_in_place
@@ -83,30 +84,6 @@ class Actor:
     actor: Any
     number: Any
     pending: Any
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What each host occupies of the cluster: CPUs, GPUs, and resources of the cluster's own naming."""
-
-    cpus: float = 1
-    gpus: float = 0
-    resources: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        amounts = {"cpus": self.cpus, "gpus": self.gpus, **self.resources}
-        wrong = {name: amount for name, amount in amounts.items() if not amount >= 0}
-        if wrong or not any(amounts.values()):
-            raise ValueError(f"a host needs amounts >= 0, and one of them > 0: got {wrong or amounts}")
-
-    def room(self, node: Mapping[str, float]) -> int:
-        """How many hosts fit on a node with these resources."""
-        wanted = {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
-        return min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items() if amount)
-
-    def __str__(self) -> str:
-        wanted = {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
-        return ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
 
 
 class RayTransport:

@@ -135,14 +135,94 @@ def profile(out: Path, **options: Any) -> None:
     click.echo(f"{out}: {rounds} invocations of each of {workers} workers, {trace.slope:.4g} s of compute per batch")
 
 
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path), required=False)
+@click.option("--address", help="Of a running cluster: auto, HOST:PORT, or its dashboard's http://HOST:8265.")
+@click.option("--python", default="python", show_default=True, help="The interpreter on the cluster.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="The cluster's token.  [default: where Ray looks]")
+@click.option("--json", "as_json", is_flag=True, help="Print one object, with a list of what was found.")
+def doctor(job: Path | None, address: str | None, python: str, token_file: Path | None, as_json: bool) -> int:
+    """Check this installation, and a cluster and a job file if they are named; exit code 1 when something is wrong.
+
+    Example: distseq doctor job.toml --address auto
+    """
+    from distseq.doctor import cluster, findings, machine
+    from distseq.doctor import job as of_job
+
+    subject = findings.Subject(job, address, python, token_file)
+    found = []
+    for finding in findings.examine([*machine.CHECKS, *cluster.CHECKS, *of_job.CHECKS], subject):
+        found.append(finding)
+        if not as_json:
+            click.echo(f"{finding.level:<8} {finding.about}: {finding.text}")
+    failed = any(finding.level == "error" for finding in found)
+    if as_json:
+        click.echo(json.dumps({"ok": not failed, "findings": [finding._asdict() for finding in found]}))
+    return int(failed)
+
+
+class WithCommand(click.Command):
+    """Keeps what follows `--` apart, in `context.meta["command"]`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta["command"] = args[at + 1 :]
+        return super().parse_args(ctx, args[:at])
+
+
+@cli.command(cls=WithCommand, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[JOB.toml] [OPTIONS OF TRAIN] [-- COMMAND]")
+@click.option(
+    "--address",
+    default="http://127.0.0.1:8265",
+    envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
+    show_default=True,
+    help="Of the cluster's dashboard.",
+)
+@click.option(
+    "--working-dir",
+    type=click.Path(path_type=Path),
+    default=".",
+    show_default=True,
+    help="Folder that the job runs in a copy of; .gitignore and .rayignore hold.",
+)
+@click.option("--token-file", type=click.Path(path_type=Path), help="The cluster's token.  [default: where Ray looks]")
+@click.option("--python", default="python", show_default=True, help="The interpreter on the cluster.")
+@click.option("--no-wait", is_flag=True, help="Print the id of the job and leave.")
+@click.pass_context
+def submit(context: click.Context, /, arguments: tuple[str, ...], no_wait: bool, **options: Any) -> int:
+    """Train a job file on a Ray cluster, with this distseq, and end as the job ends; or run a command there.
+
+    Model and data are read from the working dir. The run folder, --out, is on the cluster's head.
+
+    Example: distseq submit job.toml --address http://HOST:8265 --steps 500
+    """
+    from distseq.submission import submit as run
+
+    with train.make_context("submit", list(arguments), parent=context) as parsed:
+        given = {key: value for key, value in parsed.params.items() if value not in (None, False)}
+    job, as_json = given.pop("config", None), given.pop("as_json", False)
+    passed = {key: value if value is True else str(value) for key, value in given.items()}
+    return run(
+        job,
+        passed | ({"json": True} if as_json else {}),
+        context.meta["command"],
+        wait=not no_wait,
+        write=lambda text: click.echo(text, nl=False),
+        say=lambda line: click.echo(line, err=True),
+        **options,
+    )
+
+
 def one_line_errors(command: Callable[[], object]) -> int:
-    """Run a command; a user's mistake is one line and 2, a pool or learners that failed one message and 1, a stop 130 or 143."""
+    """A command's exit code, 0 if it has none; a mistake is one line and 2, a pool or learners that failed one message and 1,
+    a stop 130 or 143."""
     from distseq.cluster.errors import PoolError
     from distseq.cluster.signals import Stopped
     from distseq.failing import FailedError
 
     try:
-        command()
+        code = command()
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.Abort:
@@ -159,7 +239,7 @@ def one_line_errors(command: Callable[[], object]) -> int:
     except (PoolError, FloatingPointError, FailedError) as error:
         click.echo(f"error: {error}", err=True)
         return 1
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:

@@ -77,7 +77,8 @@ def _pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
         from distseq.cluster.local_pool import local_pool
 
         return local_pool(options.workers, fleet.spec, hosts=options.hosts, delays=trace)
-    from distseq.cluster.ray_pool import Needs, ray_pool
+    from distseq.cluster.needs import Needs
+    from distseq.cluster.ray_pool import ray_pool
 
     return ray_pool(
         options.workers,

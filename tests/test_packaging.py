@@ -80,5 +80,16 @@ def test_it_works_from_another_folder(form: str, request: pytest.FixtureRequest,
     assert "Usage" in run(sys.executable, "-m", "distseq", "--help", cwd=tmp_path, path=path)
 
 
+@pytest.mark.parametrize("form", ["installed", "wheel"])
+def test_it_stages_all_of_itself_for_a_cluster(
+    form: str, wheel: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    path: Path = request.getfixturevalue(form)
+    code = "from pathlib import Path; from distseq.staging import stage; stage(Path('staged'))"
+    run(sys.executable, "-c", code, cwd=tmp_path, path=path)
+    files = {file.relative_to(tmp_path / "staged").as_posix() for file in tmp_path.rglob("*") if file.is_file()}
+    assert files == {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+
+
 def test_the_installed_command_answers(installed: Path, tmp_path: Path) -> None:
     assert "Usage" in run(installed / "bin" / "distseq", "--help", cwd=tmp_path, path=installed)

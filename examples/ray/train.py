@@ -1,5 +1,6 @@
 """A training script for a Ray cluster. Models of your own lie beside it: workers import them as this script does.
 
+With what distseq needs, not distseq:   cd examples/ray && distseq submit -- python train.py
 With distseq installed on the cluster:  cd examples/ray && ray job submit --working-dir . -- python train.py
 From a checkout, nothing installed:     ray job submit --working-dir . -- python examples/ray/train.py
 With the cluster launcher:              ray submit examples/ray/cluster.yaml examples/ray/train.py

@@ -1,20 +1,15 @@
 """The example, submitted to a Ray cluster as its users do."""
 
-import contextlib
 import json
-import os
-import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.cluster.head import Cluster, ray
 
 ROOT = Path(__file__).resolve().parents[2]
 # What `ray job submit` says while the head is still starting.
@@ -22,41 +17,9 @@ STARTING = ("Failed to connect", "Connection refused", "please try again later")
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[tuple[str, dict[str, str]]]:
-    """The dashboard's address of a head node of its own, with token authentication, and the environment of its clients."""
-    folder = tempfile.mkdtemp(prefix="rj")  # short: Ray makes sockets below it
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
-    port, dashboard = free_port(), free_port()
-    # The agent's usual port may be another Ray's on this machine; without it no job is ever taken.
-    agent = f"--dashboard-agent-listen-port={free_port()}"
-    options = ["--include-dashboard=true", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", agent]
-    start = ["start", "--head", f"--port={port}", "--num-cpus=4", f"--temp-dir={folder}", "--block", *options]
-    with open(Path(folder) / "head.log", "w") as log:
-        head = subprocess.Popen(ray(*start), env=environment, stdout=log, stderr=log, start_new_session=True)
-    yield f"http://127.0.0.1:{dashboard}", environment
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(head.pid, signal.SIGTERM)
-    head.wait(timeout=60)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def ray(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from ray.scripts.scripts import main; main()", *arguments]
-
-
-def submit(
-    cluster: tuple[str, dict[str, str]], working_dir: Path, *entrypoint: str
-) -> subprocess.CompletedProcess[str]:
-    address, environment = cluster
-    command = ray("job", "submit", "--address", address, "--working-dir", str(working_dir), "--", *entrypoint)
+def submit(cluster: Cluster, working_dir: Path, *entrypoint: str) -> subprocess.CompletedProcess[str]:
+    environment = cluster.environment
+    command = ray("job", "submit", "--address", cluster.address, "--working-dir", str(working_dir), "--", *entrypoint)
     for _ in range(30):
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if result.returncode == 0 or not any(sign in result.stdout + result.stderr for sign in STARTING):
@@ -64,9 +27,7 @@ def submit(
     return result
 
 
-def test_the_example_trains_a_model_of_the_user_s_own_from_a_checkout(
-    cluster: tuple[str, dict[str, str]], tmp_path: Path
-) -> None:
+def test_the_example_trains_a_model_of_the_user_s_own_from_a_checkout(cluster: Cluster, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     for folder in ("distseq", "coding", "cluster", "kernels", "models", "examples"):
         shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -80,7 +41,7 @@ def test_the_example_trains_a_model_of_the_user_s_own_from_a_checkout(
     assert summary["largest_gradient_difference"] < 1e-6
 
 
-def test_a_job_that_fails_is_reported_as_failed(cluster: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+def test_a_job_that_fails_is_reported_as_failed(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("raise SystemExit(3)")
     assert submit(cluster, tmp_path, sys.executable, "bad.py").returncode == 1
 

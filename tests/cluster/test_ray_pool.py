@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from distseq.cluster.needs import Needs
 from distseq.cluster.pool import Payload
-from distseq.cluster.ray_pool import Needs, _cause, ray_pool
+from distseq.cluster.ray_pool import _cause, ray_pool
 from distseq.cluster.work import WorkSpec
 from distseq.coding.plan import MiniTask
 

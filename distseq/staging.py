@@ -1,0 +1,112 @@
+"""What travels to a cluster: the running distseq as a plain package, and a working directory in which the job finds its files."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from distseq.config import Config, LearnerConfig
+
+# Where the sub-packages lie differs between a source tree and a wheel; staged, all lie inside distseq.
+PACKAGES = ("distseq", "distseq.coding", "distseq.cluster", "distseq.kernels", "distseq.models")
+FILES = ("text", "folder", "arrays", "csv", "parquet", "hf")  # kinds of data that name a file or folder
+MiB = 1 << 20
+
+
+def stage(target: Path) -> Path:
+    """The running distseq as a plain package below `target`: from a source tree, an installation or a zip file."""
+    for package in PACKAGES:
+        _copy(files(package), target.joinpath(*package.split(".")))
+    return target / "distseq"
+
+
+def _copy(source: Traversable, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in source.iterdir():
+        if entry.is_dir():
+            if entry.name != "__pycache__":
+                _copy(entry, target / entry.name)
+        else:
+            (target / entry.name).write_bytes(entry.read_bytes())
+
+
+def excludes(working_dir: Path) -> list[str]:
+    """What of a working directory must stay behind: a distseq of its own, which the job would import before the staged one."""
+    return [f"/{name}" for name in ("distseq", "distseq.py") if (working_dir / name).exists()]
+
+
+def too_large(sizes: Mapping[str, int], limit: int) -> str | None:
+    """What takes most room in files that are more than `limit` bytes; None when they are not."""
+    total = sum(sizes.values())
+    if total < limit:
+        return None
+    parts: dict[str, int] = {}
+    for path, size in sizes.items():
+        head, inside, _ = path.partition("/")
+        parts[head + inside] = parts.get(head + inside, 0) + size
+    largest = sorted(parts, key=lambda part: -parts[part])[:3]
+    named = ", ".join(f"{part} {parts[part] / MiB:.0f} MiB" for part in largest)
+    return (
+        f"holds {total / MiB:.0f} MiB, Ray sends at most {limit / MiB:.0f}: name in .rayignore what can stay ({named})"
+    )
+
+
+def left_behind(config: Config, sent: Mapping[str, int], folder: Path) -> Iterator[str]:
+    """Each file that a job would miss: it is not below the working dir `folder`, or an ignore file has left it out of `sent`."""
+    for one in config.learner:
+        if one.model.partition(":")[2] and not _module_travels(one.model, sent):
+            yield f"learner {one.name}: model {one.model!r}: {_why(_file_of(one.model), folder)}"
+        path = _data_path(one)
+        if path is not None and not _path_travels(path, sent):
+            yield f"learner {one.name}: data {one.data!r}: {_why(path, folder)}"
+        module = _data_module(one)
+        if module is not None and not _module_travels(module, sent):
+            yield f"learner {one.name}: data {one.data!r}: {_why(_file_of(module), folder)}"
+    trace = Path(config.pool.delays)
+    if trace.suffix == ".npz" and not trace.is_absolute() and not _path_travels(trace, sent):
+        yield f"delays {config.pool.delays!r}: {_why(trace, folder)}"
+
+
+def _why(path: Path, folder: Path) -> str:
+    there = (folder / path).exists() or (folder / path.with_suffix("")).is_dir()
+    return f"{path} is {'left out by an ignore file of' if there else 'not in'} the working dir {folder}"
+
+
+def _file_of(target: str) -> Path:
+    return Path(*target.partition(":")[0].split(".")[:1]).with_suffix(".py")
+
+
+def _module_travels(target: str, sent: Mapping[str, int]) -> bool:
+    """Whether the module of an import string is sent, or is one that an installation brings."""
+    top = target.partition(":")[0].partition(".")[0]
+    if f"{top}.py" in sent or any(path.startswith(f"{top}/") for path in sent):
+        return True
+    return top == "distseq" or top in sys.stdlib_module_names or _installed(top)
+
+
+def _installed(top: str) -> bool:
+    """Whether a package lies where installations put packages, so that the cluster may have it too."""
+    spec = importlib.util.find_spec(top) if top.isidentifier() else None
+    places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or ""]
+    return any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places)
+
+
+def _path_travels(path: Path, sent: Mapping[str, int]) -> bool:
+    name = Path(*path.parts).as_posix()
+    return name == "." or name in sent or any(other.startswith(f"{name}/") for other in sent)
+
+
+def _data_path(one: LearnerConfig) -> Path | None:
+    """The relative path that a learner's data name, if they name one."""
+    prefix, _, rest = one.data.partition(":")
+    return Path(rest) if prefix in FILES and rest and not Path(rest).is_absolute() else None
+
+
+def _data_module(one: LearnerConfig) -> str | None:
+    """The import string of a data set of the user's own."""
+    prefix, _, rest = one.data.partition(":")
+    if prefix == "torch":
+        return rest
+    return None if prefix in (*FILES, "aws") or not rest else one.data
