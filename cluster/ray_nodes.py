@@ -30,7 +30,7 @@ def versions(packages: list[str]) -> dict[str, str | None]:
 
 
 def nodes(packages: list[str]) -> list[dict[str, Any]]:
-    """Name, CPUs, all resources, bytes of memory and versions of each node that is alive, None for those of a node that does not answer."""
+    """Name, CPUs, all resources, bytes of memory and versions (None: it does not answer) of each node that is alive."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     asked = [
         ray.remote(num_cpus=0)(versions)

@@ -66,17 +66,25 @@ def test_what_is_wrong_with_a_job_is_said_where_it_is(
 
 
 def cluster(cpus: float) -> dict[str, object]:
-    return {"driver": {}, "nodes": [{"node": "a", "cpus": cpus, "memory": 1 << 28, "versions": {}}]}
+    return {
+        "driver": {},
+        "nodes": [{"node": "a", "resources": {"CPU": cpus}, "cpus": cpus, "memory": 1 << 28, "versions": {}}],
+    }
 
 
 def test_workers_are_counted_against_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = JOB.replace('"local"', '"ray"').replace("workers = 1", "workers = 6")
     assert examined(text, tmp_path, monkeypatch, nodes=cluster(6.0))["workers"][0] == "ok"
     level, said = examined(text, tmp_path, monkeypatch, nodes=cluster(4.0))["workers"]
-    assert (level, said.partition(":")[0]) == ("warning", "6 workers share 4 hosts (the cluster has 4 CPUs)")
+    assert (level, said.partition(":")[0]) == (
+        "warning",
+        "6 workers share 4 hosts (the cluster has room for 4 of 1 CPU)",
+    )
+    two = text.replace("workers = 6", "workers = 6\ncpus = 2")
+    assert examined(two, tmp_path, monkeypatch, nodes=cluster(12.0))["workers"][0] == "ok"
     text = text.replace("workers = 6", "workers = 6\nhosts = 5")
     level, said = examined(text, tmp_path, monkeypatch, nodes=cluster(4.0))["workers"]
-    assert (level, said.partition(":")[0]) == ("error", "5 hosts of 1 CPU do not fit")
+    assert (level, said.partition(":")[0]) == ("error", "5 hosts do not fit")
 
 
 def test_memory_is_counted_against_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
