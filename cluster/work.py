@@ -48,9 +48,10 @@ def check_row(row: object) -> None:
 
 
 def fault_of(error: BaseException) -> Fault:
-    """An error that is being handled, as data."""
-    message = " ".join(str(error).split())
-    return Fault(f"{type(error).__name__}{message and f': {message}'}", traceback.format_exc())
+    """An error as data, even one that cannot say what it is."""
+    told = traceback.TracebackException.from_exception(error)
+    message = " ".join(str(told).split())
+    return Fault(f"{type(error).__name__}{message and f': {message}'}", "".join(told.format()))
 
 
 def load_object(target: str) -> Any:

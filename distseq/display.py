@@ -73,7 +73,7 @@ class Display(Silent):
 
     def _say(self, line: str, failed: Failed) -> None:
         text = f"{line}\n{failed.traceback}".rstrip()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _shown(self, name: str) -> str:
         return self._unit(name, self._loss[name]) if name in self._loss else "-"

@@ -68,10 +68,9 @@ class Master:
     def _evaluate_all(self) -> None:
         """Evaluate all learners as they are now, at the end; what is under way comes first."""
         self._await_evaluations()
-        failed = {one.learner for one in self.failed}
-        for m, learner in enumerate(self._learners):
-            if learner.name not in failed and not self.stopped:
-                self._evaluations.finish(m, self._done[m])
+        for learner, done in enumerate(self._done):
+            if not self.stopped:
+                self._evaluations.finish(learner, done)
         self._await_evaluations()
 
     def _await_evaluations(self) -> None:

@@ -123,7 +123,7 @@ def train(
     """Train the learners of a job: a Config, the tables of one, or a job file's path.
 
     `out` is a new or empty folder, by default runs/NAME-N; `options` replace keys of the job (see OPTIONS; None = keep).
-    `watchers` are observers (distseq.master.Observer). Raises ValueError, with nothing left behind, when the job is wrong,
+    `watchers` are observers (distseq.roles.Observer). Raises ValueError, with nothing left behind, when the job is wrong,
     PoolError when the workers fail for good, Stopped (distseq.cluster.signals) after SIGINT or SIGTERM. A learner that
     fails is stopped, the others go on: the summary's `failures` name it. FailedError when all have failed.
 

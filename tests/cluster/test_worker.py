@@ -133,6 +133,11 @@ def test_an_error_of_the_work_is_reported_with_its_traceback_and_the_loop_goes_o
     assert good.fault is None
 
 
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise self
+
+
 class Odd:
     """A Work whose user raises, or returns, anything."""
 
@@ -145,6 +150,8 @@ class Odd:
                 sys.exit(3)
             case "interrupt":
                 raise KeyboardInterrupt
+            case "mute":
+                raise MuteError
             case "matrix":
                 return np.zeros((2, 3))
             case "whole numbers":
@@ -157,6 +164,7 @@ class Odd:
     [
         ("exit", "SystemExit: 3"),
         ("interrupt", "KeyboardInterrupt"),
+        ("mute", "MuteError: <exception str() failed>"),
         ("matrix", "TypeError: a row must be a float32 or float64 vector: got float64 of shape (2, 3)"),
         ("whole numbers", "TypeError: a row must be a float32 or float64 vector: got int64 of shape (3,)"),
         ("list", "TypeError: a row must be a float32 or float64 vector: got list"),
