@@ -17,6 +17,7 @@ from distseq.checkpoint import newest
 from distseq.checkpointer import Checkpointer
 from distseq.cli import cli, one_line_errors
 from distseq.cluster.errors import FaultError, PoolError
+from distseq.cluster.files import write_synced
 from distseq.cluster.host_pool import HostPool
 from distseq.cluster.pool import Payload, Pool
 from distseq.cluster.probe import feature
@@ -271,12 +272,16 @@ def test_a_sum_that_cannot_be_applied_changes_nothing() -> None:
 
 
 def test_a_broken_learner_without_a_checkpoint_is_never_written(tmp_path: Path) -> None:
-    def full(path: Path, data: bytes) -> None:
-        raise OSError(28, "No space left on device")
+    full = True
+
+    def disk(path: Path, data: bytes) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        write_synced(path, data)
 
     learner, printed = falling(), io.StringIO()
     console = Console(file=printed, width=400)
-    keeper = Checkpointer(tmp_path / "c", [learner], "c", CheckpointConfig(1, 3), console, lambda: False, write=full)
+    keeper = Checkpointer(tmp_path / "c", [learner], "c", CheckpointConfig(1, 3), console, lambda: False, write=disk)
     keeper.begin([0], 0, resumed=False)
     learner.optimizer.step = None  # type: ignore[method-assign, assignment]
     with pytest.raises(FaultError, match="TypeError"):
@@ -284,6 +289,7 @@ def test_a_broken_learner_without_a_checkpoint_is_never_written(tmp_path: Path) 
     assert not learner.whole
     assert keeper.failed(0) == 0
     assert "learner m broke in the middle of a step, and no checkpoint in" in printed.getvalue()
+    full = False
     keeper.applied([0], 1)
     assert not keeper.finish()
     keeper.close()
