@@ -51,10 +51,11 @@ class RayTransport:
     """Actors of `num_cpus` CPUs on the Ray that is running, the cluster at `address`, or a local one ("local")."""
 
     def __init__(self, spec: WorkSpec, address: str, num_cpus: float) -> None:
-        self._spec, self._num_cpus = spec, num_cpus
+        self._num_cpus = num_cpus
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             _init(address)
+        self._spec = ray.put(spec)  # once for all hosts: it may hold whole data sets
 
     def room(self) -> int:
         """How many hosts the cluster's CPUs have room for."""

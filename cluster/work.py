@@ -41,14 +41,17 @@ def load_object(target: str) -> Any:
 class WorkSpec:
     """`target` "module:name" of a callable that makes a Work from `config`, a JSON object.
 
-    `paths` are folders to import from, besides those that a host has anyway; ones that a host lacks are passed over.
+    `paths` are folders to import from, besides those that a host has anyway; ones that a host lacks are passed over. `blob`,
+    where there is one, is passed on as it is, as an argument of that name.
     """
 
     target: str
     config: str = "{}"
     paths: tuple[str, ...] = ()
+    blob: bytes = b""
 
     def load(self) -> Work:
         """Import and build. Raises what importing and building raise."""
         sys.path += [path for path in self.paths if path not in sys.path and os.path.isdir(path)]
-        return cast(Work, load_object(self.target)(**json.loads(self.config)))
+        args = json.loads(self.config) | ({"blob": self.blob} if self.blob else {})
+        return cast(Work, load_object(self.target)(**args))

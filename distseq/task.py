@@ -4,7 +4,7 @@ A row is the gradient of sum_n w_n loss_n, flat in the order of the model's para
 The gradient is linear in the weights, so rows add up to the full batch's gradient.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from distseq.models.data import Dataset, open_dataset
 
 EXTRAS = 2  # loss sum, weight sum
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+Loss = Callable[[Any, Any], torch.Tensor]  # (model, batch) -> (B,)
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Problem:
     model: nn.Module
     data: Dataset
     parameters: tuple[nn.Parameter, ...]
+    loss: Loss | None = None  # in place of the model's own per_sample_loss
 
 
 def build_model(target: str, args: Mapping[str, Any], seed: int, dtype: torch.dtype) -> nn.Module:
@@ -45,6 +47,16 @@ def build_model(target: str, args: Mapping[str, Any], seed: int, dtype: torch.dt
     return model.to(dtype)
 
 
+def _opened(spec: str, args: Mapping[str, Any], fingerprint: str) -> Dataset:
+    data = open_dataset(spec, **args)
+    if data.fingerprint != fingerprint:
+        raise ValueError(
+            f"data {spec} differ on this host: sha256 {data.fingerprint[:12]}, the master has "
+            f"{fingerprint[:12]}; install the same version of the data everywhere"
+        )
+    return data
+
+
 def trained(model: nn.Module) -> tuple[nn.Parameter, ...]:
     """The parameters that rows are gradients of, in their order."""
     return tuple(p for p in model.parameters() if p.requires_grad)
@@ -52,16 +64,19 @@ def trained(model: nn.Module) -> tuple[nn.Parameter, ...]:
 
 def losses(problem: Problem, ids: np.ndarray) -> torch.Tensor:
     """(B,) losses of these samples under the model's parameters. ValueError when the model returns anything else."""
-    losses_B = problem.model.per_sample_loss(problem.data.batch(ids))  # type: ignore[operator]
+    batch, own = problem.data.batch(ids), problem.loss is None
+    losses_B = problem.model.per_sample_loss(batch) if own else problem.loss(problem.model, batch)  # type: ignore[operator, misc]
+    what = "per_sample_loss" if own else "loss"
     if not isinstance(losses_B, torch.Tensor):
-        raise ValueError(f"per_sample_loss must return a tensor of ({len(ids)},) losses: got {type(losses_B).__name__}")
+        raise ValueError(f"{what} must return a tensor of ({len(ids)},) losses: got {type(losses_B).__name__}")
     if losses_B.shape != (len(ids),):
-        raise ValueError(f"per_sample_loss must return ({len(ids)},) losses: got shape {tuple(losses_B.shape)}")
+        raise ValueError(f"{what} must return ({len(ids)},) losses: got shape {tuple(losses_B.shape)}")
     return losses_B
 
 
 class Task:
-    """`learners`: one mapping each, with model, model_args, data, data_args, seed and the data's expected fingerprint."""
+    """`learners`: one mapping each. `model` is an import string, built with model_args and seed, or a module, with its `loss`;
+    `data` a spec, opened with data_args and compared with the expected fingerprint, or a Dataset."""
 
     def __init__(self, learners: Sequence[Mapping[str, Any]], dtype: str = "float32") -> None:
         self._specs, self._dtype = learners, DTYPES[dtype]
@@ -72,14 +87,12 @@ class Task:
         """Built on first use. ValueError when this host's data differ from the master's."""
         if learner not in self._problems:
             spec = self._specs[learner]
-            data = open_dataset(spec["data"], **spec["data_args"])
-            if data.fingerprint != spec["fingerprint"]:
-                raise ValueError(
-                    f"data {spec['data']} differ on this host: sha256 {data.fingerprint[:12]}, the master has "
-                    f"{spec['fingerprint'][:12]}; install the same version of the data everywhere"
-                )
-            model = build_model(spec["model"], spec["model_args"], spec["seed"], self._dtype)
-            self._problems[learner] = Problem(model, data, trained(model))
+            data, model = spec["data"], spec["model"]
+            if isinstance(data, str):
+                data = _opened(data, spec["data_args"], spec["fingerprint"])
+            if isinstance(model, str):
+                model = build_model(model, spec["model_args"], spec["seed"], self._dtype)
+            self._problems[learner] = Problem(model, data, trained(model), spec.get("loss"))
         return self._problems[learner]
 
     def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
