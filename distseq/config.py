@@ -196,6 +196,9 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join(t.__name__ for t in allowed if t is not type(None))
         raise ValueError(f"{where} must be {names}: got {value!r}")
+    if isinstance(value, list):
+        for item in value:
+            _typed(item, *get_args(wanted), f"each of {where}")
     return value
 
 

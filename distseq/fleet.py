@@ -16,7 +16,7 @@ from distseq.cluster.errors import PoolError
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
 from distseq.config import DTYPES as DTYPE_NAMES
-from distseq.config import LIVE, Config, LearnerConfig, RunConfig
+from distseq.config import LIVE, Config, LearnerConfig
 from distseq.contract import check_contract
 from distseq.learner import Learner
 from distseq.models.data import Dataset, open_dataset
@@ -67,10 +67,9 @@ def _tried(fleet: Fleet) -> Fleet:
 
 def live_config(learners: Sequence[Learner], config: Config | None = None) -> Config:
     """A configuration of learners made in Python, the rest as in `config`; the dtype is that of their parameters."""
-    described, dtype = tuple(map(_live, learners)), _dtype(learners)
-    if config is None:
-        return Config(described, RunConfig(dtype=dtype))
-    return replace(config, learner=described, run=replace(config.run, dtype=dtype))
+    described = tuple(map(_live, learners))
+    config = Config(described) if config is None else replace(config, learner=described)
+    return replace(config, run=replace(config.run, dtype=_dtype(learners)))
 
 
 def _live(one: Learner) -> LearnerConfig:
@@ -147,7 +146,10 @@ def _learner(config: Config, m: int, data: Dataset) -> Learner:
     if not trained(model):
         raise ValueError(f"learner {one.name}: model {one.model!r} has no parameter that requires a gradient")
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    optimizer = torch_optimizer(one.optimizer, one.optimizer_args, named, one.groups)
+    try:
+        optimizer = torch_optimizer(one.optimizer, one.optimizer_args, named, one.groups)
+    except ValueError as error:
+        raise ValueError(f"learner {one.name}: {error}") from None
     if one.schedule is None and one.schedule_args:
         raise ValueError(f"learner {one.name}: schedule_args without a schedule")
     updates = steps // one.accumulate
@@ -182,7 +184,7 @@ def _try(fleet: Fleet, m: int) -> None:
     except (PoolError, FloatingPointError):
         raise
     except Exception as error:  # a user's model may raise anything
-        message = " ".join(str(error).splitlines()[:1])
+        message = " ".join(str(error).splitlines()[:1]).removeprefix(f"learner {learner.name}: ")
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"learner {learner.name}: {kind}{message}") from error
     finally:

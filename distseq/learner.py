@@ -264,7 +264,7 @@ def _check_optimizer(name: str, model: nn.Module, optimizer: Optimizer, schedule
 
 def _average(name: str, model: nn.Module, decay: float) -> AveragedModel:
     try:
-        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
     except Exception as error:  # a user's model may raise anything
         raise ValueError(f"learner {name}: ema needs a copy of its model: {type(error).__name__}: {error}") from error
 

@@ -127,24 +127,24 @@ def train(
     how a function given to a schedule looks, cannot be told: they must be the same.
     """
     learners = _learners(config)
-    if (config is None or learners is not None) and resume is not None:
+    if resume is not None and (config is None or learners is not None):
         if out is not None:
             raise ValueError("a resumed run goes on in its own folder: give no other one to write to")
         path, job = Path(resume), load_config(Path(resume) / "config.toml")
         job = override(job if learners is None else live_config(learners, job), options)
         return run(job, path, console or Console(), watchers, resume=True, learners=learners)
-    if config is None or resume is not None:
+    if resume is not None or config is None:
         raise ValueError("train needs either a job or the run folder to resume")
     name = Path(config).stem if isinstance(config, str | Path) else "job"
     folder = next(Path(f"runs/{name}-{k}") for k in count(1) if not Path(f"runs/{name}-{k}").exists())
-    if learners is not None:
-        job = live_config(learners)
-    elif isinstance(config, Mapping):
-        job = from_dict(config)
-    else:
-        job = config if isinstance(config, Config) else load_config(Path(config))
-    job = override(job, options)
+    job = override(_config(config) if learners is None else live_config(learners), options)
     return run(job, folder if out is None else Path(out), console or Console(), watchers, learners=learners)
+
+
+def _config(job: Any) -> Config:
+    if isinstance(job, Config):
+        return job
+    return from_dict(job) if isinstance(job, Mapping) else load_config(Path(job))
 
 
 def _learners(job: Any) -> tuple[Learner, ...] | None:
