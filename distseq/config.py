@@ -198,7 +198,7 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
         raise ValueError(f"{where} must be {names}: got {value!r}")
     if isinstance(value, list):
         for item in value:
-            _typed(item, *get_args(wanted), f"each of {where}")
+            _typed(item, get_args(wanted)[0], f"each of {where}")
     return value
 
 

@@ -116,8 +116,9 @@ def train(
     PoolError when the workers fail for good, FloatingPointError when a gradient is not finite, Stopped
     (distseq.cluster.signals) after SIGINT or SIGTERM.
 
-    Learners made in Python are trained in place, from their weights as they are; workers get model, loss and data by value,
-    pickled with cloudpickle, and import from this process's path what those refer to in modules.
+    Learners made in Python are trained in place, from their weights as they are; before, one step is tried and taken back.
+    Workers get model, loss and data by value, pickled with cloudpickle, and import from this process's path what those refer to
+    in modules.
 
     `resume`, in place of a job, is the folder of a run that was stopped: it goes on where its newest whole checkpoint is,
     under its configuration and `options` (all but the seed), with the same result as a run without a break. A run of learners

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from distseq.models.data import Dataset, call_opener, check_ids, few, load_opener, one_line, open_dataset
 
@@ -21,7 +21,8 @@ class Samples:
 
     def __init__(self, spec: str, data: Any, collate: Callable[[list[Any]], Any] = default_collate) -> None:
         if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-            raise ValueError(f"data {spec!r} must have __len__ and __getitem__: {type(data).__name__} has not")
+            hint = ": give its dataset, and its collate_fn as collate" if isinstance(data, DataLoader) else ""
+            raise ValueError(f"data {spec!r} must have __len__ and __getitem__: {type(data).__name__} has not{hint}")
         self._spec, self._data, self._samples, self._collate = spec, data, len(data), collate
         own = getattr(data, "fingerprint", None)
         if own is not None and not isinstance(own, str):

@@ -16,7 +16,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 from torch.optim import lr_scheduler, swa_utils
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import distseq
 from distseq.cli import cli, one_line_errors
@@ -37,8 +37,10 @@ def pool(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of the test's own; not for Ray, whose workers import distseq from where the driver is."""
+    if request.node.get_closest_marker("ray") is None:
+        monkeypatch.chdir(tmp_path)
 
 
 def net(hidden: int, **buffers: float) -> nn.Module:
@@ -137,17 +139,18 @@ def assert_same_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tens
 
 
 @pytest.mark.parametrize("pool", POOLS, indirect=True)
-def test_learners_in_python_train_as_a_loop_on_one_machine_does(pool: str) -> None:
-    result = train(small(), large(), pool=pool, scheme="msgc:1,2,2", workers=8)
+def test_learners_in_python_train_as_a_loop_on_one_machine_does(pool: str, tmp_path: Path) -> None:
+    result = train(small(), large(), out=str(tmp_path / "run"), pool=pool, scheme="msgc:1,2,2", workers=8)
+    weights = tmp_path / "run" / "weights"
     for one, other, data in zip(result.learners, (small(), large()), (points(), points(30, 1)), strict=True):
         assert_close(learned(one), one_machine(other, data))
-        assert_same_bits(load_file(f"run/weights/{one.name}.safetensors"), one.model.state_dict())
+        assert_same_bits(load_file(weights / f"{one.name}.safetensors"), one.model.state_dict())
     averaged = result.learners[1].averaged
     assert averaged is not None
-    assert_same_bits(load_file("run/weights/large.ema.safetensors"), averaged.state_dict())
+    assert_same_bits(load_file(weights / "large.ema.safetensors"), averaged.state_dict())
     assert result.summary["jobs"] == 3 * STEPS
     assert result.summary["largest_gradient_difference"] < 1e-13
-    assert load_config(Path("run/config.toml")).run.dtype == "float64"
+    assert load_config(tmp_path / "run" / "config.toml").run.dtype == "float64"
 
 
 def test_learners_are_trained_in_place_and_go_on_from_where_they_are() -> None:
@@ -191,14 +194,12 @@ print("weight", model.line.weight.tolist(), model.line.bias.tolist())
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.ray)])
-def test_a_model_of_the_script_itself_trains_without_a_main_guard(kind: str) -> None:
-    Path("script.py").write_text(SCRIPT)
+def test_a_model_of_the_script_itself_trains_without_a_main_guard(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
     said = []
     for pool in ("simulated", kind):
-        command = [sys.executable, "script.py", pool]
-        done = subprocess.run(
-            command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=250
-        )
+        command, environment = [sys.executable, "script.py", pool], os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stderr
         said.append([line for line in done.stdout.splitlines() if line.startswith("weight")])
     assert len(said[0]) == 1
@@ -267,6 +268,7 @@ def test_what_cannot_be_pickled_is_named_with_its_learner(make: Callable[[], dis
         (lambda: [small(sampler=lambda step: np.full(10, 40))], r"ids in 0 \.\. 39: got 40 \.\. 40"),
         (lambda: [small(data=[])], "small: its data have no samples"),
         (lambda: [small(data=iter([1]))], "small: data 'list_iterator' must have __len__ and __getitem__"),
+        (lambda: [small(data=DataLoader(points()))], "DataLoader has not: give its dataset, and its collate_fn as"),
         (lambda: [small(data="nothing:x")], "small: unknown dataset 'nothing:x'"),
         (lambda: [small(data_args={"a": 1})], "small: data_args are for a spec"),
         (lambda: [small(data="text:x", collate=list)], "small: collate is for a map-style torch data set"),
