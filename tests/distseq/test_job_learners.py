@@ -94,8 +94,9 @@ def totals(one: Learner, count: int) -> list[np.ndarray]:
     return [np.r_[draws.normal(size=len(one.publish())), 4.0 * k, 4.0] for k in range(count)]
 
 
-def test_accumulation_steps_once_on_the_mean_over_the_batches() -> None:
-    one, other = learner("accumulate = 3\nclip = 0.5\n"), learner("clip = 0.5\n")
+@pytest.mark.parametrize("clip", ["", "clip = 0.5\n"])
+def test_accumulation_steps_once_on_the_mean_over_the_batches(clip: str) -> None:
+    one, other = learner(f"accumulate = 3\n{clip}"), learner(clip)
     for turn in range(2):
         three = totals(one, 3)
         before = one.publish()
