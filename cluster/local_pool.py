@@ -8,11 +8,14 @@ closed pipe.
 import multiprocessing
 import os
 import queue
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,7 +134,8 @@ class LocalTransport:
     def spawn(self, name: str) -> Child:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=serve, args=(theirs, self._spec), name=name, daemon=True)
-        process.start()
+        with _no_main_module():
+            process.start()
         theirs.close()
         child = Child(process, ours, queue.SimpleQueue())
         threading.Thread(target=_deliver, args=(child,), daemon=True).start()
@@ -165,6 +169,9 @@ class LocalTransport:
         except (EOFError, OSError):
             child.process.join(GRACE)
             return Death(f"process {child.process.pid} ended with exit code {child.process.exitcode}")
+        for answer in said:
+            if isinstance(answer, Answer) and answer.row is not None:
+                child.reader.note(answer.row)
         return said
 
     def stays(self, row: Reference) -> bool:
@@ -198,6 +205,17 @@ class LocalTransport:
         for slot in self._slots.values():
             slot.close()
         self._slots = {}
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """A child would run the user's script again, to have its `__main__`; it needs nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _deliver(child: Child) -> None:

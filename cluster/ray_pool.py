@@ -90,11 +90,12 @@ class RayTransport:
     """Actors on the Ray that is running, the cluster at `address`, or a local one ("local")."""
 
     def __init__(self, spec: WorkSpec, address: str, needs: Needs, inline: int = INLINE) -> None:
-        self._spec, self._needs, self._inline = spec, needs, inline
+        self._needs, self._inline = needs, inline
         self._run, self._spawned = secrets.token_hex(4), count()
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             _init(address)
+        self._spec = ray.put(spec)  # once for all hosts: it may hold whole data sets
 
     def room(self) -> int:
         """How many hosts the cluster's living nodes have room for, if nobody else uses them."""

@@ -51,10 +51,14 @@ class Slot:
 
 
 class Reader:
-    """Reads slots by reference, keeping blocks attached. Remembers every name, to free what a dead writer has left."""
+    """Reads slots by reference, keeping blocks attached. Remembers every name it is told, to free what a dead writer has left."""
 
     def __init__(self) -> None:
         self._blocks: dict[str, shared_memory.SharedMemory] = {}
+        self._names: set[str] = set()
+
+    def note(self, reference: Reference) -> None:
+        self._names.add(reference.block)
 
     def read(self, reference: Reference) -> np.ndarray | None:
         """A copy of the vector, or None when the slot holds another generation by now."""
@@ -76,6 +80,10 @@ class Reader:
         return int(np.ndarray(1, np.int64, self._blocks[reference.block].buf)[0]) == reference.generation
 
     def close(self, *, unlink: bool = False) -> None:
+        if unlink:
+            for name in self._names - self._blocks.keys():
+                with contextlib.suppress(FileNotFoundError):
+                    self._blocks[name] = shared_memory.SharedMemory(name)
         for block in self._blocks.values():
             block.close()
             if unlink:

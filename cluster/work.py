@@ -74,14 +74,17 @@ class WorkSpec:
 
     `paths` are folders to import from, besides those that a host has anyway; ones that a host lacks are passed over.
     `prefetch`: read the samples of the next row ahead, where the Work is a ReadingWork.
+    `blob`, where there is one, is passed on as it is, as an argument of that name.
     """
 
     target: str
     config: str = "{}"
     paths: tuple[str, ...] = ()
     prefetch: bool = True
+    blob: bytes = b""
 
     def load(self) -> Work:
         """Import and build. Raises what importing and building raise."""
         sys.path += [path for path in self.paths if path not in sys.path and os.path.isdir(path)]
-        return cast(Work, load_object(self.target)(**json.loads(self.config)))
+        args = json.loads(self.config) | ({"blob": self.blob} if self.blob else {})
+        return cast(Work, load_object(self.target)(**args))

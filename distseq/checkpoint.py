@@ -1,6 +1,7 @@
 """A checkpoint is a folder of safetensors and one JSON file, each with its sha256; no pickle.
 
-NAME.safetensors holds a learner's tensors, named `model.KEY` and `optimizer.PATH`; state.json everything that is not a tensor.
+NAME.safetensors holds a learner's tensors, named `model.KEY`, `optimizer.PATH`, `average.KEY` and `accumulated`; state.json
+everything that is not a tensor.
 """
 
 import hashlib
@@ -53,11 +54,19 @@ def encode(checkpoint: Checkpoint) -> dict[str, bytes]:
     learners, files = [], {}
     for name, kept in checkpoint.snapshots.items():
         tensors = {f"model.{key}": tensor for key, tensor in kept.model.items()}
+        tensors |= {f"average.{key}": tensor for key, tensor in (kept.average or {}).items()}
+        tensors |= {} if kept.accumulated is None else {"accumulated": kept.accumulated}
         optimizer = _pack(kept.optimizer, "optimizer", tensors)
         schedule = _pack(kept.schedule, "schedule", tensors)
         files[f"{name}.safetensors"] = save({key: t.detach().clone().contiguous() for key, t in tensors.items()})
         learners.append(
-            {"name": name, "step": checkpoint.steps[name], "optimizer": optimizer, "schedule": schedule},
+            {
+                "name": name,
+                "step": checkpoint.steps[name],
+                "summed": kept.summed,
+                "optimizer": optimizer,
+                "schedule": schedule,
+            },
         )
     state = {
         "configuration": checkpoint.configuration,
@@ -100,8 +109,13 @@ def _snapshot(one: Mapping[str, Any], data: bytes) -> Snapshot:
         tensors = load(data)
     except SafetensorError as error:
         raise DamagedError(f"{one['name']}.safetensors: {error}") from None
-    model = {key.removeprefix("model."): tensor for key, tensor in tensors.items() if key.startswith("model.")}
-    return Snapshot(model, _unpack(one["optimizer"], tensors), _unpack(one["schedule"], tensors))
+    optimizer, schedule = _unpack(one["optimizer"], tensors), _unpack(one["schedule"], tensors)
+    average = _below("average.", tensors) or None
+    return Snapshot(_below("model.", tensors), optimizer, schedule, average, tensors.get("accumulated"), one["summed"])
+
+
+def _below(prefix: str, tensors: Tensors) -> Tensors:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def _seal(number: int, state: Mapping[str, Any]) -> str:

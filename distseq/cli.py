@@ -52,6 +52,7 @@ def cli(context: click.Context) -> None:
 )
 @click.option("--cpus", type=float, help="ray: CPUs of each actor.")
 @click.option("--gpus", type=float, help="ray: GPUs of each actor.")
+@click.option("--device", help="What hosts compute on: cpu, cuda or auto.")
 @click.option("--delays", help="Profile NAME[:base=SECONDS] or trace file: injected into real workers, or simulated.")
 @click.option("--unfinished", help="simulated: lost, overlap or serial.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")

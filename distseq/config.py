@@ -11,6 +11,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+LIVE = "live "  # before the class of a model that was an object in Python, where others have an import string
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,18 @@ class LearnerConfig:
     evaluation_args: dict[str, Any] = field(default_factory=dict)
     optimizer: str = "adam"
     optimizer_args: dict[str, Any] = field(default_factory=dict)
+    groups: list[dict[str, Any]] = field(default_factory=list)  # of parameters: match, and arguments of their own
     schedule: str | None = None  # of the learning rate: cosine, step or a class of torch.optim.lr_scheduler
     schedule_args: dict[str, Any] = field(default_factory=dict)
     clip: float | None = None
-    steps: int | None = None
+    steps: int | None = None  # jobs
+    accumulate: int = 1  # jobs for each optimizer step
+    ema: float | None = None  # decay of a moving average of the weights
+
+    @property
+    def live(self) -> bool:
+        """Whether its model was an object in Python, which no file holds."""
+        return self.model.startswith(LIVE)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,11 @@ class Config:
                 raise ValueError(f"a learner's name must be letters, digits, '.', '_' and '-': got {name!r}")
             if names.count(name) > 1:
                 raise ValueError(f"two learners are named {name!r}")
+        for one in self.learner:
+            if one.ema is not None and f"{one.name}.ema" in names:
+                raise ValueError(
+                    f"{one.name!r} with ema and {one.name + '.ema'!r} would write the same file of weights"
+                )
         for key, value, least in (
             ("run.steps", self.run.steps, 1),
             ("run.seed", self.run.seed, 0),
@@ -106,6 +120,7 @@ class Config:
             ("pool.workers", self.pool.workers, 1),
             ("checkpoint.every", self.checkpoint.every, 0),
             ("checkpoint.keep", self.checkpoint.keep, 1),
+            *((f"accumulate of learner {one.name}", one.accumulate, 1) for one in self.learner),
         ):
             if value < least:
                 raise ValueError(f"{key} must be at least {least}: got {value}")
@@ -180,12 +195,12 @@ def _fill(kind: type[T], raw: Any, where: str) -> T:
             raise ValueError(f"{where} needs {name!r}")
     types = get_type_hints(kind)
     for key, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict | list):
             _json(value, f"{key} in {where}")
     return kind(**{key: _typed(value, types[key], f"{key} in {where}") for key, value in table.items()})
 
 
-def _json(value: dict[str, Any], where: str) -> None:
+def _json(value: dict[str, Any] | list[Any], where: str) -> None:
     """Arguments travel to the workers as JSON."""
     try:
         json.dumps(value)
@@ -200,6 +215,9 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         names = " or ".join(t.__name__ for t in allowed if t is not type(None))
         raise ValueError(f"{where} must be {names}: got {value!r}")
+    if isinstance(value, list):
+        for item in value:
+            _typed(item, get_args(wanted)[0], f"each of {where}")
     return value
 
 

@@ -80,7 +80,8 @@ class Evaluations:
         return self._samples[learner] > 0 and learner not in self._over and self._latest.get(learner) != done
 
     def _start(self, learner: int, done: int) -> None:
-        job, n, o = self._number(), len(self._pool.members()), self._learners[learner].open(done)
+        one = self._learners[learner]
+        job, n, o = self._number(), len(self._pool.members()), one.open(min(done, one.steps - 1))
         ids = np.arange(self._samples[learner])
         cost = o.cost * FORWARD * len(ids) / max(1, len(o.ids))
         self._pool.publish(

@@ -24,13 +24,13 @@ def opened(data: str, args: Mapping[str, Any]) -> Dataset:
 
 
 class Source:
-    """A data set on this host, named `data`. DataError when it is not the one of the master's fingerprint."""
+    """A data set on this host. DataError when it is not the one of the master's fingerprint, if that is given."""
 
-    def __init__(self, data: str, dataset: Dataset, fingerprint: str) -> None:
-        self._data, self.dataset = data, dataset
-        if dataset.fingerprint != fingerprint:
+    def __init__(self, name: str, dataset: Dataset, fingerprint: str | None = None) -> None:
+        self.name, self.dataset = name, dataset
+        if fingerprint is not None and dataset.fingerprint != fingerprint:
             raise DataError(
-                f"data {self._data!r} differ on this host: sha256 {dataset.fingerprint[:12]}, the master has "
+                f"data {self.name!r} differ on this host: sha256 {dataset.fingerprint[:12]}, the master has "
                 f"{fingerprint[:12]}; install the same version of the data everywhere"
             )
 
@@ -44,7 +44,7 @@ class Source:
             if tensor.shape[:1] != (len(ids),):
                 of = f" of {name}" if name else ""
                 raise DataError(
-                    f"data {self._data!r}: the first dimension of a batch of {len(ids)} samples must be {len(ids)}: "
+                    f"data {self.name!r}: the first dimension of a batch of {len(ids)} samples must be {len(ids)}: "
                     f"got shape {tuple(tensor.shape)}{of}"
                 )
         return batch
@@ -55,7 +55,7 @@ class Source:
             infinite = ~torch.isfinite(tensor).reshape(len(ids), -1).all(1)
             if infinite.any():
                 sample = int(ids[int(infinite.nonzero()[0])])
-                where = f"data {self._data!r}, sample {sample}"
+                where = f"data {self.name!r}, sample {sample}"
                 raise DataError(f"{where}: not finite{f' in {name}' if name else ''}, and so is its row")
 
     def _unreadable(self, ids: np.ndarray, error: Exception) -> DataError:
@@ -64,8 +64,8 @@ class Source:
             try:
                 self.dataset.batch(np.array([i], dtype=np.int64))
             except Exception as alone:  # the same, of one sample
-                return DataError(naming(f"data {self._data!r}, sample {i}", self._data, alone))
-        return DataError(naming(f"data {self._data!r}, batch of ids {few(ids)}", self._data, error))
+                return DataError(naming(f"data {self.name!r}, sample {i}", self.name, alone))
+        return DataError(naming(f"data {self.name!r}, batch of ids {few(ids)}", self.name, error))
 
 
 def tensors(batch: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:

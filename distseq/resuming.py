@@ -27,17 +27,19 @@ def resumed(folder: Path, configuration: str, fleet: Fleet, console: Console) ->
     checkpoint, damaged = newest(folder / "checkpoints")
     for line in damaged:
         console.print(f"warning: {line}; going on from job {checkpoint.jobs}", highlight=False, soft_wrap=True)
-    _restore(checkpoint, fleet, folder)
+    _check_fits(checkpoint, fleet, folder)
     if checkpoint.configuration != configuration:
         raise ValueError(f"the checkpoint in {folder} is of a run with other learners, data, seed or dtype")
     try:
         before = past(read_journal(folder / "journal.jsonl"), checkpoint.steps)
     except OSError as error:
         raise ValueError(f"cannot read {folder / 'journal.jsonl'}: {error.strerror}") from None
+    for one in fleet.learners:
+        one.restore(checkpoint.snapshots[one.name])
     return Start(tuple(checkpoint.steps[one.name] for one in fleet.learners), checkpoint.next_job, before)
 
 
-def _restore(checkpoint: Checkpoint, fleet: Fleet, folder: Path) -> None:
+def _check_fits(checkpoint: Checkpoint, fleet: Fleet, folder: Path) -> None:
     names = [learner.name for learner in fleet.learners]
     if checkpoint.steps.keys() != set(names):
         raise ValueError(
@@ -47,7 +49,7 @@ def _restore(checkpoint: Checkpoint, fleet: Fleet, folder: Path) -> None:
         made = checkpoint.steps[learner.name]
         if made > learner.steps:
             raise ValueError(f"learner {learner.name} has made {made} steps already: got steps={learner.steps}")
-        learner.restore(checkpoint.snapshots[learner.name])
+        learner.check_fits(checkpoint.snapshots[learner.name])
 
 
 def complete(folder: Path, config: Config, start: Start) -> bool:

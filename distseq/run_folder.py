@@ -61,12 +61,12 @@ class RunFolder:
                 folder.rmdir()
 
     def save_weights(self, name: str, state: Mapping[str, Any]) -> None:
-        """weights/NAME.safetensors of a state dict of tensors."""
+        """weights/NAME.safetensors of a state dict of tensors, tied ones written out."""
         from safetensors.torch import save
 
         folder = self.path / "weights"
         folder.mkdir(exist_ok=True)
-        data = save({key: tensor.contiguous() for key, tensor in state.items()})
+        data = save({key: tensor.detach().clone().contiguous() for key, tensor in state.items()})
         write_whole(folder / f"{name}.safetensors", lambda file: file.write(data))
 
     def save_summary(self, summary: Mapping[str, Any]) -> None:

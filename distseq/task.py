@@ -4,7 +4,7 @@ A row is the gradient of sum_n w_n loss_n, flat in the order of the model's para
 The gradient is linear in the weights, so rows add up to the full batch's gradient.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,12 +17,13 @@ from distseq.cluster.pool import Payload
 from distseq.cluster.work import load_object
 from distseq.device import choose_device, moved
 from distseq.models.data import Dataset
-from distseq.models.held_out import open_evaluation
+from distseq.models.held_out import held_out
 from distseq.reading import Source, opened
 
 EXTRAS = 2  # loss sum, weight sum
 AT_ONCE = 256  # samples of one forward pass of an evaluation
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+Loss = Callable[[Any, Any], torch.Tensor]  # (model, batch) -> (B,)
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Problem:
     model: nn.Module
     source: Source
     parameters: tuple[nn.Parameter, ...]
+    loss: Loss | None = None  # in place of the model's own per_sample_loss
 
     @property
     def data(self) -> Dataset:
@@ -60,18 +62,21 @@ def trained(model: nn.Module) -> tuple[nn.Parameter, ...]:
 
 def losses(problem: Problem, ids: np.ndarray, batch: Any) -> torch.Tensor:
     """(B,) losses of these samples, read already, where the model lies. ValueError when the model returns anything else."""
-    device = problem.parameters[0].device
-    losses_B = problem.model.per_sample_loss(batch if device.type == "cpu" else moved(batch, device))  # type: ignore[operator]
+    device, own = problem.parameters[0].device, problem.loss is None
+    batch = batch if device.type == "cpu" else moved(batch, device)
+    losses_B = problem.model.per_sample_loss(batch) if own else problem.loss(problem.model, batch)  # type: ignore[operator, misc]
+    what = "per_sample_loss" if own else "loss"
     if not isinstance(losses_B, torch.Tensor):
-        raise ValueError(f"per_sample_loss must return a tensor of ({len(ids)},) losses: got {type(losses_B).__name__}")
+        raise ValueError(f"{what} must return a tensor of ({len(ids)},) losses: got {type(losses_B).__name__}")
     if losses_B.shape != (len(ids),):
-        raise ValueError(f"per_sample_loss must return ({len(ids)},) losses: got shape {tuple(losses_B.shape)}")
+        raise ValueError(f"{what} must return ({len(ids)},) losses: got shape {tuple(losses_B.shape)}")
     return losses_B
 
 
 class Task:
-    """`learners`: one mapping each, with model, model_args, data, data_args, seed and the data's expected fingerprint; to be
-    evaluated, also evaluation, evaluation_args and evaluation_fingerprint.
+    """`learners`: one mapping each. `model` is an import string, built with model_args and seed, or a module, with its `loss`;
+    `data` a spec, opened with data_args and compared with the expected fingerprint, or a Dataset; to be evaluated, also
+    `evaluation`, evaluation_args and evaluation_fingerprint.
 
     Rows are computed on `device` (distseq.config.DEVICES). ValueError when this host has no such device.
     """
@@ -86,22 +91,28 @@ class Task:
         """Built on first use. DataError when this host's data are missing or differ from the master's."""
         if learner not in self._problems:
             spec = self._specs[learner]
-            data = opened(spec["data"], spec["data_args"])
-            source = Source(spec["data"], data, spec["fingerprint"])
-            model = build_model(spec["model"], spec["model_args"], spec["seed"], self._dtype).to(self._device)
-            self._problems[learner] = Problem(model, source, trained(model))
+            data, model = spec["data"], spec["model"]
+            if isinstance(data, str):
+                source = Source(data, opened(data, spec["data_args"]), spec["fingerprint"])
+            else:
+                source = Source(type(data).__name__, data)
+            if isinstance(model, str):
+                model = build_model(model, spec["model_args"], spec["seed"], self._dtype)
+            model = model.to(self._device)
+            self._problems[learner] = Problem(model, source, trained(model), spec.get("loss"))
         return self._problems[learner]
 
     def evaluation(self, learner: int) -> Problem:
         """The same model on the data it is evaluated on. ValueError when it has none, or this host's are missing or differ."""
         if learner not in self._evaluations:
             problem, spec = self.problem(learner), self._specs[learner]
-            name, args = spec["evaluation"], spec["evaluation_args"]
-            data = opened(name, args) if name is not None else open_evaluation(problem.data, None, args)
+            given = spec["evaluation"]
+            data = opened(given, spec["evaluation_args"]) if isinstance(given, str) else given
+            data = held_out(problem.data) if data is None else data
             if data is None:
                 raise ValueError(f"learner {learner} has no data to be evaluated on")
-            source = Source(name or spec["data"], data, spec["evaluation_fingerprint"])
-            self._evaluations[learner] = replace(problem, source=source)
+            name = given if isinstance(given, str) else problem.source.name
+            self._evaluations[learner] = replace(problem, source=Source(name, data, spec.get("evaluation_fingerprint")))
         return self._evaluations[learner]
 
     def read(self, payload: Payload, ids: np.ndarray) -> Any:

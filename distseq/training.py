@@ -30,7 +30,7 @@ from distseq.config import Config, from_dict, load_config
 from distseq.display import Display
 from distseq.evaluation import Evaluate
 from distseq.failing import FailedError
-from distseq.fleet import Fleet, build_fleet
+from distseq.fleet import Fleet, build_fleet, live_config, live_fleet
 from distseq.journal import MemoryJournal, Tee
 from distseq.learner import Learner
 from distseq.master import Master
@@ -104,15 +104,20 @@ OPTIONS = {
     "hosts": ("pool", "hosts"),
     "address": ("pool", "address"),
     "elastic": ("pool", "elastic"),
+    "device": ("pool", "device"),
     "cpus": ("pool", "cpus"),
     "gpus": ("pool", "gpus"),
     "delays": ("pool", "delays"),
     "unfinished": ("pool", "unfinished"),
+    "compute": ("pool", "compute"),
+    "checks": ("run", "checks"),
+    "checkpoint_every": ("checkpoint", "every"),
+    "checkpoint_keep": ("checkpoint", "keep"),
 }
 
 
 def train(
-    config: Config | Mapping[str, Any] | str | Path | None = None,
+    config: Config | Mapping[str, Any] | str | Path | Sequence[Learner] | None = None,
     *,
     resume: str | Path | None = None,
     out: str | Path | None = None,
@@ -120,32 +125,54 @@ def train(
     watchers: Iterable[Any] = (),
     **options: Any,
 ) -> Result:
-    """Train the learners of a job: a Config, the tables of one, or a job file's path.
+    """Train the learners of a job: a Config, the tables of one, a job file's path, or a list of `distseq.Learner`.
 
     `out` is a new or empty folder, by default runs/NAME-N; `options` replace keys of the job (see OPTIONS; None = keep).
     `watchers` are observers (distseq.roles.Observer). Raises ValueError, with nothing left behind, when the job is wrong,
     PoolError when the workers fail for good, Stopped (distseq.cluster.signals) after SIGINT or SIGTERM. A learner that
     fails is stopped, the others go on: the summary's `failures` name it. FailedError when all have failed.
 
+    Learners made in Python are trained in place, from their weights as they are; before, one step is tried and taken back.
+    Workers get model, loss and data by value, pickled with cloudpickle, and import from this process's path what those refer to
+    in modules.
+
     `resume`, in place of a job, is the folder of a run that was stopped: it goes on where its newest whole checkpoint is,
-    under its configuration and `options` (all but the seed), with the same result as a run without a break.
+    under its configuration and `options` (all but the seed), with the same result as a run without a break. A run of learners
+    made in Python needs them again, beside `resume`, made in the same way. They are refused when names, shapes, frozen
+    parameters and buffers, batches, seeds, clipping, accumulation, averaging, groups and settings of optimizers and schedules,
+    names of losses and samplers, or fingerprints of data differ. What the code of a model, loss, collation or sampler does, and
+    how a function given to a schedule looks, cannot be told: they must be the same.
     """
-    if (config is None) == (resume is None):
-        raise ValueError("train needs either a job or the run folder to resume")
-    if resume is not None:
+    learners = _learners(config)
+    if resume is not None and (config is None or learners is not None):
         if out is not None:
             raise ValueError("a resumed run goes on in its own folder: give no other one to write to")
-        path = Path(resume)
-        return run(
-            override(load_config(path / "config.toml"), options), path, console or Console(), watchers, resume=True
-        )
-    assert config is not None
+        path, job = Path(resume), load_config(Path(resume) / "config.toml")
+        job = override(job if learners is None else live_config(learners, job), options)
+        return run(job, path, console or Console(), watchers, resume=True, learners=learners)
+    if resume is not None or config is None:
+        raise ValueError("train needs either a job or the run folder to resume")
     name = Path(config).stem if isinstance(config, str | Path) else "job"
-    if not isinstance(config, Config):
-        config = from_dict(config) if isinstance(config, Mapping) else load_config(Path(config))
-    config = override(config, options)
     folder = next(Path(f"runs/{name}-{k}") for k in count(1) if not Path(f"runs/{name}-{k}").exists())
-    return run(config, folder if out is None else Path(out), console or Console(), watchers)
+    job = override(_config(config) if learners is None else live_config(learners), options)
+    return run(job, folder if out is None else Path(out), console or Console(), watchers, learners=learners)
+
+
+def _config(job: Any) -> Config:
+    if isinstance(job, Config):
+        return job
+    return from_dict(job) if isinstance(job, Mapping) else load_config(Path(job))
+
+
+def _learners(job: Any) -> tuple[Learner, ...] | None:
+    """The learners of a job that is a list of them; None for one that is not. ValueError for a list of anything else."""
+    if job is None or isinstance(job, Config | Mapping | str | Path):
+        return None
+    learners = tuple(job) if isinstance(job, Iterable) else (job,)
+    for one in learners:
+        if not isinstance(one, Learner):
+            raise ValueError(f"train takes a job or a list of distseq.Learner: got a {type(one).__name__}")
+    return learners
 
 
 def override(config: Config, options: Mapping[str, Any]) -> Config:
@@ -153,6 +180,8 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
     for option, value in options.items():
         if option not in OPTIONS:
             raise ValueError(f"train has no option {option!r}; known: {', '.join(OPTIONS)}")
+        if option == "seed" and value is not None and any(one.live for one in config.learner):
+            raise ValueError("learners made in Python have a seed of their own each: give it to distseq.Learner")
         if value is not None:
             table, key = OPTIONS[option]
             config = replace(config, **{table: replace(getattr(config, table), **{key: value})})
@@ -177,24 +206,35 @@ class Job:
         return {learner.name: learner.steps for learner in self.fleet.learners}
 
 
-def _prepare(config: Config, out: Path, console: Console, resume: bool) -> Job:
+def _prepare(config: Config, out: Path, console: Console, resume: bool, learners: Sequence[Learner] | None) -> Job:
     scheme = parse(config.scheduler.scheme, config.pool.workers)
     closing = closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu)
     late = not (config.pool.kind == "simulated" and config.pool.unfinished == "lost")
     trace = delays(config.pool.delays, config.pool.workers, config.run.seed)
     for n in range(1, scheme.n + 1) if config.pool.elastic else [scheme.n]:
         check_scheme(scheme.on(n), len(config.learner), config.run.dtype)
-    fleet = build_fleet(config)
+    fleet = build_fleet(config) if learners is None else live_fleet(config, learners)
     _warn_of_empty_parts(config, scheme, console)
-    own = identity(config, fleet.work)
+    own = identity(config, fleet.same)
     start = resumed(out, own, fleet, console) if resume else Start((0,) * len(fleet.learners))
     return Job(config, RoundScheduler(scheme, closing, late=late), trace, fleet, own, start)
 
 
-def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (), *, resume: bool = False) -> Result:
-    """Train. ValueError, with nothing left behind, for a wrong configuration; PoolError when the pool gives up, FailedError
-    when every learner has failed."""
-    job = _prepare(config, out, console, resume)
+def run(
+    config: Config,
+    out: Path,
+    console: Console,
+    watchers: Iterable[Any] = (),
+    *,
+    resume: bool = False,
+    learners: Sequence[Learner] | None = None,
+) -> Result:
+    """Train; `learners`, where they are made in Python, are those that `config` describes.
+
+    ValueError, with nothing left behind, for a wrong configuration; PoolError when the pool gives up, FailedError when every
+    learner has failed.
+    """
+    job = _prepare(config, out, console, resume, learners)
     if resume and complete(out, config, job.start):
         console.print(f"nothing to do: {out} is complete, {sum(job.start.done)} jobs", highlight=False, soft_wrap=True)
         return Result(job.fleet.learners, out, json.loads((out / "summary.json").read_bytes()))
@@ -206,8 +246,8 @@ def run(config: Config, out: Path, console: Console, watchers: Iterable[Any] = (
     display = Display(console, job.steps, frozenset(texts), dict(zip(job.steps, job.start.done, strict=True)))
     seconds = _drive(job, folder, kept, console, display, [tally, check, display, *watchers], resume)
     for learner in job.fleet.learners:
-        if learner.name not in tally.failed:
-            folder.save_weights(learner.name, learner.state_dict())
+        for name, state in learner.weights().items() if learner.name not in tally.failed else ():
+            folder.save_weights(name, state)
     plain = {one.name: texts[one.name] for one in config.learner if one.name in texts and one.evaluation is None}
     summary = summarize(config, job.fleet.learners, plain, tally, check, job.start.past.seconds + seconds)
     folder.save_summary(summary)
@@ -267,12 +307,16 @@ def _drive(
             keeper=keeper,
             evaluate=Evaluate(job.fleet.evaluated, config.run.evaluate_every),
         )
-        return _to_the_end(master, keeper, sum(job.steps.values()), request, folder.path)
+        return _to_the_end(master, keeper, sum(job.steps.values()), request, _again(config, folder.path))
 
 
-def _to_the_end(master: Master, keeper: Checkpointer, jobs: int, request: StopRequest, out: Path) -> float:
+def _again(config: Config, out: Path) -> str:
+    live = any(one.live for one in config.learner)
+    return f"go on with: {f'distseq.train([...], resume={str(out)!r})' if live else f'distseq train --resume {out}'}"
+
+
+def _to_the_end(master: Master, keeper: Checkpointer, jobs: int, request: StopRequest, again: str) -> float:
     """Run the master; whatever ends it, its last state is kept, unless an error may have come in the middle of a step."""
-    again = f"go on with: distseq train --resume {out}"
     try:
         seconds = master.run()
     except PoolError as error:

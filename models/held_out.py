@@ -1,13 +1,11 @@
 """What a learner is evaluated on: a data set of its own, or the held-out part of its text."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 
-from distseq.models.data import Dataset, check_ids, open_dataset
+from distseq.models.data import Dataset, check_ids
 from distseq.models.text import Text, windows
 
 LIMIT = 512  # windows of a text
@@ -33,8 +31,6 @@ class HeldOut:
         return windows(self._text.test, self._starts[indices], self._text.window)
 
 
-def open_evaluation(data: Dataset, spec: str | None, args: Mapping[str, Any]) -> Dataset | None:
-    """The data set of `spec`, else the held-out windows of a text, else None."""
-    if spec is not None:
-        return open_dataset(spec, **args)
+def held_out(data: Dataset) -> Dataset | None:
+    """What a learner is evaluated on that names nothing else: the held-out windows of a text, else None."""
     return HeldOut(data, LIMIT) if isinstance(data, Text) else None

@@ -1,28 +1,29 @@
 """`torch:module:Class`: any map-style torch data set, whose samples are tensors, numbers, or dicts and tuples of them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
-from distseq.models.data import call_opener, check_ids, few, load_opener, one_line
+from distseq.models.data import Dataset, call_opener, check_ids, few, load_opener, one_line, open_dataset
 
 HASHED = 64  # samples that a fingerprint looks at where the data set has none of its own
 
 
 class Samples:
-    """What `default_collate` makes of the samples of a data set with `__len__` and `__getitem__`.
+    """What `collate` makes of the samples of a data set with `__len__` and `__getitem__`.
 
     `fingerprint` is the data set's own attribute of that name, else a hash of its length and 64 evenly spaced samples.
     """
 
-    def __init__(self, spec: str, data: Any) -> None:
+    def __init__(self, spec: str, data: Any, collate: Callable[[list[Any]], Any] = default_collate) -> None:
         if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-            raise ValueError(f"data {spec!r} must have __len__ and __getitem__: {type(data).__name__} has not")
-        self._spec, self._data, self._samples = spec, data, len(data)
+            hint = ": give its dataset, and its collate_fn as collate" if isinstance(data, DataLoader) else ""
+            raise ValueError(f"data {spec!r} must have __len__ and __getitem__: {type(data).__name__} has not{hint}")
+        self._spec, self._data, self._samples, self._collate = spec, data, len(data), collate
         own = getattr(data, "fingerprint", None)
         if own is not None and not isinstance(own, str):
             raise ValueError(f"the fingerprint of data {spec!r} must be text: got {type(own).__name__}")
@@ -32,13 +33,14 @@ class Samples:
         return self._samples
 
     def batch(self, indices: np.ndarray) -> Any:
-        """Tensors with first dimension len(indices) >= 1, in the samples' own structure; a tuple becomes a list."""
+        """What `collate` returns for len(indices) >= 1 samples; by default tensors with that first dimension, in the samples'
+        own structure; a tuple becomes a list."""
         check_ids(indices, len(self), self._spec)
         if not len(indices):
             raise ValueError(f"a batch of data {self._spec!r} needs at least one sample")
         samples = [self._sample(int(i)) for i in indices]
         try:
-            return default_collate(samples)
+            return self._collate(samples)
         except Exception as error:
             raise ValueError(f"data {self._spec!r}, samples {few(indices)} make no batch: {one_line(error)}") from error
 
@@ -91,3 +93,15 @@ def open_torch(path: str, **args: Any) -> Samples:
     except Exception as error:  # a user's data set may raise anything
         raise ValueError(f"data {spec!r} with {args}: {one_line(error)}") from error
     return Samples(spec, data)
+
+
+def as_dataset(data: Any, args: Mapping[str, Any], collate: Callable[[list[Any]], Any] | None) -> Dataset | Samples:
+    """A spec opened with `args`, a map-style torch data set under `collate`, or what is a Dataset already, as it is."""
+    if args and not isinstance(data, str):
+        raise ValueError(f"data_args are for a spec: got a {type(data).__name__}")
+    mapped = not isinstance(data, str) and not (hasattr(data, "batch") and hasattr(data, "fingerprint"))
+    if collate is not None and not mapped:
+        raise ValueError("collate is for a map-style torch data set")
+    if isinstance(data, str):
+        return open_dataset(data, **args)
+    return Samples(type(data).__name__, data, collate or default_collate) if mapped else data

@@ -412,11 +412,15 @@ def test_what_cannot_be_resumed_is_one_line_and_two(job: Path, capsys: pytest.Ca
     assert "no checkpoint in " in capsys.readouterr().err
 
 
-def learner(seed: int = 0, optimizer: str = "Adam", **args: Any) -> Learner:
+def learner(seed: int = 0, optimizer: str = "Adam", inputs: int = 3, **args: Any) -> Learner:
     torch.manual_seed(seed)
-    model = nn.Linear(3, 2)
+    model = nn.Linear(inputs, 2)
     made = getattr(torch.optim, optimizer)(model.parameters(), lr=0.1, **args)
-    return Learner("m", model, made, samples=9, batch=2, steps=9)
+    return Learner("m", model, made, data=range(9), batch=2, steps=9, loss=no_loss)
+
+
+def no_loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("only the learner's side is looked at")
 
 
 def checkpoint(one: Learner, step: int) -> dict[str, bytes]:
@@ -547,7 +551,7 @@ def test_a_schedule_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
                 parameter.fill_(0.5)
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 5], gamma=0.5)
-        return Learner("m", model, optimizer, samples=9, batch=2, steps=9, schedule=schedule)
+        return Learner("m", model, optimizer, data=range(9), batch=2, steps=9, loss=no_loss, schedule=schedule)
 
     one, other = scheduled(), scheduled()
     for _ in range(3):
@@ -564,7 +568,7 @@ def test_a_schedule_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
 def test_a_learner_that_does_not_fit_is_left_as_it_was() -> None:
     one = learner()
     before = one.publish()
-    wide = Learner("m", nn.Linear(4, 2), torch.optim.Adam(nn.Linear(4, 2).parameters()), samples=9, batch=2, steps=9)
+    wide = learner(inputs=4)
     with pytest.raises(
         ValueError, match=r"weight of its model is float32 \(2, 3\), in the checkpoint float32 \(2, 4\)"
     ):

@@ -105,7 +105,7 @@ MISTAKES = [
     ("train no-model.toml", "module distseq.models.char_lstm has no 'CharLSTN'"),
     ("train no-optimizer.toml", "unknown optimizer 'adamm'; known: "),
     ("train no-schedule.toml", "unknown schedule 'cosin'; known: "),
-    ("train no-steps.toml", "learner b: batch and steps must be at least 1: got batch=8, steps=0"),
+    ("train no-steps.toml", "learner b: steps must be a whole number of at least 1: got 0"),
     (f"{TRAIN} --scheme gc:4", "an (n, s) code needs 0 <= s < n: got n=4, s=4"),
     (f"{TRAIN} --scheme srsgc:2,3,2", "srsgc:2,3,2 has delay T=2: it needs T <= M - 1, got M=2 models"),
     (f"{TRAIN} --scheme raptor", "unknown scheme 'raptor'; known: uncoded, "),
