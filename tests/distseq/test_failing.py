@@ -257,7 +257,12 @@ def test_a_learner_that_breaks_in_the_middle_of_a_step_is_kept_as_it_was_before(
 
 def falling() -> Learner:
     model = nn.Linear(3, 1)
-    return Learner("m", model, torch.optim.SGD(model.parameters(), lr=1.0), samples=9, batch=2, steps=9)
+    data = torch.utils.data.TensorDataset(torch.zeros(9, 3))
+    return Learner("m", model, torch.optim.SGD(model.parameters(), lr=1.0), data=data, loss=ones, batch=2, steps=9)
+
+
+def ones(model: nn.Module, batch: list[torch.Tensor]) -> torch.Tensor:
+    return torch.ones(len(batch[0]))
 
 
 def test_a_sum_that_cannot_be_applied_changes_nothing() -> None:

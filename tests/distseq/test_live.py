@@ -471,7 +471,7 @@ def test_data_of_a_spec_that_differ_at_a_worker_are_found_out() -> None:
     config = override(live_config(learners), {"pool": "local"})
     spec = live_fleet(config, learners).spec
     Path("a.txt").write_text("to be or not to be, this is the question. " * 4)
-    with pytest.raises(ValueError, match=r"data text:a\.txt differ on this host"):
+    with pytest.raises(ValueError, match=r"data 'text:a\.txt' differ on this host"):
         spec.load().problem(0)  # type: ignore[attr-defined]
 
 
@@ -482,7 +482,7 @@ def by_length() -> Callable[[nn.Module, Any], torch.Tensor]:
 def test_text_under_a_loss_of_one_s_own_has_no_bits_per_character() -> None:
     Path("a.txt").write_text("to be or not to be, that is the question. " * 4)
     summary = train(small(data="text:a.txt", data_args={"window": 3}, loss=by_length())).summary
-    assert list(summary["models"]["small"]) == ["steps", "training_loss"]
+    assert list(summary["models"]["small"]) == ["steps", "training_loss", "evaluation_loss"]
 
 
 def test_tied_weights_are_saved() -> None:
