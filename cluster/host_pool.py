@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from distseq.cluster.pool import Delivery, Payload, PoolError, check_new, weighted_sum
+from distseq.cluster.stopwatch import Stopwatch
 from distseq.cluster.trace import Trace
 from distseq.cluster.worker import Answer, Cancel, Command, Failure, Message, Retire, digest
 from distseq.coding.plan import MiniTask
@@ -97,7 +98,7 @@ class HostPool:
         self._jobs: dict[int, Job] = {}
         self._version, self._last = 0, -1
         self._owed: dict[MiniTask, int] = {}  # sent, not arrived, not cancelled -> attempt
-        self._invocations = [0] * n
+        self._invocations, self._stopwatch = [0] * n, Stopwatch()
         self.dropped = 0  # rows that came too late or twice
         self._seats = [self._seat(f"host-{j}") for j in range(hosts)]
         self._members = {i: f"host-{i % hosts}" for i in range(n)}
@@ -149,6 +150,7 @@ class HostPool:
     def _message(self, worker: int, tasks: list[MiniTask], attempt: int) -> Message:
         invocation = self._invocations[worker]
         self._invocations[worker] += 1
+        self._stopwatch.sent(worker, invocation, self._members[worker], self.now())
         startup = 0.0 if self._delays is None else max(0.0, self._delays.startup(invocation, worker))
         return Message(worker, tuple(tasks), attempt, invocation, startup)
 
@@ -188,14 +190,15 @@ class HostPool:
         seat.heard, seat.patience = self.now(), self._silent_after
         if said:
             seat.deaths = 0
-        return [self._take(seat, answer) for answer in said]
+        return [delivery for answer in said if (delivery := self._take(seat, answer)) is not None]
 
     def _judge(self, seat: Seat) -> None:
         silence = self.now() - seat.heard
         if silence > seat.patience:
             self._replace(seat, f"it was silent for {silence:.0f} s")
 
-    def _take(self, seat: Seat, answer: Answer | Failure) -> Delivery:
+    def _take(self, seat: Seat, answer: Answer | Failure) -> Delivery | None:
+        """None for word of a message that queued behind another and was stale when its turn came: it was never begun."""
         if isinstance(answer, Failure):
             raise PoolError(f"work failed on {seat.name}: {answer.text}\n{answer.traceback}")
         job, row = self._jobs.get(answer.task.job), answer.row
@@ -210,8 +213,12 @@ class HostPool:
             job.rows[answer.task] = (row, answer.digest)
             stale = False
         self.dropped += stale and row is not None
-        a = answer
-        return Delivery(a.task, self.now(), a.startup, a.compute, seat.name, a.attempt, a.invocation, stale, a.digest)
+        a, now = answer, self.now()
+        waited, queued = self._stopwatch.answered(a.task.worker, a.invocation, seat.name, a.compute, now)
+        if row is None and queued and a.startup == 0:
+            return None
+        startup = max(a.startup, waited)
+        return Delivery(a.task, now, startup, a.compute, seat.name, a.attempt, a.invocation, stale, a.digest)
 
     def _replace(self, seat: Seat, cause: str) -> None:
         if seat.deaths + 1 == DEATHS:

@@ -8,6 +8,7 @@ and jobs above are void from those steps on.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,12 +139,14 @@ def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
         seen += [dict(zip(ARRIVAL, values, strict=True), pool=pool) for values in arrivals]
     rows = [arrival for arrival in seen if min(arrival["load"], arrival["compute"]) > 0]
     slope = float(np.median([row["compute"] / row["load"] for row in rows])) if rows else 0.0
-    entries: dict[tuple[int, int, int], float] = {}
+    startups: dict[tuple[int, int, int], float] = {}
+    beyond: dict[tuple[int, int, int], float] = defaultdict(float)
     for one in seen:
         key = (int(one["worker"]), int(one["pool"]), int(one["invocation"]))
-        beyond = one["compute"] - slope * one["load"] if min(one["load"], one["compute"]) > 0 else 0.0
-        entries[key] = entries.get(key, one["startup"]) + beyond
-    columns = [[max(0.0, entries[key]) for key in sorted(entries) if key[0] == worker] for worker in range(n)]
+        startups[key] = max(startups.get(key, 0.0), one["startup"])
+        beyond[key] += one["compute"] - slope * one["load"] if min(one["load"], one["compute"]) > 0 else 0.0
+    entries = {key: max(0.0, startups[key] + beyond[key]) for key in sorted(startups)}
+    columns = [[seconds for key, seconds in entries.items() if key[0] == worker] for worker in range(n)]
     silent = [i for i, column in enumerate(columns) if not column]
     if silent:
         raise ValueError(f"no arrivals of workers {silent[:5]} in the journal: it cannot be replayed")
