@@ -4,6 +4,7 @@ Rows and payloads go through Ray's object store. Ray's own restarts and retries 
 """
 
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 from distseq.cluster.worker import Answer, Command, Failure, Publish
+
+CONNECT = 10.0  # seconds in which a cluster's address must answer
 
 
 class Host:
@@ -144,7 +147,19 @@ def _answers(actor: Any) -> Any:
     return actor.answers.options(concurrency_group="answers").remote()
 
 
+def _check_answered(address: str) -> None:
+    """ValueError when HOST:PORT or ray://HOST:PORT is where nobody listens: Ray would go on trying for a quarter of an hour."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"no Ray cluster at address {address!r}: {error}") from None
+
+
 def _init(address: str) -> None:
+    _check_answered(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address == "local":

@@ -7,6 +7,7 @@ in the order of ARRIVAL. Seconds are pool time. Totals, plots and replays are su
 and jobs above are void from those steps on.
 """
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -129,8 +130,9 @@ def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
 
     The slope is the median over rows of compute seconds per unit of load. An invocation's entry is its start-up and what its
     rows took beyond slope x load, so that slow computing is kept too. Each worker's column is its sequence of entries,
-    repeated to the length of the longest. ValueError when a worker was never heard of.
+    repeated to the length of the longest. `master` is the mean over jobs. ValueError when a worker was never heard of.
     """
+    records = list(records)
     seen: list[dict[str, float]] = []
     pool = 0
     for record in records:
@@ -151,4 +153,32 @@ def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
     if silent:
         raise ValueError(f"no arrivals of workers {silent[:5]} in the journal: it cannot be replayed")
     rounds = max(len(column) for column in columns)
-    return Trace(np.array([np.resize(column, rounds) for column in columns]).T, 0.0, slope)
+    return Trace(np.array([np.resize(column, rounds) for column in columns]).T, 0.0, slope, master_seconds(records))
+
+
+def master_seconds(records: Iterable[Mapping[str, Any]]) -> float:
+    """Mean seconds for which a job kept the master from its workers: from what it had waited for, an arrival or the end of a
+    round, until the next round begins or, where the round goes on, until the job is decoded. 0 without jobs."""
+    busy, jobs, moments = 0.0, 0, list[tuple[float, bool, bool]]()
+    for record in [*records, {"kind": "resume"}]:
+        match record["kind"]:
+            case "round":
+                at = ARRIVAL.index("at")
+                moments += [(arrival[at], False, True) for arrival in record["arrivals"]]
+                moments += [(record["begun"], False, False), (record["ended"], False, False)]
+            case "job":
+                moments.append((record["decoded"], True, False))
+                jobs += 1
+            case "resume":  # of a pool whose seconds count from 0
+                busy, moments = busy + _busy(moments), []
+    return busy / jobs if jobs else 0.0
+
+
+def _busy(moments: list[tuple[float, bool, bool]]) -> float:
+    """Seconds before a job was decoded, and after it unless an arrival was next; (time, decoded, arrival) of each moment."""
+    moments = sorted(moments)
+    return sum(
+        after[0] - before[0]
+        for before, after in itertools.pairwise(moments)
+        if after[1] or (before[1] and not after[2])
+    )

@@ -27,6 +27,7 @@ import numpy as np
 
 from distseq.cluster.host_pool import HostPool
 from distseq.cluster.local_pool import local_pool
+from distseq.cluster.trace import Trace
 from distseq.coding.schemes import parse
 from distseq.config import Config, from_dict
 from distseq.fleet import build_fleet
@@ -39,10 +40,13 @@ from distseq.scheduling.rounds import RoundScheduler
 from distseq.simulation import simulate
 
 SCHEMES = ("uncoded", "gc:1", "srsgc:1,2,2", "msgc:1,2,2")
-SLOT = 0.4  # seconds between two changes of who is slow
+STARTUP = (
+    0.06  # seconds that every message starts up, for all hosts alike; a sleep, so that eight hosts fit on two cores
+)
+SLOT = 0.5  # seconds between two changes of who is slow
 ENTER, LEAVE = 0.06, 0.6  # of a host, in each slot: to become slow, to recover
-CYCLE, AWAKE = 0.2, 0.02  # seconds of a duty cycle, and how much of it a slow host runs
-QUOTA, PERIOD = 1_000, 200_000  # microseconds of CPU time that a slow host has in each period
+CYCLE, AWAKE = 0.3, 0.03  # seconds of a duty cycle, and how much of it a slow host runs
+QUOTA, PERIOD = 1_000, 300_000  # microseconds of CPU time that a slow host has in each period
 QUIET = 1.0  # seconds between blocks in which late answers are waited for
 CHECKS = 8  # gradients of each block that are compared with full-batch ones
 EXACT = 1e-6  # largest relative difference
@@ -163,7 +167,9 @@ class Contender:
 
 def contender(scheme: str, config: Config, folder: Path) -> Contender:
     folder.mkdir()
-    pool = local_pool(config.pool.workers, build_fleet(config).spec, hosts=config.pool.workers)
+    workers = config.pool.workers
+    delays = Trace(np.full((1, workers), STARTUP), 0.0, 0.0)
+    pool = local_pool(workers, build_fleet(config).spec, hosts=workers, delays=delays)
     journal = FileJournal(folder / "journal.jsonl")
     journal.write({"kind": "run", "members": dict(pool.members())})
     return Contender(scheme, pool, folder, journal)

@@ -237,6 +237,15 @@ def test_an_error_in_the_work_is_raised_with_its_text(make_pool: MakePool) -> No
         use_the_rows()
 
 
+def test_a_mini_task_that_queues_behind_itself_is_done_once() -> None:
+    pool = SimulatedPool(Trace(np.array([[1.0], [5.0], [100.0]]), 0.0, 0.0), unfinished="serial")
+    for job in (0, 1):
+        pool.publish(job, Payload(job, 0, 0, np.zeros(0), IDS, 0, "uncoded", 1))
+    for job in (0, 0, 1):
+        pool.send([MiniTask(job, 0, 0)])
+    assert [(delivery.task.job, delivery.at) for delivery in rows(pool, 2)] == [(0, 1.0), (1, 6.0)]
+
+
 def test_closing_twice_is_harmless(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.close()
