@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distseq.cluster.host import HostLoop
-from distseq.cluster.host_pool import SILENT, Death, HostPool, check_numbers
+from distseq.cluster.host_pool import SILENT, HostPool, check_numbers
 from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.slab import Reader, Reference, Slot
+from distseq.cluster.sums import sum_in_place
 from distseq.cluster.trace import Trace
+from distseq.cluster.transport import Death, Part, checked
 from distseq.cluster.work import WorkSpec
 from distseq.cluster.worker import Answer, Command, Failure, Publish
 
@@ -40,17 +42,10 @@ class Shared(NamedTuple):
         return None if parameters is None else replace(self.payload, parameters=parameters)
 
 
-class Said(NamedTuple):
-    """An answer on its way: its row lies in shared memory."""
-
-    answer: Answer
-    row: Reference | None
-
-
 class Post(NamedTuple):
     commands: list[Command]
     shared: dict[int, Shared]
-    free: list[str]  # blocks of rows that have been read
+    free: list[str]  # blocks of rows that nobody will ask for
 
 
 class Rows:
@@ -99,14 +94,11 @@ def _speak(connection: Connection, loop: HostLoop, rows: Rows, lock: threading.L
     loop.wait_loaded()
     try:
         while True:
-            said: list[Said | Failure] = []
-            for answer in loop.gather():
-                if isinstance(answer, Failure):
-                    said.append(answer)
-                    continue
-                with lock:
-                    reference = None if answer.row is None else rows.write(answer.row)
-                said.append(Said(answer._replace(row=None), reference))
+            said = loop.gather()
+            for k, answer in enumerate(said):
+                if isinstance(answer, Answer) and answer.row is not None:
+                    with lock:
+                        said[k] = answer._replace(row=rows.write(answer.row))
             connection.send(said)
     except OSError:
         return  # the parent is gone: the other thread ends the process
@@ -132,6 +124,9 @@ class LocalTransport:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([spec.target.partition(":")[0]])
         self._slots: dict[str, Slot] = {}
+
+    def room(self) -> None:
+        return None
 
     def spawn(self, name: str) -> Child:
         ours, theirs = self._context.Pipe()
@@ -166,23 +161,28 @@ class LocalTransport:
 
     def _said(self, child: Child) -> list[Answer | Failure] | Death:
         try:
-            said: list[Said | Failure] = child.connection.recv()
+            said: list[Answer | Failure] = child.connection.recv()
         except (EOFError, OSError):
             child.process.join(GRACE)
             return Death(f"process {child.process.pid} ended with exit code {child.process.exitcode}")
-        answers = [one if isinstance(one, Failure) else self._answer(child, one) for one in said]
-        read = [one.row.block for one in said if isinstance(one, Said) and one.row is not None]
-        if read:
-            child.outbox.put(Post([], {}, read))
-        return answers
+        return said
 
-    def _answer(self, child: Child, said: Said) -> Answer:
-        if said.row is None:
-            return said.answer
-        row = child.reader.read(said.row)
-        if row is None:
-            raise PoolError(f"the row of {said.answer.task} was overwritten before it was read")
-        return said.answer._replace(row=row)
+    def stays(self, row: Reference) -> bool:
+        return True
+
+    def add(self, parts: Sequence[Part], meanwhile: Callable[[], bool]) -> np.ndarray:
+        """By this process, straight from shared memory."""
+        rows = [(part.weight, checked(part.task, self._view(part), part.digest)) for part in parts]
+        return sum_in_place(rows)
+
+    def _view(self, part: Part) -> np.ndarray:
+        row: np.ndarray | None = part.handle.reader.view(part.row)
+        if row is None or not part.handle.reader.holds(part.row):
+            raise PoolError(f"the row of {part.task} was overwritten before it was read")
+        return row
+
+    def free(self, handle: Child, rows: Sequence[Reference]) -> None:
+        handle.outbox.put(Post([], {}, [row.block for row in rows]))
 
     def pid(self, handle: Child) -> int:
         return int(handle.process.pid)

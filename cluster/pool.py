@@ -1,6 +1,6 @@
 """What a pool of workers promises, and the messages that cross it. Failures appear as delay, never as missing rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -84,11 +84,15 @@ class Pool(Protocol):
         ...
 
     def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:
-        """(P + extras,) float64: the weighted sum of rows in hand, in the order of (group, worker), whatever their arrival."""
+        """(P + extras,) float64: the weighted sum of rows in hand, by (group, worker) in the order of distseq.cluster.sums."""
         ...
 
     def retire(self, job: int) -> None:
         """Forget a job: its rows, and its mini-tasks that have not started."""
+        ...
+
+    def news(self) -> list[str]:
+        """What has happened to hosts since the last call, a line each."""
         ...
 
     def close(self) -> None:
@@ -100,16 +104,3 @@ def check_new(job: int, last: int) -> None:
     """ValueError when a job's number has been used in this pool."""
     if job <= last:
         raise ValueError(f"job numbers only grow within a pool: got {job} after {last}")
-
-
-def weighted_sum(rows: Iterable[tuple[float, np.ndarray]]) -> np.ndarray:
-    """float64 sum of weight x row, in the order given. ValueError when rows differ in length."""
-    total: np.ndarray | None = None
-    for weight, row in rows:
-        if total is None:
-            total = np.zeros(len(row))
-        if len(row) != len(total):
-            raise ValueError(f"rows of one job must have one length: got {len(row)} and {len(total)}")
-        total += row if weight == 1.0 else weight * row.astype(np.float64)
-    assert total is not None, "a decode has at least one row"
-    return total

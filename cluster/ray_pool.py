@@ -1,31 +1,50 @@
 """Hosts as Ray actors: on one machine a few, about one per core; on a cluster one per worker, each with its own CPU.
 
-Rows and payloads go through Ray's object store. Ray's own restarts and retries are off: the pool knows what was sent how often.
+Payloads go through Ray's object store. Small rows come with the answers; large ones stay in the object store of the node that
+made them, and are added there. Ray's own restarts and retries are off: the pool knows what was sent how often.
 """
 
 import os
+import secrets
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, NamedTuple
 
+import numpy as np
 import ray
 
 from distseq.cluster.host import HostLoop
-from distseq.cluster.host_pool import SILENT, Death, HostPool, check_numbers
+from distseq.cluster.host_pool import SILENT, HostPool, check_numbers
 from distseq.cluster.pool import Payload, PoolError
+from distseq.cluster.ray_meter import HostMeter
+from distseq.cluster.sums import blocks, check_lengths, sum_in_place
 from distseq.cluster.trace import Trace
+from distseq.cluster.transport import Death, LostError, Part, checked
 from distseq.cluster.work import WorkSpec
 from distseq.cluster.worker import Answer, Command, Failure, Publish
 
+INLINE = 1 << 20  # bytes of a row up to which it comes with its answer
+CAUSE = 400  # characters of the cause of a death
 CONNECT = 10.0  # seconds in which a cluster's address must answer
+SUM_LOOK = 1.0  # seconds between two looks at the hosts while a sum is made
+GROUPS = {"control": 1, "answers": 1, "sums": 1}
+GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
+
+
+class Kept(NamedTuple):
+    """A row that stays where it was made."""
+
+    reference: Any
+    length: int
 
 
 class Host:
     """The actor."""
 
-    def __init__(self, spec: WorkSpec) -> None:
-        self._loop = HostLoop(spec)
+    def __init__(self, spec: WorkSpec, name: str, inline: int) -> None:
+        self._loop, self._inline, self._meter = HostLoop(spec), inline, HostMeter(name)
 
     def pid(self) -> int:
         """Process id, once the Work is loaded or has failed to."""
@@ -38,7 +57,25 @@ class Host:
         self._loop.post(commands)
 
     def answers(self) -> list[Answer | Failure]:
-        return self._loop.gather()
+        """What there is to say; the first time, once the Work is loaded or has failed to."""
+        self._loop.wait_loaded()
+        return [self._outgoing(answer) for answer in self._loop.gather()]
+
+    def _outgoing(self, answer: Answer | Failure) -> Answer | Failure:
+        if isinstance(answer, Failure) or answer.row is None:
+            return answer
+        self._meter.row(answer.compute)
+        if answer.row.nbytes <= self._inline:
+            return answer
+        return answer._replace(row=Kept(ray.put(answer.row), len(answer.row)))
+
+    def add(self, names: list[str], weights: list[float], digests: list[int | None], *rows: np.ndarray) -> np.ndarray:
+        """The weighted sum of a block of rows, those with a digest checked."""
+        whole = [
+            row if sent is None else checked(name, row, sent)
+            for name, row, sent in zip(names, rows, digests, strict=True)
+        ]
+        return sum_in_place(list(zip(weights, whole, strict=True)))
 
 
 @dataclass(eq=False)
@@ -50,22 +87,55 @@ class Actor:
     pending: Any
 
 
-class RayTransport:
-    """Actors of `num_cpus` CPUs on the Ray that is running, the cluster at `address`, or a local one ("local")."""
+@dataclass(frozen=True)
+class Needs:
+    """What each host occupies of the cluster: CPUs, GPUs, and resources of the cluster's own naming."""
 
-    def __init__(self, spec: WorkSpec, address: str, num_cpus: float) -> None:
-        self._spec, self._num_cpus = spec, num_cpus
+    cpus: float = 1
+    gpus: float = 0
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        amounts = {"cpus": self.cpus, "gpus": self.gpus, **self.resources}
+        wrong = {name: amount for name, amount in amounts.items() if not amount >= 0}
+        if wrong or not any(amounts.values()):
+            raise ValueError(f"a host needs amounts >= 0, and one of them > 0: got {wrong or amounts}")
+
+    def room(self, node: Mapping[str, float]) -> int:
+        """How many hosts fit on a node with these resources."""
+        wanted = {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
+        return min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items() if amount)
+
+    def __str__(self) -> str:
+        wanted = {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
+        return ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
+
+
+class RayTransport:
+    """Actors on the Ray that is running, the cluster at `address`, or a local one ("local")."""
+
+    def __init__(self, spec: WorkSpec, address: str, needs: Needs, inline: int = INLINE) -> None:
+        self._spec, self._needs, self._inline = spec, needs, inline
+        self._run, self._spawned = secrets.token_hex(4), count()
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             _init(address)
 
     def room(self) -> int:
-        """How many hosts the cluster's CPUs have room for."""
-        return int(ray.cluster_resources().get("CPU", 0) // self._num_cpus)
+        """How many hosts the cluster's living nodes have room for, if nobody else uses them."""
+        return sum(self._needs.room(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
     def spawn(self, name: str) -> Actor:
-        options = {"num_cpus": self._num_cpus, "max_restarts": 0, "concurrency_groups": {"control": 1, "answers": 1}}
-        actor = ray.remote(**options)(Host).remote(self._spec)
+        options = {
+            "name": f"distseq-{self._run}-{name}-{next(self._spawned)}",
+            "num_cpus": self._needs.cpus,
+            "num_gpus": self._needs.gpus,
+            "resources": dict(self._needs.resources),
+            "scheduling_strategy": "SPREAD",
+            "max_restarts": 0,
+            "concurrency_groups": GROUPS,
+        }
+        actor = ray.remote(**options)(Host).remote(self._spec, name, self._inline)
         number = actor.pid.options(concurrency_group="control").remote()
         return Actor(actor, number, _answers(actor))
 
@@ -73,9 +143,9 @@ class RayTransport:
         try:
             ray.get([handle.number for handle in handles], timeout=seconds)
         except ray.exceptions.GetTimeoutError:
-            free = ray.available_resources().get("CPU", 0)
-            wanted = f"{len(handles)} actors of {self._num_cpus} CPU"
-            raise PoolError(f"{wanted} were not ready in {seconds:.0f} s; free CPUs: {free}") from None
+            free = ray.available_resources()
+            wanted = f"{len(handles)} actors of {self._needs}"
+            raise PoolError(f"{wanted} were not ready in {seconds:.0f} s; free CPUs: {free.get('CPU', 0)}") from None
         except ray.exceptions.RayActorError as error:
             raise PoolError(f"an actor died before it was ready: {error}") from None
 
@@ -98,12 +168,52 @@ class RayTransport:
     def _said(self, handle: Actor) -> list[Answer | Failure] | Death:
         try:
             said: list[Answer | Failure] = ray.get(handle.pending)
-        except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
-            return Death(str(error))
+        except GONE as error:
+            return Death(_cause(error))
         except ray.exceptions.RayError as error:
             raise PoolError(f"a host cannot answer: {error}") from error
         handle.pending = _answers(handle.actor)
         return said
+
+    def stays(self, row: Kept | np.ndarray) -> bool:
+        return isinstance(row, Kept)
+
+    def free(self, handle: Actor, rows: Sequence[Kept | np.ndarray]) -> None:
+        """Ray frees what nobody refers to."""
+
+    def add(self, parts: Sequence[Part], meanwhile: Callable[[], bool]) -> np.ndarray:
+        """Rows that came along are added here; else a tree of sums over the hosts, and only its root comes."""
+        check_lengths([part.row.length if isinstance(part.row, Kept) else len(part.row) for part in parts])
+        if not any(isinstance(part.row, Kept) for part in parts):
+            return sum_in_place([(part.weight, checked(part.task, part.row, part.digest)) for part in parts])
+        level: list[Any] = [
+            (str(p.task), p.weight, p.digest, p.row.reference if isinstance(p.row, Kept) else p.row, p.handle)
+            for p in parts
+        ]
+        while len(level) > 1 or level[0][2] is not None:
+            level = [self._block(level[block]) for block in blocks(len(level))]
+        return self._root(level[0][3], meanwhile)
+
+    def _block(self, rows: list[Any]) -> tuple[str, float, int | None, Any, Actor]:
+        """A block's sum, made by the host of its first row."""
+        names, weights, digests, references, handles = zip(*rows, strict=True)
+        add = handles[0].actor.add.options(concurrency_group="sums")
+        total = add.remote(list(names), list(weights), list(digests), *references)
+        return "a sum", 1.0, None, total, handles[0]
+
+    def _root(self, total: Any, meanwhile: Callable[[], bool]) -> np.ndarray:
+        while not ray.wait([total], timeout=SUM_LOOK)[0]:
+            if meanwhile():
+                raise LostError("a host died while a sum was made")
+        try:
+            decoded: np.ndarray = ray.get(total)
+        except GONE as error:
+            raise LostError(str(error)) from None
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, GONE):
+                raise LostError(str(error.cause)) from None
+            raise PoolError(f"rows cannot be added: {error.cause}") from None
+        return decoded
 
     def pid(self, handle: Actor) -> int:
         ready, _ = ray.wait([handle.number], timeout=0)
@@ -126,21 +236,32 @@ def ray_pool(
     *,
     hosts: int | None = None,
     address: str = "local",
-    num_cpus: float = 1,
+    needs: Needs | None = None,
     delays: Trace | None = None,
     silent_after: float = SILENT,
+    elastic: bool = False,
+    inline: int = INLINE,
 ) -> HostPool:
     """n workers on `hosts` actors, by default as many as fit; the rest as in HostPool. ValueError when they do not fit."""
     check_numbers(n, 1 if hosts is None else hosts, delays)
-    transport = RayTransport(work, address, num_cpus)
+    needs = Needs() if needs is None else needs
+    transport = RayTransport(work, address, needs, inline)
     try:
         room = transport.room()
         if (hosts or 1) > room:
-            raise ValueError(f"{hosts or 1} hosts of {num_cpus} CPU do not fit: the cluster has room for {room}")
-        return HostPool(n, transport, hosts or min(n, room), delays=delays, silent_after=silent_after)
+            raise ValueError(f"{hosts or 1} hosts of {needs} do not fit: the cluster has room for {room}")
+        started = hosts or min(n, room)
+        most = n if elastic or hosts is None else hosts
+        return HostPool(n, transport, started, delays=delays, silent_after=silent_after, elastic=elastic, most=most)
     except BaseException:
         transport.close()
         raise
+
+
+def _cause(error: Exception) -> str:
+    """The sentences of Ray's message, without its tables and the logs that it appends."""
+    lines = [line.strip() for line in str(error).splitlines() if line and not line[0].isspace() and line[0] != "["]
+    return " ".join(lines)[:CAUSE] or type(error).__name__
 
 
 def _answers(actor: Any) -> Any:
@@ -163,8 +284,7 @@ def _init(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address == "local":
-        cores = os.cpu_count() or 1
-        options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 512 * 1024 * 1024}
+        options |= {"num_cpus": os.cpu_count() or 1, "include_dashboard": False}
     try:
         ray.init(address=address, **options)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from distseq.cluster.pool import Delivery, Payload, PoolError, check_new, weighted_sum
+from distseq.cluster.pool import Delivery, Payload, PoolError, check_new
+from distseq.cluster.sums import weighted_sum
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import Work
 from distseq.coding.plan import MiniTask
@@ -249,6 +250,9 @@ class SimulatedPool:
         for table in (self._jobs, self._loads, self._in_hand, self._cancelled):
             table.pop(job, None)
         self._drop_lost(range(len(self._queues)))
+
+    def news(self) -> list[str]:
+        return []
 
     def close(self) -> None:
         self._events.clear()

@@ -58,15 +58,22 @@ class Reader:
 
     def read(self, reference: Reference) -> np.ndarray | None:
         """A copy of the vector, or None when the slot holds another generation by now."""
+        view = self.view(reference)
+        vector = None if view is None else view.copy()
+        return vector if vector is not None and self.holds(reference) else None
+
+    def view(self, reference: Reference) -> np.ndarray | None:
+        """The vector where it lies, to be let go before its block is closed; None when the block is gone."""
         if reference.block not in self._blocks:
             try:
                 self._blocks[reference.block] = shared_memory.SharedMemory(reference.block)
             except FileNotFoundError:
                 return None
-        buffer = self._blocks[reference.block].buf
-        vector = np.ndarray(reference.length, np.dtype(reference.dtype), buffer, HEAD).copy()
-        generation = int(np.ndarray(1, np.int64, buffer)[0])
-        return vector if generation == reference.generation else None
+        return np.ndarray(reference.length, np.dtype(reference.dtype), self._blocks[reference.block].buf, HEAD)
+
+    def holds(self, reference: Reference) -> bool:
+        """Whether the slot holds this generation still, so that what was read of it is whole."""
+        return int(np.ndarray(1, np.int64, self._blocks[reference.block].buf)[0]) == reference.generation
 
     def close(self, *, unlink: bool = False) -> None:
         for block in self._blocks.values():

@@ -10,15 +10,15 @@ import queue
 import signal
 import time
 import traceback
-import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distseq.cluster.pool import Payload
+from distseq.cluster.sums import digest
 from distseq.cluster.work import Work, WorkSpec
 from distseq.coding.plan import MiniTask
 
@@ -56,7 +56,7 @@ Command = Message | Publish | Cancel | Retire | Stop
 
 
 class Answer(NamedTuple):
-    """A row, or word of a stale invocation (row None)."""
+    """A row, or word of a stale invocation (row None). On its way, `row` may be what stands for the vector."""
 
     task: MiniTask
     version: int
@@ -64,7 +64,7 @@ class Answer(NamedTuple):
     invocation: int
     startup: float
     compute: float
-    row: np.ndarray | None
+    row: Any
     digest: int
 
 
@@ -84,10 +84,6 @@ class Line:
     begun: float | None = None
     ready: float = 0.0
     fruitful: bool = False
-
-
-def digest(row: np.ndarray) -> int:
-    return zlib.crc32(row.tobytes())
 
 
 class WorkerLoop:

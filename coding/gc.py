@@ -1,6 +1,6 @@
 """Uncoded training, gradient coding and streamed gradient coding: every job starts and ends in one round."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from math import ceil
@@ -86,6 +86,9 @@ class GC:
 
     def within(self, delay: int) -> Scheme:
         return self
+
+    def on(self, n: int) -> Scheme:
+        return replace(self, n=n, s=min(self.s, n - 1))
 
 
 def of_load(n: int, load: Fraction, code: str) -> GC:

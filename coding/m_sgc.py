@@ -3,7 +3,7 @@
 Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 3.2 (M-SGC) and its GC-Rep variant.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -135,3 +135,6 @@ class MSGC:
             return of_load(self.n, self.load, self.code)
         W = min(self.W, delay + 1)
         return MSGC(self.n, min(self.B, W - 1, delay + 2 - W), W, self.lam, self.code)
+
+    def on(self, n: int) -> Scheme:
+        return replace(self, n=n, lam=min(self.lam, n))

@@ -78,6 +78,10 @@ class Scheme(Protocol):
         """The scheme to move to when only `delay` + 1 learners are left: same workers and code, delay at most `delay`."""
         ...
 
+    def on(self, n: int) -> "Scheme":
+        """The scheme to move to when there are n workers: same parameters, as far as so few workers can bear them."""
+        ...
+
 
 def missing(codes: tuple[GradientCode, ...], rows: np.ndarray) -> Shortage | None:
     """What must still arrive before a job with these rows (groups, n) is complete: the first group's shortage."""

@@ -3,7 +3,7 @@
 Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 3.1 (SR-SGC) and its GC-Rep variant.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -104,3 +104,6 @@ class SRSGC:
             return GC(self.n, self.s, code=self.code)
         B = max(b for b in range(1, delay + 1) if (self.W - 1) % b == 0)
         return SRSGC(self.n, B, self.W, self.lam, self.code)
+
+    def on(self, n: int) -> Scheme:
+        return GC(n, 0, code=self.code) if n == 1 else replace(self, n=n, lam=min(self.lam, n))

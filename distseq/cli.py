@@ -43,7 +43,15 @@ def cli(context: click.Context) -> None:
 @click.option("--mu", type=float, help="closing=mu: not before 1 + MU times the fastest.")
 @click.option("--pool", help="ray, local or simulated.")
 @click.option("--workers", type=int)
+@click.option(
+    "--hosts", type=int, help="ray, local: actors or processes that share the workers.  [default: one per CPU]"
+)
 @click.option("--address", help="ray: of a running cluster, or auto.  [default: a local one]")
+@click.option(
+    "--elastic", is_flag=True, default=None, help="ray: as many workers as there is room for, at most WORKERS."
+)
+@click.option("--cpus", type=float, help="ray: CPUs of each actor.")
+@click.option("--gpus", type=float, help="ray: GPUs of each actor.")
 @click.option("--delays", help="Profile NAME[:base=SECONDS] or trace file: injected into real workers, or simulated.")
 @click.option("--unfinished", help="simulated: lost, overlap or serial.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")

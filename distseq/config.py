@@ -31,6 +31,10 @@ class PoolConfig:
     workers: int = 8
     hosts: int | None = None  # ray, local: actors or processes that share the workers; default one per CPU
     address: str = "local"  # ray: of a running cluster, "auto" to find it
+    elastic: bool = False  # ray: a worker per actor, as many as the cluster has room for, at most `workers`
+    cpus: float = 1.0  # ray: of each actor, as are the next two
+    gpus: float = 0.0
+    resources: dict[str, Any] = field(default_factory=dict)  # custom ones, by their names in the cluster
     delays: str = "none"  # a profile or a trace file: injected into real workers, or simulated
     unfinished: str = "serial"  # simulated: what an unfinished worker does
     compute: str = "decoded"  # simulated: "decoded" in one pass, or "rows", bit-identical to real workers
@@ -102,6 +106,10 @@ class Config:
         for key, choice, known in (("run.dtype", self.run.dtype, DTYPES), ("pool.kind", self.pool.kind, POOLS)):
             if choice not in known:
                 raise ValueError(f"{key} must be one of {', '.join(known)}: got {choice!r}")
+        if self.pool.elastic and (self.pool.kind != "ray" or self.pool.hosts is not None):
+            raise ValueError(
+                "pool.elastic is for pool.kind 'ray', without pool.hosts: as many actors as there is room for"
+            )
 
 
 DTYPES = ("float32", "float64")

@@ -43,6 +43,9 @@ class Display(Silent):
     def polled(self, scheduler: Scheduler, now: float) -> None:
         self._now, self._missing = now, scheduler.missing() if self._live is not None else {}
 
+    def pool_changed(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
+
     def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
         loss = metrics.get("loss", math.nan)
         self._loss[learner] = SMOOTH * self._loss[learner] + (1 - SMOOTH) * loss if learner in self._loss else loss

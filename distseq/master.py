@@ -49,6 +49,10 @@ class Observer(Protocol):
         """After each poll."""
         ...
 
+    def pool_changed(self, line: str) -> None:
+        """A host was replaced, has joined or has left."""
+        ...
+
 
 class Keeper(Protocol):
     """Keeps what the learners have become, and knows when to stop."""
@@ -86,6 +90,7 @@ class Master:
         self._openings: dict[int, tuple[int, int, Opening]] = {}  # open job -> learner, step, opening
         self._payloads: dict[int, Payload] = {}  # published job -> payload
         self._arrivals: list[list[float]] = []
+        self._members: Mapping[int, str] = {}
 
     def run(self) -> float:
         for learner in sorted(range(len(self._learners)), key=lambda m: self._done[m]):
@@ -93,6 +98,7 @@ class Master:
         while self._openings:
             if self._keeper is not None and self._keeper.stopping():
                 return self._pool.now()
+            self._follow()
             decision = self._scheduler.step(self._pool.now())
             self._act(decision)
             if not decision.decode:
@@ -109,6 +115,18 @@ class Master:
         self._opened = job + 1
         self._openings[job] = (learner, step, opening)
         self._scheduler.opened(job, learner, opening.cost, steps - step - 1, self._pool.now())
+
+    def _follow(self) -> None:
+        """Pass on what has become of the pool's hosts."""
+        now, members = self._pool.now(), self._pool.members()
+        if members != self._members:
+            self._members = members
+            self._scheduler.members(members, now)
+        for line in self._pool.news():
+            if self._journal is not None:
+                self._journal.write({"kind": "hosts", "at": round(now, 6), "news": line, "workers": len(members)})
+            for observer in self._observers:
+                observer.pool_changed(line)
 
     def _take(self, deliveries: list[Delivery]) -> None:
         now = self._pool.now()

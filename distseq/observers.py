@@ -1,11 +1,12 @@
 """What looks on while the master runs, and changes nothing."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from distseq.cluster.pool import Payload, weighted_sum
+from distseq.cluster.pool import Payload
+from distseq.cluster.sums import weighted_sum
 from distseq.cluster.work import Work
 from distseq.coding.plan import MiniTask
 from distseq.journal import Past
@@ -19,6 +20,7 @@ class Silent:
     def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None: ...
     def round_ended(self, ended: Round) -> None: ...
     def polled(self, scheduler: Scheduler, now: float) -> None: ...
+    def pool_changed(self, line: str) -> None: ...
 
 
 class Tally(Silent):
@@ -42,6 +44,26 @@ class Tally(Silent):
         self.jobs += 1
         if "loss" in metrics:
             self.losses.setdefault(learner, []).append(metrics["loss"])
+
+
+class Meter(Protocol):
+    """Where figures of a run go while it goes."""
+
+    def job(self, learner: str, loss: float | None) -> None: ...
+    def round(self, seconds: float, waited: bool, stragglers: int) -> None: ...
+
+
+class Metered(Silent):
+    """Passes figures on to a meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
+        self._meter.job(learner, metrics.get("loss"))
+
+    def round_ended(self, ended: Round) -> None:
+        self._meter.round(ended.ended - ended.begun, ended.waited, len(ended.stragglers))
 
 
 class GradientCheck(Silent):

@@ -32,7 +32,7 @@ from distseq.fleet import Fleet, build_fleet
 from distseq.journal import MemoryJournal, Tee
 from distseq.learner import Learner
 from distseq.master import Master
-from distseq.observers import GradientCheck, Tally
+from distseq.observers import GradientCheck, Metered, Tally
 from distseq.resuming import Start, complete, resumed
 from distseq.run_folder import RunFolder
 from distseq.scheduling.closing import closing_rule
@@ -74,9 +74,17 @@ def _pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
         from distseq.cluster.local_pool import local_pool
 
         return local_pool(options.workers, fleet.spec, hosts=options.hosts, delays=trace)
-    from distseq.cluster.ray_pool import ray_pool
+    from distseq.cluster.ray_pool import Needs, ray_pool
 
-    return ray_pool(options.workers, fleet.spec, hosts=options.hosts, address=options.address, delays=trace)
+    return ray_pool(
+        options.workers,
+        fleet.spec,
+        hosts=options.hosts,
+        address=options.address,
+        needs=Needs(options.cpus, options.gpus, options.resources),
+        delays=trace,
+        elastic=options.elastic,
+    )
 
 
 # option -> table and key of the job file
@@ -89,7 +97,11 @@ OPTIONS = {
     "mu": ("scheduler", "mu"),
     "pool": ("pool", "kind"),
     "workers": ("pool", "workers"),
+    "hosts": ("pool", "hosts"),
     "address": ("pool", "address"),
+    "elastic": ("pool", "elastic"),
+    "cpus": ("pool", "cpus"),
+    "gpus": ("pool", "gpus"),
     "delays": ("pool", "delays"),
     "unfinished": ("pool", "unfinished"),
 }
@@ -166,7 +178,8 @@ def _prepare(config: Config, out: Path, console: Console, resume: bool) -> Job:
     closing = closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu)
     late = not (config.pool.kind == "simulated" and config.pool.unfinished == "lost")
     trace = delays(config.pool.delays, config.pool.workers, config.run.seed)
-    check_scheme(scheme, len(config.learner), config.run.dtype)
+    for n in range(1, scheme.n + 1) if config.pool.elastic else [scheme.n]:
+        check_scheme(scheme.on(n), len(config.learner), config.run.dtype)
     fleet = build_fleet(config)
     _warn_of_empty_parts(config, scheme, console)
     own = identity(config, fleet.spec.config)
@@ -226,6 +239,10 @@ def _drive(
             journal.write({"kind": "resume", "steps": dict(zip(job.steps, start.done, strict=True)), **record})
         else:
             journal.write({"kind": "run", **record})
+        if config.pool.kind == "ray":
+            from distseq.cluster.ray_meter import RunMeter
+
+            observers = [*observers, Metered(RunMeter())]
         stack.enter_context(display)
         keeper = Checkpointer(folder.checkpoints, learners, job.identity, config.checkpoint, console, request.asked)
         stack.callback(keeper.close)

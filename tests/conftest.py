@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,10 @@ def ray_session() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="session", params=[pytest.param("ray", marks=pytest.mark.ray), "local"])
+RAY = pytest.mark.ray
+
+
+@pytest.fixture(scope="session", params=[pytest.param("ray", marks=RAY), pytest.param("ray-kept", marks=RAY), "local"])
 def real_pool(request: pytest.FixtureRequest) -> "Callable[..., HostPool]":
     """How pools of real workers are made, each in turn: (n, work, hosts=..., delays=..., silent_after=...) -> pool."""
     if request.param == "local":
@@ -53,4 +57,5 @@ def real_pool(request: pytest.FixtureRequest) -> "Callable[..., HostPool]":
     request.getfixturevalue("ray_session")
     from distseq.cluster.ray_pool import ray_pool
 
-    return ray_pool
+    # Rows that stay with their hosts are added there, however small.
+    return ray_pool if request.param == "ray" else partial(ray_pool, inline=0)

@@ -30,6 +30,7 @@ class RoundScheduler:
     on go to a second ledger, under `scheme.within(...)`, while the first one finishes its own."""
 
     def __init__(self, scheme: Scheme, closing: Closing | None = None, *, late: bool = True) -> None:
+        self._asked = self._scheme = scheme  # as given, and of the jobs to open
         self._closing = closing or Safe()
         self._late = late
         self._streams = [_stream(scheme)]  # the last one takes new jobs
@@ -69,9 +70,13 @@ class RoundScheduler:
         if progress.first_finish is None and own and not progress.waiting[delivery.task.worker]:
             progress.first_finish = delivery.at
 
+    def members(self, workers: Mapping[int, str], now: float) -> None:
+        if len(workers) != self._scheme.n:
+            self.switch(self._asked.on(len(workers)).within(self._scheme.delay))
+
     def switch(self, scheme: Scheme) -> None:
         """Open the next jobs under another scheme; jobs that are open finish under theirs."""
-        self._streams.append(_stream(scheme))
+        self._scheme = scheme
 
     def missing(self) -> Mapping[int, int]:
         owed: dict[int, int] = {}
@@ -153,12 +158,12 @@ class RoundScheduler:
             return {}
         job, learner = self._ready.popleft()
         staying = len({m for m, left in self._left.items() if left} | {m for _, m in self._ready})
-        scheme = self._streams[-1].ledger.scheme
-        if self._left[learner] and staying <= scheme.delay:
-            scheme = scheme.within(staying - 1)
-            self.switch(scheme)
+        if self._left[learner] and staying <= self._scheme.delay:
+            self.switch(self._scheme.within(staying - 1))
+        if self._scheme != self._streams[-1].ledger.scheme:
+            self._streams.append(_stream(self._scheme))
         self._owner[job] = self._streams[-1]
-        return {job: scheme}
+        return {job: self._scheme}
 
 
 def _stream(scheme: Scheme) -> Stream:

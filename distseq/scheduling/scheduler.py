@@ -41,6 +41,10 @@ class Scheduler(Protocol):
         """A learner is ready with a job of this cost, after which it will open `left` more."""
         ...
 
+    def members(self, workers: Mapping[int, str], now: float) -> None:
+        """worker -> host, now; a changed number of workers counts for jobs opened from then on."""
+        ...
+
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None: ...
 
     def step(self, now: float) -> Decision:

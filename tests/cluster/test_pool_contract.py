@@ -32,22 +32,27 @@ def probe_spec(**probe: Any) -> WorkSpec:
     return WorkSpec("distseq.cluster.probe:Probe", json.dumps({"size": SIZE, **probe}))
 
 
-def on_ray(trace: Trace, **probe: Any) -> Pool:
-    from distseq.cluster.ray_pool import ray_pool
+def on_ray(inline: int) -> MakePool:
+    def make(trace: Trace, **probe: Any) -> Pool:
+        from distseq.cluster.ray_pool import ray_pool
 
-    return ray_pool(N, probe_spec(**probe), hosts=2, delays=trace)
+        return ray_pool(N, probe_spec(**probe), hosts=2, delays=trace, inline=inline)
+
+    return make
 
 
 def local(trace: Trace, **probe: Any) -> Pool:
     return local_pool(N, probe_spec(**probe), hosts=2, delays=trace)
 
 
-POOLS = {name: simulated(name) for name in ("lost", "overlap", "serial")} | {"local": local, "ray": on_ray}
+POOLS = {name: simulated(name) for name in ("lost", "overlap", "serial")} | {"local": local}
+# Rows that come with their answers, and rows that stay with their hosts.
+POOLS |= {"ray": on_ray(1 << 20), "ray-kept": on_ray(0)}
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.ray if name == "ray" else ()) for name in POOLS])
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.ray if "ray" in name else ()) for name in POOLS])
 def make_pool(request: pytest.FixtureRequest) -> Iterator[MakePool]:
-    if request.param == "ray":
+    if "ray" in request.param:
         request.getfixturevalue("ray_session")
     made: list[Pool] = []
 

@@ -20,6 +20,7 @@ from distseq.coding.stragglers import random_pattern
 from tests.coding.play import Play, random_play
 from tests.coding.strategies import BUILDERS, PROPERTY, generators, schemes
 
+kinds_of_code = st.sampled_from(sorted(CODES))
 kinds = pytest.mark.parametrize("code", CODES)
 GRID = [(n, B, W, lam) for n in range(2, 7) for W in range(2, 5) for B in range(1, W) for lam in range(n + 1)]
 
@@ -236,3 +237,18 @@ def test_gc_of_a_load_has_the_largest_tolerance_within_it(code: str) -> None:
         for load in (F(a, 2 * n) for a in range(2, 2 * n + 1)):
             best = max(s for s in range(n) if GC(n, s, code=code).load <= load)
             assert of_load(n, load, code).s == best
+
+
+@PROPERTY
+@given(st.data(), st.sampled_from(sorted(BUILDERS)), kinds_of_code, st.integers(4, 9), st.integers(1, 12))
+def test_a_scheme_moves_to_any_number_of_workers_and_back(
+    data: st.DataObject, kind: str, code: str, n: int, other: int
+) -> None:
+    scheme = BUILDERS[kind](data.draw, n, code)
+    moved = scheme.on(other)
+    assert moved.n == other
+    assert parse(moved.spec, other) == moved
+    assert moved.delay <= scheme.delay
+    if other >= n:
+        assert moved.spec == scheme.spec
+        assert moved.on(n) == scheme

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from distseq.cluster.host_pool import HostPool
-from distseq.cluster.pool import Payload, Pool, weighted_sum
+from distseq.cluster.pool import Payload, Pool
 from distseq.cluster.simulated import SimulatedPool
+from distseq.cluster.sums import weighted_sum
 from distseq.cluster.trace import Trace
 from distseq.coding.layout import layout
 from distseq.coding.plan import MiniTask

@@ -108,7 +108,7 @@ def test_the_table_has_each_worker_s_start_ups_in_the_order_of_its_invocations()
     records = [
         {"kind": "run"},
         round_of(seen(0, 0, 0.1), seen(1, 1, 0.7)),  # invocations of one worker may end out of order
-        {"kind": "job", "job": 0},
+        {"kind": "job", "job": 0, "decoded": 0.0},
         round_of(seen(1, 0, 0.6), seen(0, 1, 0.2), seen(0, 1, 0.2), seen(0, 2, 0.3, stale=True)),
     ]
     trace = arrival_table(records, 2)

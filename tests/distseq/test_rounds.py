@@ -246,6 +246,9 @@ class Through:
     def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
         self.inner.opened(job, learner, cost, left, now)
 
+    def members(self, workers: Mapping[int, str], now: float) -> None:
+        self.inner.members(workers, now)
+
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
         self.inner.delivered(arrivals, now)
 
@@ -292,6 +295,39 @@ class Twin(Through):
             assert self.twin.step(now) == decision
             assert self.twin.missing() == self.inner.missing()
         return decision
+
+
+class Changing(Through):
+    """The number of workers changes now and then: what is open goes on, on workers that stay within reach."""
+
+    def __init__(self, inner: Scheduler, n: int, draws: np.random.Generator) -> None:
+        super().__init__(inner)
+        self.n, self.draws = n, draws
+
+    def step(self, now: float) -> Decision:
+        if self.draws.random() < 0.2:
+            self.members(dict.fromkeys(range(self.draws.integers(1, self.n + 1)), "host"), now)
+        return self.inner.step(now)
+
+
+@settings(PROPERTY, max_examples=100)
+@given(case=cases(), closing=closings, draws=generators())
+def test_whatever_number_of_workers_there_is_every_sum_is_exact(
+    case: Case, closing: Closing, draws: np.random.Generator
+) -> None:
+    checked(case.play(closing, lambda inner: Changing(inner, case.scheme.n, draws)), case.scheme, closing)
+
+
+def test_a_changed_number_of_workers_counts_for_jobs_opened_from_then_on() -> None:
+    scheduler = RoundScheduler(parse("gc:3", 8))
+    for job in range(4):
+        scheduler.opened(job, job, 1.0, 5, 0.0)
+    for job, (n, spec) in enumerate([(8, "gc:3"), (3, "gc:2"), (1, "uncoded"), (8, "gc:3")]):
+        scheduler.members(dict.fromkeys(range(n), "host"), float(job))
+        decision = scheduler.step(float(job))
+        assert {j: (s.n, s.spec) for j, s in decision.start.items()} == {job: (n, spec)}
+        scheduler.delivered(deliveries(decision.send, job + 0.5), job + 0.5)
+        assert list(scheduler.step(job + 0.5).decode) == [job]
 
 
 @settings(PROPERTY, max_examples=60)

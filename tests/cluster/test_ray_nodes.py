@@ -1,0 +1,126 @@
+"""A cluster of several nodes on this machine: a node dies, another joins, and no gradient changes."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+import distseq
+from distseq.config import load_config
+from distseq.journal import read_journal
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+STEPS = 60
+JOB = """
+[run]
+steps = 60
+checks = 4
+
+[pool]
+workers = 4
+delays = "bursts:base=0.25"
+compute = "rows"
+
+[scheduler]
+scheme = "gc:1"
+
+[checkpoint]
+every = 0
+
+[defaults]
+model = "distseq.models.char_lstm:CharLSTM"
+model_args = { hidden = 6 }
+data = "text:TEXT"
+data_args = { window = 5 }
+batch = 24
+
+[[learner]]
+name = "a"
+
+[[learner]]
+name = "b"
+batch = 30
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{k} green bottles hanging on the wall, and {k * k} more.\n" for k in range(90)))
+    path = tmp_path / "job.toml"
+    path.write_text(JOB.replace("TEXT", str(text)))
+    return path
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head of two CPUs."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield made
+    made.shutdown()
+
+
+class Run:
+    """`distseq train` in a process of its own, and how far its journal says that it is."""
+
+    def __init__(self, job: Path, address: str, *options: str) -> None:
+        self.out = job.parent / "run"
+        command = [sys.executable, "-m", "distseq", "train", str(job), "--address", address, "--out", str(self.out)]
+        self.process = subprocess.Popen(
+            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
+        )
+
+    def records(self, kind: str) -> list[Any]:
+        path = self.out / "journal.jsonl"
+        return [record for record in read_journal(path) if record["kind"] == kind] if path.exists() else []
+
+    def news(self) -> list[str]:
+        return [record["news"] for record in self.records("hosts")]
+
+    def until(self, jobs: int, news: str = "") -> None:
+        """Until so many jobs are done and the hosts' news hold this word."""
+        end = time.monotonic() + 120
+        while len(self.records("job")) < jobs or news not in " ".join(self.news()):
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < end, (jobs, news, self.news())
+            time.sleep(0.2)
+
+    def end(self) -> str:
+        said, _ = self.process.communicate(timeout=200)
+        assert self.process.returncode == 0, said
+        return said
+
+
+@pytest.mark.parametrize("elastic", [False, True], ids=["fixed", "elastic"])
+def test_a_node_dies_and_another_joins_while_training(job: Path, cluster: Any, elastic: bool) -> None:
+    second = cluster.add_node(num_cpus=2)
+    run = Run(job, cluster.address, *["--elastic"] * elastic)
+    run.until(10)
+    cluster.remove_node(second, allow_graceful=False)
+    run.until(30, "left")
+    cluster.add_node(num_cpus=2)
+    run.until(50, "joined")
+    assert "joined" in run.end()
+    steps = [(record["learner"], record["step"]) for record in run.records("job")]
+    assert sorted(steps) == [(name, step) for name in "ab" for step in range(STEPS)]
+    workers = [record["workers"] for record in run.records("hosts")]
+    assert {2, 4} <= set(workers) if elastic else set(workers) == {4}
+
+    alone = distseq.train(load_config(job), pool="simulated", out=job.parent / "alone", console=Console(quiet=True))
+    for learner in alone.learners:
+        weights = load_file(run.out / "weights" / f"{learner.name}.safetensors")
+        for key, tensor in learner.state_dict().items():
+            if elastic:  # other parts are rounded elsewhere
+                torch.testing.assert_close(weights[key], tensor, rtol=1e-3, atol=1e-4)
+            else:
+                assert torch.equal(weights[key], tensor)
