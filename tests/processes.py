@@ -60,6 +60,14 @@ def command_line(process: Process) -> str:
         return ""
 
 
+def hosts_below(pid: int) -> set[Process]:
+    """The hosts of pools that a process has: Ray's actors, and what its forkserver has started."""
+    below = descendants(pid)
+    actors = {process for process in below if command_line(process).startswith("ray::Host")}
+    servers = [process.pid for process in below if "multiprocessing.forkserver" in command_line(process)]
+    return running(actors.union(*map(descendants, servers)))
+
+
 def shared_blocks(processes: Iterable[Process]) -> set[Path]:
     """Blocks of shared memory that these processes have mapped and that have a name."""
     blocks = set[Path]()

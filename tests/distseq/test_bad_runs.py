@@ -110,8 +110,8 @@ def assert_gone(processes: set[Process]) -> None:
     assert not left, {process.pid: command_line(process) for process in left}
 
 
-def assert_one_error(ended: Ended, code: int, message: str) -> None:
-    assert ended.code == code, ended.error
+def assert_one_error(ended: Ended, codes: tuple[int, ...], message: str) -> None:
+    assert ended.code in codes, ended.error
     assert len(re.findall("^error: ", ended.error, re.MULTILINE)) == 1, ended.error
     assert re.search(message, ended.error), ended.error
 
@@ -138,7 +138,7 @@ def test_where_no_cluster_listens_is_said_at_once(
 @pytest.mark.ray
 def test_a_run_on_no_cluster_leaves_no_folder_and_no_process(folder: Path) -> None:
     ended = train(folder, "two_sizes:build", "--pool", "ray", "--address", "127.0.0.1:1")
-    assert_one_error(ended, 2, "no Ray cluster at address '127.0.0.1:1'")
+    assert_one_error(ended, (2,), "no Ray cluster at address '127.0.0.1:1'")
     assert ended.error.count("\n") == 1
     assert not (folder / "run").exists()
     assert_gone(ended.processes)
@@ -148,7 +148,7 @@ def test_a_run_on_no_cluster_leaves_no_folder_and_no_process(folder: Path) -> No
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_model_that_workers_cannot_import_is_one_error(folder: Path, pool: str) -> None:
     ended = train(folder, "only_here:build", "--pool", pool, script=HERE)
-    assert_one_error(ended, 1, "cannot import 'only_here:build': No module named 'only_here'")
+    assert_one_error(ended, (1,), "cannot import 'only_here:build': No module named 'only_here'")
     assert_gone(ended.processes)
 
 
@@ -156,7 +156,7 @@ def test_a_model_that_workers_cannot_import_is_one_error(folder: Path, pool: str
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_model_that_workers_build_in_another_size_is_one_error(folder: Path, pool: str) -> None:
     ended = train(folder, "two_sizes:build", "--pool", pool)
-    assert_one_error(ended, 1, r"the model has \d+ parameters, the vector \d+")
+    assert_one_error(ended, (1,), r"the model has \d+ parameters, the vector \d+")
     assert_gone(ended.processes)
 
 
@@ -165,5 +165,5 @@ def test_a_model_that_workers_build_in_another_size_is_one_error(folder: Path, p
 @pytest.mark.parametrize("which", ["All", "Some"])
 def test_a_row_of_the_wrong_length_is_one_error(folder: Path, pool: str, which: str) -> None:
     ended = train(folder, "distseq.models.char_lstm:CharLSTM", "--pool", pool, script=SHORT.replace("WHICH", which))
-    assert_one_error(ended, 1, "a row must have|rows of one job must have one length")
+    assert_one_error(ended, (1, 2), "a row must have|rows of one job must have one length")
     assert_gone(ended.processes)

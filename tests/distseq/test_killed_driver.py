@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from distseq.journal import read_journal
-from tests.processes import Process, command_line, descendants, left_after, shared_blocks
+from tests.processes import Process, command_line, descendants, hosts_below, left_after, shared_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNERS, STEPS, KILLS = ("a", "b", "c", "d"), 15, 5
@@ -91,10 +91,6 @@ def weights(run: Path) -> list[bytes]:
     return [(run / "weights" / f"{name}.safetensors").read_bytes() for name in LEARNERS]
 
 
-def actors_below(pid: int) -> set[Process]:
-    return {process for process in descendants(pid) if command_line(process).startswith("ray::Host")}
-
-
 class Killed:
     """A driver is killed once so many jobs are done: its processes, and the shared memory they had.
 
@@ -107,7 +103,7 @@ class Killed:
             time.sleep(0.002)
         driver.send_signal(signal.SIGSTOP)
         # The actors of a cluster are children of its node, and that of this process.
-        self.processes = descendants(driver.pid) | actors_below(os.getpid())
+        self.processes = descendants(driver.pid) | hosts_below(os.getpid())
         self.agents = {process for process in self.processes if command_line(process).startswith(AGENTS)}
         self.blocks = shared_blocks(self.processes)
         driver.kill()
