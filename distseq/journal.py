@@ -158,27 +158,17 @@ def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
 
 def master_seconds(records: Iterable[Mapping[str, Any]]) -> float:
     """Mean seconds for which a job kept the master from its workers: from what it had waited for, an arrival or the end of a
-    round, until the next round begins or, where the round goes on, until the job is decoded. 0 without jobs."""
-    busy, jobs, moments = 0.0, 0, list[tuple[float, bool, bool]]()
+    round, until the job was decoded and applied. 0 without jobs."""
+    seconds, moments = list[float](), list[tuple[float, bool]]()  # (time, whether a job was decoded)
     for record in [*records, {"kind": "resume"}]:
         match record["kind"]:
             case "round":
-                at = ARRIVAL.index("at")
-                moments += [(arrival[at], False, True) for arrival in record["arrivals"]]
-                moments += [(record["begun"], False, False), (record["ended"], False, False)]
+                times = [dict(zip(ARRIVAL, values, strict=True))["at"] for values in record["arrivals"]]
+                moments += [(round(time, 6), False) for time in (*times, record["begun"], record["ended"])]
             case "job":
-                moments.append((record["decoded"], True, False))
-                jobs += 1
+                moments.append((record["decoded"], True))
             case "resume":  # of a pool whose seconds count from 0
-                busy, moments = busy + _busy(moments), []
-    return busy / jobs if jobs else 0.0
-
-
-def _busy(moments: list[tuple[float, bool, bool]]) -> float:
-    """Seconds before a job was decoded, and after it unless an arrival was next; (time, decoded, arrival) of each moment."""
-    moments = sorted(moments)
-    return sum(
-        after[0] - before[0]
-        for before, after in itertools.pairwise(moments)
-        if after[1] or (before[1] and not after[2])
-    )
+                pairs = itertools.pairwise(sorted(moments))
+                seconds += [after - before for (before, _), (after, decoded) in pairs if decoded]
+                moments = []
+    return float(np.mean(seconds)) if seconds else 0.0
