@@ -18,15 +18,29 @@ from distseq.config import load_config
 from distseq.journal import read_journal
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-STEPS = 60
+STEPS = 40
+GATED = """
+import time
+from pathlib import Path
+
+from distseq.models.char_lstm import CharLSTM
+
+HOLD = Path(__file__).with_name("hold")
+
+
+class Gated(CharLSTM):
+    def per_sample_loss(self, batch):
+        while HOLD.exists():
+            time.sleep(0.05)
+        return super().per_sample_loss(batch)
+"""
 JOB = """
 [run]
-steps = 60
+steps = 40
 checks = 4
 
 [pool]
 workers = 4
-delays = "bursts:base=0.25"
 compute = "rows"
 
 [scheduler]
@@ -36,7 +50,7 @@ scheme = "gc:1"
 every = 0
 
 [defaults]
-model = "distseq.models.char_lstm:CharLSTM"
+model = "gated:Gated"
 model_args = { hidden = 6 }
 data = "text:TEXT"
 data_args = { window = 5 }
@@ -52,9 +66,11 @@ batch = 30
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Path:
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{k} green bottles hanging on the wall, and {k * k} more.\n" for k in range(90)))
+    (tmp_path / "gated.py").write_text(GATED)
+    monkeypatch.syspath_prepend(str(tmp_path))
     path = tmp_path / "job.toml"
     path.write_text(JOB.replace("TEXT", str(text)))
     return path
@@ -74,10 +90,12 @@ class Run:
     """`distseq train` in a process of its own, and how far its journal says that it is."""
 
     def __init__(self, job: Path, address: str, *options: str) -> None:
-        self.out = job.parent / "run"
+        self.out, self.hold = job.parent / "run", job.parent / "hold"
         command = [sys.executable, "-m", "distseq", "train", str(job), "--address", address, "--out", str(self.out)]
+        folders = [str(job.parent), *sys.path]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
         self.process = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
+            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
 
     def records(self, kind: str) -> list[Any]:
@@ -89,7 +107,7 @@ class Run:
 
     def until(self, jobs: int, news: str = "") -> None:
         """Until so many jobs are done and the hosts' news hold this word."""
-        end = time.monotonic() + 120
+        end = time.monotonic() + 200
         while len(self.records("job")) < jobs or news not in " ".join(self.news()):
             assert self.process.poll() is None, self.process.communicate()[0]
             assert time.monotonic() < end, (jobs, news, self.news())
@@ -106,10 +124,15 @@ def test_a_node_dies_and_another_joins_while_training(job: Path, cluster: Any, e
     second = cluster.add_node(num_cpus=2)
     run = Run(job, cluster.address, *["--elastic"] * elastic)
     run.until(10)
+    run.hold.touch()  # so that it does not end before the cluster has noticed
     cluster.remove_node(second, allow_graceful=False)
-    run.until(30, "left")
+    run.until(10, "left")
+    run.hold.unlink()
+    run.until(30)
+    run.hold.touch()
     cluster.add_node(num_cpus=2)
-    run.until(50, "joined")
+    run.until(30, "joined")
+    run.hold.unlink()
     assert "joined" in run.end()
     steps = [(record["learner"], record["step"]) for record in run.records("job")]
     assert sorted(steps) == [(name, step) for name in "ab" for step in range(STEPS)]
