@@ -56,8 +56,11 @@ class Trace:
         return replace(self, times=self.times[:, :n])
 
     def save(self, path: Path) -> None:
-        numbers = {"load": self.load, "slope": self.slope, "master": self.master}
-        write_whole(path, lambda file: np.savez_compressed(file, times=self.times, **numbers))
+        t = self
+        write_whole(
+            path,
+            lambda file: np.savez_compressed(file, times=t.times, load=t.load, slope=t.slope, master=t.master),
+        )
 
 
 def load_trace(path: Path) -> Trace:

@@ -253,8 +253,8 @@ def report(name: str, contenders: Sequence[Contender], jobs: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--jobs", type=int, default=80, help="of a block")
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=60, help="of a block")
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="a new folder for the run folders")
     options = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "torch"))
