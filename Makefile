@@ -1,4 +1,4 @@
-# make run | test | check | bench | wheel | clean
+# make run | test | check | bench | bench-stragglers | wheel | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
@@ -14,7 +14,7 @@ LINKS     := build/link
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: run test check bench wheel clean
+.PHONY: run test check bench bench-stragglers wheel clean
 
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
@@ -34,6 +34,9 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python tests/bench/engine.py
 	$(BIN)/python tests/bench/reading.py
+
+bench-stragglers: $(INSTALLED)
+	$(BIN)/python tests/bench/stragglers.py
 
 # An old build/lib would ship modules that are gone.
 wheel: $(INSTALLED)

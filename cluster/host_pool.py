@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from distseq.cluster.pool import Delivery, Fault, FaultError, Payload, PoolError, check_new
+from distseq.cluster.stopwatch import Stopwatch
 from distseq.cluster.trace import Trace
 from distseq.cluster.transport import Death, LostError, Part, Transport
 from distseq.cluster.worker import Answer, Cancel, Command, Failure, Message, Retire
@@ -87,6 +88,7 @@ class HostPool:
         self._version, self._last = 0, dict[str, int]()
         self._owed: dict[MiniTask, tuple[int, Seat]] = {}  # sent, not arrived, not cancelled -> attempt, and to whom
         self._invocations: defaultdict[int, int] = defaultdict(int)
+        self._stopwatch = Stopwatch()
         self._kept: list[Delivery] = []  # heard while a sum was waited for
         self._news: list[str] = []
         self._deaths = 0
@@ -154,7 +156,9 @@ class HostPool:
         for worker, own in messages.items():
             seat = self._home(worker)
             self._owed |= {task: (attempts[task], seat) for task in own}
-            posts.setdefault(seat, []).append(self._message(worker, own, max(attempts[task] for task in own)))
+            message = self._message(worker, own, max(attempts[task] for task in own))
+            self._stopwatch.sent(worker, message.invocation, seat.name, self.now())
+            posts.setdefault(seat, []).append(message)
         for seat, commands in posts.items():
             self._post(seat, commands)
 
@@ -218,7 +222,7 @@ class HostPool:
             seat.deaths = 0
         if not seat.living:
             self._arrive(seat)
-        return [self._take(seat, answer) for answer in said]
+        return [delivery for answer in said if (delivery := self._take(seat, answer)) is not None]
 
     def _arrive(self, seat: Seat) -> None:
         seat.living = True
@@ -255,7 +259,8 @@ class HostPool:
             names.add(name)
             self._coming.append(self._seat(name))
 
-    def _take(self, seat: Seat, answer: Answer | Failure) -> Delivery:
+    def _take(self, seat: Seat, answer: Answer | Failure) -> Delivery | None:
+        """None for word of a message that queued behind another and was stale when its turn came: it was never begun."""
         if isinstance(answer, Failure):
             raise PoolError(f"work failed on {seat.name} on {answer.machine}: {answer.text}\n{answer.traceback}")
         job, a = self._jobs.get(answer.task.job), answer
@@ -274,9 +279,12 @@ class HostPool:
             job.rows[a.task] = Row(a.row, a.digest, a.attempt, seat)
             stale = a.task in job.lost
             job.lost.discard(a.task)
-        return Delivery(
-            a.task, self.now(), a.startup, a.compute, seat.name, a.attempt, a.invocation, stale, a.digest, fault
-        )
+        now = self.now()
+        waited, queued = self._stopwatch.answered(a.task.worker, a.invocation, seat.name, a.compute, now)
+        if a.row is None and fault is None and queued and a.startup == 0:
+            return None
+        startup = max(a.startup, waited)
+        return Delivery(a.task, now, startup, a.compute, seat.name, a.attempt, a.invocation, stale, a.digest, fault)
 
     def _died(self, seat: Seat, cause: str) -> None:
         self._deaths += 1

@@ -41,7 +41,7 @@ class Shared(NamedTuple):
 
     def fetch(self, reader: Reader) -> Payload | None:
         """The whole payload; None when the master has retired the job and freed its parameters."""
-        parameters = reader.read(self.parameters)
+        parameters = reader.take(self.parameters)
         return None if parameters is None else replace(self.payload, parameters=parameters)
 
 

@@ -47,7 +47,7 @@ class Delivery(NamedTuple):
 
     task: MiniTask
     at: float  # pool time of the arrival
-    startup: float  # seconds from the start of the worker's message to its first computation
+    startup: float  # seconds of the worker's message so far that were not computing
     compute: float  # seconds of computing this row
     host: str
     attempt: int  # 1 = first sending

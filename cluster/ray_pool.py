@@ -6,6 +6,7 @@ made them, and are added there. Ray's own restarts and retries are off: the pool
 
 import os
 import secrets
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -27,6 +28,7 @@ from distseq.cluster.worker import Answer, Command, Failure, Publish
 
 INLINE = 1 << 20  # bytes of a row up to which it comes with its answer
 CAUSE = 400  # characters of the cause of a death
+CONNECT = 10.0  # seconds in which a cluster's address must answer
 SUM_LOOK = 1.0  # seconds between two looks at the hosts while a sum is made
 GROUPS = {"control": 1, "answers": 1, "sums": 1}
 GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
@@ -244,7 +246,19 @@ def _answers(actor: Any) -> Any:
     return actor.answers.options(concurrency_group="answers").remote()
 
 
+def _check_answered(address: str) -> None:
+    """ValueError when HOST:PORT or ray://HOST:PORT is where nobody listens: Ray would go on trying for a quarter of an hour."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"no Ray cluster at address {address!r}: {error}") from None
+
+
 def _init(address: str) -> None:
+    _check_answered(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address == "local":

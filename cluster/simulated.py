@@ -167,14 +167,16 @@ class SimulatedPool:
             task = invocation.tasks.popleft()
             invocation.held.append((task, self._seconds(task)) if task.job in self._jobs else (task, 0.0))
         ended = not self._has_work(invocation)
-        if ended:
-            self._end(invocation)
-        else:
+        if not ended:
             self._schedule(invocation, self._seconds(invocation.tasks[0]))
         if self._whole and not ended:
             return []
         rows, invocation.held = invocation.held, []
-        return [self._delivery(invocation, task, seconds) for task, seconds in rows]
+        deliveries = [self._delivery(invocation, task, seconds) for task, seconds in rows]
+        # Only now: what has queued behind may be the same mini-task, which is in hand by now.
+        if ended:
+            self._end(invocation)
+        return deliveries
 
     def _delivery(self, invocation: Invocation, task: MiniTask, compute: float) -> Delivery:
         stale, fault = self._stale(task), None
@@ -219,9 +221,9 @@ class SimulatedPool:
 
     def poll(self, until: float | None) -> list[Delivery]:
         while self._events and (until is None or self._events[0][0] <= until):
-            self._now = self._events[0][0]
+            self._now = max(self._now, self._events[0][0])
             rows: list[Delivery] = []
-            while self._events and self._events[0][0] == self._now:
+            while self._events and self._events[0][0] <= self._now:
                 rows += self._event(heapq.heappop(self._events)[2])
             if rows:
                 return rows
@@ -231,6 +233,7 @@ class SimulatedPool:
         return []
 
     def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:
+        self._now += self._trace.master
         rows = self._in_hand[job]
         absent = set(weights) - set(rows)
         if absent:

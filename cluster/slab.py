@@ -4,8 +4,11 @@ A slot is one block of shared memory: a generation number, then a vector. The wr
 writing (odd = being written), so a reader that was told a generation finds a torn or overwritten slot out.
 """
 
+import _posixshmem
 import contextlib
-from multiprocessing import shared_memory
+import mmap
+import os
+from multiprocessing import resource_tracker, shared_memory
 from typing import NamedTuple
 
 import numpy as np
@@ -51,10 +54,14 @@ class Slot:
 
 
 class Reader:
-    """Reads slots by reference, keeping blocks attached. Remembers every name it is told, to free what a dead writer has left."""
+    """Reads slots by reference, keeping blocks attached. Remembers every name it is told, to free what a dead writer has left.
+
+    It attaches blocks without `SharedMemory`, which would register them as this process's own: the family's resource tracker
+    would hold on to a block that its writer has freed meanwhile, and another family's would remove it.
+    """
 
     def __init__(self) -> None:
-        self._blocks: dict[str, shared_memory.SharedMemory] = {}
+        self._blocks: dict[str, mmap.mmap] = {}
         self._names: set[str] = set()
 
     def note(self, reference: Reference) -> None:
@@ -66,27 +73,40 @@ class Reader:
         vector = None if view is None else view.copy()
         return vector if vector is not None and self.holds(reference) else None
 
+    def take(self, reference: Reference) -> np.ndarray | None:
+        """`read`, of a block that is read only once: it is not kept attached."""
+        vector = self.read(reference)
+        if reference.block in self._blocks:
+            self._blocks.pop(reference.block).close()
+        return vector
+
     def view(self, reference: Reference) -> np.ndarray | None:
         """The vector where it lies, to be let go before its block is closed; None when the block is gone."""
         if reference.block not in self._blocks:
             try:
-                self._blocks[reference.block] = shared_memory.SharedMemory(reference.block)
+                self._blocks[reference.block] = _attach(reference.block)
             except FileNotFoundError:
                 return None
-        return np.ndarray(reference.length, np.dtype(reference.dtype), self._blocks[reference.block].buf, HEAD)
+        return np.ndarray(reference.length, np.dtype(reference.dtype), self._blocks[reference.block], HEAD)
 
     def holds(self, reference: Reference) -> bool:
         """Whether the slot holds this generation still, so that what was read of it is whole."""
-        return int(np.ndarray(1, np.int64, self._blocks[reference.block].buf)[0]) == reference.generation
+        return int(np.ndarray(1, np.int64, self._blocks[reference.block])[0]) == reference.generation
 
     def close(self, *, unlink: bool = False) -> None:
-        if unlink:
-            for name in self._names - self._blocks.keys():
-                with contextlib.suppress(FileNotFoundError):
-                    self._blocks[name] = shared_memory.SharedMemory(name)
         for block in self._blocks.values():
             block.close()
-            if unlink:
-                with contextlib.suppress(FileNotFoundError):
-                    block.unlink()
+        for name in self._names | self._blocks.keys() if unlink else ():
+            with contextlib.suppress(FileNotFoundError):
+                _posixshmem.shm_unlink(f"/{name}")
+                resource_tracker.unregister(f"/{name}", "shared_memory")
         self._blocks = {}
+
+
+def _attach(name: str) -> mmap.mmap:
+    """A block by its name. FileNotFoundError when it is gone."""
+    descriptor = _posixshmem.shm_open(f"/{name}", os.O_RDWR, mode=0o600)
+    try:
+        return mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)

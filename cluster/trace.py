@@ -2,12 +2,13 @@
 
 The format is an .npz of `times` float (rounds, workers), seconds from dispatch to arrival of a task of load `load` (fraction
 of a batch), and `slope`, seconds per unit of load: a task of load L takes `times[t, i] + slope * (L - load)`. A worker's k-th
-invocation uses row k modulo rounds. NaN or inf = that invocation is lost.
+invocation uses row k modulo rounds. NaN or inf = that invocation is lost. `master`, which a file may lack, is the seconds of
+each job in which the master is busy and hears nobody: decoding, the optimizer's step, a checkpoint.
 """
 
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ class Trace:
     times: np.ndarray  # (rounds, workers) seconds
     load: float
     slope: float
+    master: float = 0.0
 
     def __post_init__(self) -> None:
         if self.times.ndim != 2 or not self.times.size:
@@ -35,6 +37,8 @@ class Trace:
             raise ValueError(
                 f"a trace's load and slope must be finite and >= 0: got load={self.load}, slope={self.slope}"
             )
+        if not (np.isfinite(self.master) and self.master >= 0):
+            raise ValueError(f"a trace's master must be finite seconds >= 0: got {self.master}")
 
     @property
     def workers(self) -> int:
@@ -49,10 +53,14 @@ class Trace:
         """The trace of the first n workers. ValueError when there are fewer."""
         if n > self.workers:
             raise ValueError(f"the trace has {self.workers} workers, {n} are asked for")
-        return Trace(self.times[:, :n], self.load, self.slope)
+        return replace(self, times=self.times[:, :n])
 
     def save(self, path: Path) -> None:
-        write_whole(path, lambda file: np.savez_compressed(file, times=self.times, load=self.load, slope=self.slope))
+        t = self
+        write_whole(
+            path,
+            lambda file: np.savez_compressed(file, times=t.times, load=t.load, slope=t.slope, master=t.master),
+        )
 
 
 def load_trace(path: Path) -> Trace:
@@ -66,9 +74,11 @@ def load_trace(path: Path) -> Trace:
             if absent:
                 raise ValueError(f"it has no {', '.join(sorted(absent))}")
             times, load, slope = data["times"], data["load"], data["slope"]
-        if load.size != 1 or slope.size != 1:
-            raise ValueError(f"load and slope must be single numbers: got shapes {load.shape} and {slope.shape}")
-        return Trace(times, float(load.item()), float(slope.item()))
+            master = data["master"] if "master" in data.files else np.zeros(())
+        if not load.size == slope.size == master.size == 1:
+            shapes = f"{load.shape}, {slope.shape} and {master.shape}"
+            raise ValueError(f"load, slope and master must be single numbers: got shapes {shapes}")
+        return Trace(times, float(load.item()), float(slope.item()), float(master.item()))
     except FileNotFoundError:
         raise ValueError(f"no trace file {path}") from None
     except (OSError, ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:

@@ -10,7 +10,9 @@ arrivals (distseq.evaluation).
 and jobs above are void from those steps on.
 """
 
+import itertools
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +133,9 @@ def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
 
     The slope is the median over rows of compute seconds per unit of load. An invocation's entry is its start-up and what its
     rows took beyond slope x load, so that slow computing is kept too. Each worker's column is its sequence of entries,
-    repeated to the length of the longest. ValueError when a worker was never heard of.
+    repeated to the length of the longest. `master` is the mean over jobs. ValueError when a worker was never heard of.
     """
+    records = list(records)
     seen: list[dict[str, float]] = []
     pool = 0
     for record in records:
@@ -141,14 +144,34 @@ def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
         seen += [dict(zip(ARRIVAL, values, strict=True), pool=pool) for values in arrivals]
     rows = [arrival for arrival in seen if min(arrival["load"], arrival["compute"]) > 0]
     slope = float(np.median([row["compute"] / row["load"] for row in rows])) if rows else 0.0
-    entries: dict[tuple[int, int, int], float] = {}
+    startups: dict[tuple[int, int, int], float] = {}
+    beyond: dict[tuple[int, int, int], float] = defaultdict(float)
     for one in seen:
         key = (int(one["worker"]), int(one["pool"]), int(one["invocation"]))
-        beyond = one["compute"] - slope * one["load"] if min(one["load"], one["compute"]) > 0 else 0.0
-        entries[key] = entries.get(key, one["startup"]) + beyond
-    columns = [[max(0.0, entries[key]) for key in sorted(entries) if key[0] == worker] for worker in range(n)]
+        startups[key] = max(startups.get(key, 0.0), one["startup"])
+        beyond[key] += one["compute"] - slope * one["load"] if min(one["load"], one["compute"]) > 0 else 0.0
+    entries = {key: max(0.0, startups[key] + beyond[key]) for key in sorted(startups)}
+    columns = [[seconds for key, seconds in entries.items() if key[0] == worker] for worker in range(n)]
     silent = [i for i, column in enumerate(columns) if not column]
     if silent:
         raise ValueError(f"no arrivals of workers {silent[:5]} in the journal: it cannot be replayed")
     rounds = max(len(column) for column in columns)
-    return Trace(np.array([np.resize(column, rounds) for column in columns]).T, 0.0, slope)
+    return Trace(np.array([np.resize(column, rounds) for column in columns]).T, 0.0, slope, master_seconds(records))
+
+
+def master_seconds(records: Iterable[Mapping[str, Any]]) -> float:
+    """Mean seconds for which a job kept the master from its workers: from what it had waited for, an arrival or the end of a
+    round, until the job was decoded and applied. 0 without jobs."""
+    seconds, moments = list[float](), list[tuple[float, bool]]()  # (time, whether a job was decoded)
+    for record in [*records, {"kind": "resume"}]:
+        match record["kind"]:
+            case "round":
+                times = [dict(zip(ARRIVAL, values, strict=True))["at"] for values in record["arrivals"]]
+                moments += [(round(time, 6), False) for time in (*times, record["begun"], record["ended"])]
+            case "job":
+                moments.append((record["decoded"], True))
+            case "resume":  # of a pool whose seconds count from 0
+                pairs = itertools.pairwise(sorted(moments))
+                seconds += [after - before for (before, _), (after, decoded) in pairs if decoded]
+                moments = []
+    return float(np.mean(seconds)) if seconds else 0.0

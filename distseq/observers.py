@@ -101,6 +101,8 @@ class GradientCheck(Silent):
             return
         full = self._work.row(payload, payload.ids, np.ones(len(payload.ids))).astype(np.float64)
         decoded = self._rows(payload, weights) if self._one_pass else total
+        if len(decoded) != len(full):
+            raise ValueError(f"a row must have {len(full)} numbers: got {len(decoded)}")
         self.differences.append(float(np.linalg.norm(decoded - full) / np.linalg.norm(full)))
 
     def _rows(self, payload: Payload, weights: Mapping[MiniTask, float]) -> np.ndarray:

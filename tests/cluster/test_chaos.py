@@ -4,12 +4,14 @@ import contextlib
 import gc
 import os
 import signal
+import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from distseq.cluster.host import IDLE
 from distseq.cluster.host_pool import HostPool
 from distseq.cluster.probe import feature
 from distseq.cluster.profiles import profile
@@ -19,6 +21,7 @@ from distseq.master import Master
 from distseq.observers import Silent
 from distseq.roles import Opening
 from distseq.scheduling.rounds import RoundScheduler
+from tests.processes import hosts_below, left_after
 
 N, SIZE, MODELS, STEPS = 8, 1000, 4, 50
 
@@ -73,7 +76,79 @@ def test_two_hundred_jobs_survive_random_deaths_and_hangs(real_pool: Callable[..
     Master(learners, RoundScheduler(parse("msgc:1,2,2", N)), pool, observers=[chaos]).run()
     assert [learner.right for learner in learners] == [STEPS] * MODELS
     assert chaos.blows >= 10
+    assert len(hosts_below(os.getpid())) <= 2, "those that were replaced live on"
+    hosts = hosts_below(os.getpid())
     pool.close()
+    assert not left_after(30, hosts)
     descriptors, blocks = resources()
     assert descriptors <= before[0] + 5, "descriptors leak with every host that dies"
     assert blocks <= before[1], "shared memory of dead hosts is left behind"
+
+
+def respawn_seconds(pool: HostPool, host: int) -> float:
+    """From the death of an idle host, as the pool notices it, until its successor has its workers."""
+    home = dict(pool.members())
+    os.kill(pool.pids()[host], signal.SIGKILL)
+    noticed: float | None = None
+    end = pool.now() + 120
+    while noticed is None or pool.members() != home:
+        pool.poll(pool.now() + 0.01)
+        if noticed is None and pool.members() != home:
+            noticed = pool.now()
+        assert pool.now() < end, "the host was not replaced"
+    return pool.now() - noticed
+
+
+class Blows(Silent):
+    """Between two jobs, once every host is in its place and three jobs have gone by, the next blow falls.
+
+    Every job needs every host. `jobs`: seconds of those in peace; `recoveries`: of each blow, and of the job after it.
+    """
+
+    def __init__(self, pool: HostPool, blows: list[int]) -> None:
+        self.pool, self.blows, self.home = pool, blows, dict(pool.members())
+        self.jobs: list[float] = []
+        self.recoveries: list[tuple[int, float]] = []
+        self.peace, self.last, self.struck = 0, pool.now(), 0
+
+    def job_applied(self, *job: object) -> None:
+        took, self.last = self.pool.now() - self.last, self.pool.now()
+        if self.struck:
+            self.recoveries.append((self.struck, took))
+        elif self.pool.members() == self.home:
+            self.jobs.append(took)
+            self.peace += 1
+        self.struck = 0
+        if self.peace == 3 and self.blows:
+            self.peace, self.struck = 0, self.blows.pop(0)
+            os.kill(self.pool.pids()[len(self.blows) % 2], self.struck)
+
+    def applied(self, *state: object) -> None: ...
+
+    def stopping(self) -> bool:
+        return not self.blows and not self.struck
+
+
+@pytest.mark.slow
+def test_recovery_takes_at_most_twice_the_respawn(
+    real_pool: Callable[..., HostPool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Medians, of one run. A hang shows only after `silent_after`, when another host has spoken since, each IDLE seconds."""
+    silent_after = 3.0
+    spec = WorkSpec("distseq.cluster.probe:Probe", f'{{"size": {SIZE}}}')
+    pool = real_pool(N, spec, hosts=2, delays=profile("none", N, 0), silent_after=silent_after)
+    respawn = statistics.median(respawn_seconds(pool, k % 2) for k in range(3))
+    watch = Blows(pool, [signal.SIGKILL] * 5 + [signal.SIGSTOP] * 3)
+    learner = Sums("m")
+    learner.steps = 10**9
+    Master([learner], RoundScheduler(parse("uncoded", N)), pool, observers=[watch], keeper=watch).run()
+    pool.close()
+    usual = statistics.median(watch.jobs)
+    killed = statistics.median(took for blow, took in watch.recoveries if blow == signal.SIGKILL) - usual
+    stopped = statistics.median(took for blow, took in watch.recoveries if blow == signal.SIGSTOP) - usual
+    with capsys.disabled():
+        print(
+            f"\njob {usual:.3f} s, respawn {respawn:.2f} s, recovery {killed:.2f} s after SIGKILL, {stopped:.2f} s after SIGSTOP"
+        )
+    assert killed <= 2 * respawn
+    assert stopped <= silent_after + IDLE + 2 * respawn

@@ -75,6 +75,24 @@ def test_a_row_that_comes_after_its_job_is_word_of_a_straggler(real_pool: Make) 
     pool.close()
 
 
+def test_a_host_that_was_stopped_has_waited_as_long_by_the_master_s_clock(real_pool: Make) -> None:
+    pool = sent(real_pool)
+    total(pool)
+    pool.publish(1, Payload(1, 0, 0, np.zeros(0), IDS, 0, "uncoded", 4))
+    victim = pool.pids()[0]
+    os.kill(victim, signal.SIGSTOP)
+    pool.send([task._replace(job=1) for task in TASKS])
+    answers, end = {}, pool.now() + 2.0
+    while pool.now() < end:
+        answers |= {delivery.task.worker: delivery for delivery in pool.poll(end)}
+    os.kill(victim, signal.SIGCONT)
+    while len(answers) < 4:
+        answers |= {delivery.task.worker: delivery for delivery in pool.poll(pool.now() + 60)}
+    assert min(answers[worker].startup for worker in (0, 2)) > 1.9
+    assert max(answers[worker].startup for worker in (1, 3)) < 1.9
+    pool.close()
+
+
 @pytest.mark.ray
 def test_hosts_that_do_not_fit_are_refused_at_once(ray_session: None) -> None:
     with pytest.raises(ValueError, match="99 hosts of 1 CPU do not fit: the cluster has room for 4"):

@@ -283,6 +283,15 @@ def test_a_fault_of_a_job_that_is_over_is_no_news(make_pool: MakePool) -> None:
     assert [delivery for delivery in pool.poll(pool.now() + 1.0) if delivery.fault is not None] == []
 
 
+def test_a_mini_task_that_queues_behind_itself_is_done_once() -> None:
+    pool = SimulatedPool(Trace(np.array([[1.0], [5.0], [100.0]]), 0.0, 0.0), unfinished="serial")
+    for job in (0, 1):
+        pool.publish(job, Payload(job, 0, 0, np.zeros(0), IDS, 0, "uncoded", 1))
+    for job in (0, 0, 1):
+        pool.send([MiniTask(job, 0, 0)])
+    assert [(delivery.task.job, delivery.at) for delivery in rows(pool, 2)] == [(0, 1.0), (1, 6.0)]
+
+
 def test_closing_twice_is_harmless(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.close()

@@ -37,10 +37,10 @@ def test_a_trace_is_loaded_as_it_was_saved(
     times[draws.random(size) < 0.2] = np.nan
     times[draws.random(size) < 0.2] = np.inf
     path = tmp_path_factory.getbasetemp() / "trace.npz"
-    Trace(times, load, slope).save(path)
+    Trace(times, load, slope, load / 2).save(path)
     loaded = load_trace(path)
     np.testing.assert_array_equal(loaded.times, times)
-    assert (loaded.times.dtype, loaded.load, loaded.slope) == (dtype, load, slope)
+    assert (loaded.times.dtype, loaded.load, loaded.slope, loaded.master) == (dtype, load, slope, load / 2)
 
 
 @PROPERTY
@@ -89,6 +89,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"load": np.nan}, "load and slope must be finite and >= 0: got load=nan, slope=1.0"),
     ({"slope": np.inf}, "load and slope must be finite and >= 0: got load=0.0, slope=inf"),
     ({"slope": -1.0}, "load and slope must be finite and >= 0: got load=0.0, slope=-1.0"),
+    ({"master": np.nan}, "master must be finite seconds >= 0: got nan"),
+    ({"master": -1.0}, "master must be finite seconds >= 0: got -1.0"),
 ]
 GOOD: dict[str, Any] = {"times": np.ones((2, 2)), "load": 0.0, "slope": 1.0}
 
@@ -140,7 +142,7 @@ def unreadable(folder: Path) -> dict[str, str]:
         "pickled.npy": "",
         "array.npy": "it is a single array, not an .npz",
         "no-slope.npz": "it has no slope",
-        "two-loads.npz": "load and slope must be single numbers: got shapes (2,) and ()",
+        "two-loads.npz": "load, slope and master must be single numbers: got shapes (2,), () and ()",
         "words.npz": "",
         "complex.npz": "",
         "empty.npz": "",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from distseq.cluster.pool import Delivery
 from distseq.cluster.trace import Trace
 from distseq.coding.plan import MiniTask
-from distseq.journal import ARRIVAL, FileJournal, MemoryJournal, arrival, arrival_table, read_journal
+from distseq.journal import ARRIVAL, FileJournal, MemoryJournal, arrival, arrival_table, master_seconds, read_journal
 from distseq.scheduling.closing import Closing, Mu, Safe
 from distseq.simulation import simulate
 from tests.coding.strategies import PROPERTY, generators
@@ -97,7 +97,7 @@ def test_an_arrival_is_a_list_in_a_named_order() -> None:
 
 
 def round_of(*deliveries: Delivery, load: float = 0.5) -> dict[str, Any]:
-    return {"kind": "round", "arrivals": [arrival(delivery, load) for delivery in deliveries]}
+    return {"kind": "round", "begun": 0.0, "ended": 0.0, "arrivals": [arrival(one, load) for one in deliveries]}
 
 
 def seen(worker: int, invocation: int, startup: float, compute: float = 1.0, stale: bool = False) -> Delivery:
@@ -108,7 +108,7 @@ def test_the_table_has_each_worker_s_start_ups_in_the_order_of_its_invocations()
     records = [
         {"kind": "run"},
         round_of(seen(0, 0, 0.1), seen(1, 1, 0.7)),  # invocations of one worker may end out of order
-        {"kind": "job", "job": 0},
+        {"kind": "job", "job": 0, "decoded": 0.0},
         round_of(seen(1, 0, 0.6), seen(0, 1, 0.2), seen(0, 1, 0.2), seen(0, 2, 0.3, stale=True)),
     ]
     trace = arrival_table(records, 2)
@@ -130,6 +130,32 @@ def test_what_rows_took_beyond_the_slope_counts_as_start_up() -> None:
     trace = arrival_table([round_of(*rows)], 1)
     np.testing.assert_allclose(trace.times[:, 0], [0.1, 0.2, 1.3, 0.9])
     assert trace.slope == 2.0
+
+
+def test_of_a_message_s_rows_the_last_knows_how_long_it_did_not_compute() -> None:
+    assert arrival_table([round_of(seen(0, 0, 0.1), seen(0, 0, 0.4))], 1).times == [[0.4]]
+
+
+def test_the_master_s_seconds_are_those_in_which_it_hears_nobody() -> None:
+    def heard(begun: float, ended: float, *at: float) -> dict[str, Any]:
+        arrivals = [arrival(Delivery(MiniTask(0, 0, 0), one, 0.1, 0.1, "host", 1, 0), 0.5) for one in at]
+        return {"kind": "round", "begun": begun, "ended": ended, "arrivals": arrivals}
+
+    safe = [  # decoded while the round goes on, and as it ends
+        {"kind": "job", "decoded": 1.5},
+        {"kind": "job", "decoded": 4.5},
+        heard(0.0, 4.75, 1.0, 2.0, 4.0),
+        heard(4.75, 9.0, 6.0),
+    ]
+    assert master_seconds(safe) == 0.5
+    mu = [
+        heard(0.0, 2.0, 1.0),
+        {"kind": "job", "decoded": 3.0},
+        heard(3.25, 9.0, 8.0),
+    ]  # decoded when its round has ended
+    assert master_seconds(mu) == 1.0
+    assert master_seconds([*safe, {"kind": "resume"}, *mu]) == (0.5 + 0.5 + 1.0) / 3
+    assert master_seconds(mu[:1]) == 0.0
 
 
 def test_a_worker_never_heard_of_cannot_be_replayed() -> None:

@@ -19,14 +19,15 @@ def command(line: str) -> int:
 
 
 def test_a_probe_finds_the_delays_that_were_injected() -> None:
-    injected = np.random.default_rng(0).uniform(0.02, 0.08, (6, 4))
+    injected = np.random.default_rng(0).uniform(0.1, 0.5, (6, 4))
     pool = local_pool(4, probe_spec(0.01), hosts=4, delays=Trace(injected, 0.0, 0.0))
     try:
         measured = probe(pool, 4, rounds=6)
     finally:
         pool.close()
     assert measured.times.shape == (6, 4)
-    assert np.median(np.abs(measured.times - injected)) < 0.01
+    assert (measured.times > injected - 0.01).all(), "a message cannot arrive before its delay is over"
+    assert np.median(measured.times / injected) < 1.25
     assert measured.slope == pytest.approx(4 * 0.01, rel=0.5)  # each of four workers computes a quarter of a batch
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,13 @@ def test_full_repetition_takes_the_fastest_worker_s_time_and_uncoded_the_slowest
     assert seconds(trace, "uncoded", Safe()) == pytest.approx(
         sum(float(trace.times[t % 13].max()) for t in range(17)) + 17 * trace.slope / 8, rel=1e-12
     )
+
+
+def test_what_the_master_does_for_each_job_is_waited_for() -> None:
+    trace = any_trace(8, np.random.default_rng(5))
+    for spec in ("uncoded", "gc:7"):
+        slower = seconds(replace(trace, master=0.5), spec, Safe())
+        assert slower == pytest.approx(seconds(trace, spec, Safe()) + 17 * 0.5, rel=1e-12)
 
 
 @pytest.mark.parametrize(
