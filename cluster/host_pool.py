@@ -231,6 +231,8 @@ class HostPool:
             self._seats.append(seat)
             self._news.append(f"{seat.name} joined")
         self._settle()
+        # Sent while no host lived: who was to do it may never come to life.
+        self._send({task: attempt + 1 for task, (attempt, at) in self._owed.items() if not at.living})
 
     def _judge(self, seat: Seat) -> None:
         silence = self.now() - seat.heard

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distseq.cluster.host_pool import HostPool
+from distseq.cluster.local_pool import local_pool
 from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.probe import feature
 from distseq.cluster.ray_pool import ray_pool
@@ -72,6 +73,21 @@ def test_a_row_that_comes_after_its_job_is_word_of_a_straggler(real_pool: Make) 
     late = pool.poll(pool.now() + 10)
     assert [(delivery.task, delivery.stale) for delivery in late] == [(MiniTask(0, 0, 0), True)]
     assert late[0].compute >= 0.5
+    pool.close()
+
+
+def test_what_was_sent_while_no_host_lived_is_done_by_the_first_that_does() -> None:
+    pool = local_pool(4, PROBE, hosts=2)
+    pool.publish(0, Payload(0, 0, 0, np.zeros(0), IDS, 0, "uncoded", 4))
+    first = pool.pids()
+    for pid in first:
+        os.kill(pid, signal.SIGKILL)
+    while set(pool.pids()) & set(first):
+        pool.poll(pool.now() + 0.01)
+    os.kill(pool.pids()[1], signal.SIGSTOP)  # before it can have loaded its Work
+    pool.send(TASKS)
+    decoded, _ = total(pool)
+    np.testing.assert_array_equal(decoded, feature(IDS, 4).sum(axis=0))
     pool.close()
 
 
