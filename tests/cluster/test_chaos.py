@@ -52,7 +52,9 @@ class Chaos(Silent):
 
     def job_applied(self, *job: object) -> None:
         if self.draws.random() < 1 / 12:
-            pids = [pid for pid in self.pool.pids() if pid]
+            # One that is starting is spared: a few deaths in a row without an answer are given up, as they should be.
+            living = set(self.pool.members().values())
+            pids = [pid for j, pid in enumerate(self.pool.pids()) if pid and f"host-{j}" in living]
             blow = signal.SIGKILL if self.draws.random() < 0.7 else signal.SIGSTOP
             with contextlib.suppress(ProcessLookupError, ValueError):  # dead already, or none that is known yet
                 os.kill(int(self.draws.choice(pids)), blow)
