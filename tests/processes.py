@@ -68,13 +68,20 @@ def hosts_below(pid: int) -> set[Process]:
     return running(actors.union(*map(descendants, servers)))
 
 
+def orphaned_blocks() -> set[Path]:
+    """Blocks of shared memory as Python names them that no process of this machine has mapped."""
+    found = set(Path("/dev/shm").glob("psm_*"))
+    everybody = [Process(int(path.name), 0) for path in Path("/proc").glob("[0-9]*")]
+    return {path for path in found - shared_blocks(everybody) if path.exists()}
+
+
 def shared_blocks(processes: Iterable[Process]) -> set[Path]:
     """Blocks of shared memory that these processes have mapped and that have a name."""
     blocks = set[Path]()
     for process in processes:
         try:
             maps = Path(f"/proc/{process.pid}/maps").read_text()
-        except (FileNotFoundError, ProcessLookupError):
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
         names = {line.partition(" /dev/shm/")[2] for line in maps.splitlines()}
         blocks |= {Path("/dev/shm", name) for name in names if name and not name.endswith("(deleted)")}
