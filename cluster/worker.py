@@ -165,6 +165,8 @@ class WorkerLoop:
             case Message():
                 for task in command.tasks:
                     self._cancelled.get(task.job, set()).discard(task)
+                    if command.attempt > 1:  # the row that this host has sent, if it has, is gone
+                        self._sent.get(task.job, set()).discard(task)
                 self._lines.setdefault(command.worker, Line()).messages.append(command)
             case Publish():
                 self._payloads[command.job] = cache(command.fetch)

@@ -109,6 +109,13 @@ def test_cancelled_work_is_passed_over_and_can_be_sent_again(start: Start) -> No
     assert [answer.task.group for answer in running.take(1)] == [0]
 
 
+def test_a_row_that_was_sent_is_not_made_again_but_for_a_new_attempt(start: Start) -> None:
+    running = start(publish(0), message(1, (0, 0)))
+    running.take(1)
+    running.post(message(1, (0, 0), (0, 1), invocation=1), message(1, (0, 0), invocation=2, attempt=2))
+    assert [(answer.task.group, answer.attempt) for answer in running.take(2)] == [(1, 1), (0, 2)]
+
+
 def test_work_of_a_retired_job_is_passed_over(start: Start) -> None:
     running = start(publish(0), publish(1), message(0, (0, 0), (1, 0), (0, 1)), Retire(0))
     assert [answer.task.job for answer in running.take(1)] == [1]
