@@ -191,7 +191,7 @@ class HostPool:
             wait = LOOK if until is None else min(LOOK, max(0.0, until - self.now()))
             heard = self._hear(0.0 if self._kept else wait)
             rows, self._kept = self._kept + heard, []
-            if rows or (until is not None and self.now() >= until):
+            if rows or self._news or (until is not None and self.now() >= until):
                 return rows
 
     def _hear(self, seconds: float) -> list[Delivery]:

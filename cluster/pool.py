@@ -85,7 +85,7 @@ class Pool(Protocol):
         ...
 
     def poll(self, until: float | None) -> list[Delivery]:
-        """Block until rows arrive and return them; [] only once the pool's time has reached `until`."""
+        """Block until rows arrive and return them; [] once the pool's time has reached `until`, or where there is news."""
         ...
 
     def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:

@@ -44,12 +44,25 @@ def ray_session() -> Iterator[None]:
     ray.shutdown()
 
 
-RAY = pytest.mark.ray
+REAL = [pytest.param("ray", marks=pytest.mark.ray), "local"]
+KEPT = pytest.param(
+    "ray-kept", marks=pytest.mark.ray
+)  # however small a row is, it stays with its host and is added there
 
 
-@pytest.fixture(scope="session", params=[pytest.param("ray", marks=RAY), pytest.param("ray-kept", marks=RAY), "local"])
+@pytest.fixture(scope="session", params=REAL)
 def real_pool(request: pytest.FixtureRequest) -> "Callable[..., HostPool]":
     """How pools of real workers are made, each in turn: (n, work, hosts=..., delays=..., silent_after=...) -> pool."""
+    return _maker(request)
+
+
+@pytest.fixture(scope="session", params=[*REAL, KEPT])
+def any_pool(request: pytest.FixtureRequest) -> "Callable[..., HostPool]":
+    """The same, and Ray with rows that are lost with their host: for what happens to hosts."""
+    return _maker(request)
+
+
+def _maker(request: pytest.FixtureRequest) -> "Callable[..., HostPool]":
     if request.param == "local":
         from distseq.cluster.local_pool import local_pool
 
@@ -57,5 +70,4 @@ def real_pool(request: pytest.FixtureRequest) -> "Callable[..., HostPool]":
     request.getfixturevalue("ray_session")
     from distseq.cluster.ray_pool import ray_pool
 
-    # Rows that stay with their hosts are added there, however small.
     return ray_pool if request.param == "ray" else partial(ray_pool, inline=0)

@@ -68,11 +68,11 @@ def descriptors() -> int:
 
 
 @pytest.mark.slow
-def test_two_hundred_jobs_survive_random_deaths_and_hangs(real_pool: Callable[..., HostPool]) -> None:
+def test_two_hundred_jobs_survive_random_deaths_and_hangs(any_pool: Callable[..., HostPool]) -> None:
     draws = np.random.default_rng(0)
     before, orphans = descriptors(), orphaned_blocks()
     spec = WorkSpec("distseq.cluster.probe:Probe", f'{{"size": {SIZE}}}')
-    pool = real_pool(N, spec, hosts=2, delays=profile("bursts", N, 0, base=0.01), silent_after=3.0)
+    pool = any_pool(N, spec, hosts=2, delays=profile("bursts", N, 0, base=0.01), silent_after=3.0)
     learners = [Sums(f"m{m}") for m in range(MODELS)]
     chaos = Chaos(pool, draws)
     Master(learners, RoundScheduler(parse("msgc:1,2,2", N)), pool, observers=[chaos]).run()

@@ -43,9 +43,9 @@ def total(pool: HostPool) -> tuple[np.ndarray, dict[int, int]]:
 
 @pytest.mark.parametrize(("blow", "silent_after"), [(signal.SIGKILL, 30.0), (signal.SIGSTOP, 3.0)])
 def test_a_host_that_dies_or_hangs_is_replaced_and_its_mini_tasks_sent_again(
-    real_pool: Make, blow: int, silent_after: float
+    any_pool: Make, blow: int, silent_after: float
 ) -> None:
-    pool = sent(real_pool, startup=1.0, silent_after=silent_after)
+    pool = sent(any_pool, startup=1.0, silent_after=silent_after)
     victim = pool.pids()[0]
     os.kill(victim, blow)
     decoded, attempts = total(pool)
@@ -55,8 +55,8 @@ def test_a_host_that_dies_or_hangs_is_replaced_and_its_mini_tasks_sent_again(
     pool.close()
 
 
-def test_rows_in_hand_survive_the_host_that_sent_them(real_pool: Make) -> None:
-    pool = sent(real_pool)
+def test_rows_in_hand_survive_the_host_that_sent_them(any_pool: Make) -> None:
+    pool = sent(any_pool)
     decoded, _ = total(pool)
     os.kill(pool.pids()[1], signal.SIGKILL)
     assert [delivery for delivery in pool.poll(pool.now() + 1.0) if not delivery.stale] == []
@@ -64,8 +64,8 @@ def test_rows_in_hand_survive_the_host_that_sent_them(real_pool: Make) -> None:
     pool.close()
 
 
-def test_a_row_that_comes_after_its_job_is_word_of_a_straggler(real_pool: Make) -> None:
-    pool = real_pool(2, WorkSpec("distseq.cluster.probe:Probe", '{"size": 4, "seconds": 0.5}'), hosts=2)
+def test_a_row_that_comes_after_its_job_is_word_of_a_straggler(any_pool: Make) -> None:
+    pool = any_pool(2, WorkSpec("distseq.cluster.probe:Probe", '{"size": 4, "seconds": 0.5}'), hosts=2)
     pool.publish(0, Payload(0, 0, 0, np.zeros(0), IDS, 0, "gc:1", 2))
     pool.send([MiniTask(0, 0, 0)])
     assert pool.poll(pool.now() + 0.2) == []
@@ -91,8 +91,8 @@ def test_what_was_sent_while_no_host_lived_is_done_by_the_first_that_does() -> N
     pool.close()
 
 
-def test_a_host_that_was_stopped_has_waited_as_long_by_the_master_s_clock(real_pool: Make) -> None:
-    pool = sent(real_pool)
+def test_a_host_that_was_stopped_has_waited_as_long_by_the_master_s_clock(any_pool: Make) -> None:
+    pool = sent(any_pool)
     total(pool)
     pool.publish(1, Payload(1, 0, 0, np.zeros(0), IDS, 0, "uncoded", 4))
     victim = pool.pids()[0]
@@ -116,13 +116,13 @@ def test_hosts_that_do_not_fit_are_refused_at_once(ray_session: None) -> None:
 
 
 @pytest.mark.parametrize("hosts", [0, 5])
-def test_more_hosts_than_workers_or_none_are_refused(real_pool: Make, hosts: int) -> None:
+def test_more_hosts_than_workers_or_none_are_refused(any_pool: Make, hosts: int) -> None:
     with pytest.raises(ValueError, match=f"1 <= hosts <= workers: got workers=4, hosts={hosts}"):
-        real_pool(4, PROBE, hosts=hosts)
+        any_pool(4, PROBE, hosts=hosts)
 
 
-def test_a_work_that_ends_its_process_is_given_up_with_its_name(real_pool: Make) -> None:
-    pool = real_pool(1, WorkSpec("sys:exit"), hosts=1)
+def test_a_work_that_ends_its_process_is_given_up_with_its_name(any_pool: Make) -> None:
+    pool = any_pool(1, WorkSpec("sys:exit"), hosts=1)
     pool.publish(0, Payload(0, 0, 0, np.zeros(0), IDS, 0, "uncoded", 1))
     pool.send([MiniTask(0, 0, 0)])
     with pytest.raises(PoolError, match="SystemExit"):
