@@ -7,7 +7,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from distseq.config import Config, LearnerConfig
+from distseq.config import Config
 
 # Where the sub-packages lie differs between a source tree and a wheel; staged, all lie inside distseq.
 PACKAGES = ("distseq", "distseq.coding", "distseq.cluster", "distseq.kernels", "distseq.models")
@@ -58,12 +58,12 @@ def left_behind(config: Config, sent: Mapping[str, int], folder: Path) -> Iterat
     for one in config.learner:
         if one.model.partition(":")[2] and not _module_travels(one.model, sent):
             yield f"learner {one.name}: model {one.model!r}: {_why(_file_of(one.model), folder)}"
-        path = _data_path(one)
-        if path is not None and not _path_travels(path, sent):
-            yield f"learner {one.name}: data {one.data!r}: {_why(path, folder)}"
-        module = _data_module(one)
-        if module is not None and not _module_travels(module, sent):
-            yield f"learner {one.name}: data {one.data!r}: {_why(_file_of(module), folder)}"
+        for what, data in (("data", one.data), ("evaluation", one.evaluation or "")):
+            path, module = _data_path(data), _data_module(data)
+            if path is not None and not _path_travels(path, sent):
+                yield f"learner {one.name}: {what} {data!r}: {_why(path, folder)}"
+            if module is not None and not _module_travels(module, sent):
+                yield f"learner {one.name}: {what} {data!r}: {_why(_file_of(module), folder)}"
     trace = Path(config.pool.delays)
     if trace.suffix == ".npz" and not trace.is_absolute() and not _path_travels(trace, sent):
         yield f"delays {config.pool.delays!r}: {_why(trace, folder)}"
@@ -98,15 +98,15 @@ def _path_travels(path: Path, sent: Mapping[str, int]) -> bool:
     return name == "." or name in sent or any(other.startswith(f"{name}/") for other in sent)
 
 
-def _data_path(one: LearnerConfig) -> Path | None:
-    """The relative path that a learner's data name, if they name one."""
-    prefix, _, rest = one.data.partition(":")
+def _data_path(data: str) -> Path | None:
+    """The relative path that a data spec names, if it names one."""
+    prefix, _, rest = data.partition(":")
     return Path(rest) if prefix in FILES and rest and not Path(rest).is_absolute() else None
 
 
-def _data_module(one: LearnerConfig) -> str | None:
+def _data_module(data: str) -> str | None:
     """The import string of a data set of the user's own."""
-    prefix, _, rest = one.data.partition(":")
+    prefix, _, rest = data.partition(":")
     if prefix == "torch":
         return rest
-    return None if prefix in (*FILES, "aws") or not rest else one.data
+    return None if prefix in (*FILES, "aws") or not rest else data

@@ -68,6 +68,7 @@ SENT = {"job.toml": 1, "mine.py": 1, "nets/deep.py": 1, "texts/a.txt": 1, "d.csv
         ({"model": "ignored:build"}, "learner a: model 'ignored:build': ignored.py is left out by an ignore file of"),
         ({"data": "csv:e.csv"}, "learner a: data 'csv:e.csv': e.csv is not in the working dir"),
         ({"data": "csv:../d.csv"}, "learner a: data 'csv:../d.csv': ../d.csv is not in the working dir"),
+        ({"evaluation": "csv:e.csv"}, "learner a: evaluation 'csv:e.csv': e.csv is not in the working dir"),
         ({"data": "torch:yours:Set"}, "learner a: data 'torch:yours:Set': yours.py is not in the working dir"),
         ({"data": "yours.sets:Set"}, "learner a: data 'yours.sets:Set': yours.py is not in the working dir"),
         ({"delays": "x.npz"}, "delays 'x.npz': x.npz is not in the working dir"),
