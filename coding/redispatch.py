@@ -75,6 +75,8 @@ class Redispatch:
         per_worker: list[list[tuple[int, int]]] = [[] for _ in range(self.n)]
         for k, worker in places:
             per_worker[worker].append(again[k])
+        for own in per_worker:
+            own.sort(key=lambda mini: mini[0])  # what is due first, first
         if t in rows:
             for worker, own in enumerate(per_worker):
                 own.append((t, worker))

@@ -1,4 +1,4 @@
-"""Backup tasks on top of rounds: the last missing parts of a round are copied once, each to an idle worker; the first row counts."""
+"""Backup tasks on top of rounds: the last missing parts are copied once, each to an idle worker; the first row counts."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
