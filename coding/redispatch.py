@@ -70,7 +70,9 @@ class Redispatch:
         return True
 
     def assign(self, t: int, rows: Rows) -> Plan:
-        again = [(start, g) for start in sorted(rows) if start < t for g in np.flatnonzero(~rows[start].any(axis=1))]
+        again = [
+            (start, g) for start in sorted(rows) if start < t for g in np.flatnonzero(~rows[start].any(axis=1)).tolist()
+        ]
         places = _places(len(again), min(self.copies, self.n), self.n)
         per_worker: list[list[tuple[int, int]]] = [[] for _ in range(self.n)]
         for k, worker in places:
