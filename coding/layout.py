@@ -44,10 +44,12 @@ class Layout:
     @cached_property
     def loads(self) -> list[list[float]]:
         """[group][worker] -> fraction of the batch that the mini-task processes."""
-        return [
-            [float(share * len(code.row(i)) / code.parts) for i in range(code.n)]
-            for share, code in zip(self.scheme.shares, self.scheme.codes, strict=True)
-        ]
+        kinds = list(zip(self.scheme.shares, self.scheme.codes, strict=True))
+        loads = {
+            (share, code): [float(share * len(code.row(i)) / code.parts) for i in range(code.n)]
+            for share, code in set(kinds)
+        }
+        return [loads[kind] for kind in kinds]
 
     def row(self, task: MiniTask, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(ids (B,), weights (B,)) of the samples that a mini-task sums, part after part."""

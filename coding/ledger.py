@@ -48,9 +48,10 @@ class Ledger:
         """Jobs that are not retired, oldest first."""
         return tuple(self._start)
 
-    def begin(self, job: int | None) -> list[MiniTask]:
+    def begin(self, job: int | None, order: np.ndarray | None = None) -> list[MiniTask]:
         """Start the next round, opening `job` in it; returns the mini-tasks of the round, worker by worker.
 
+        `order` (n,): who takes the place of each worker in the plan, where the scheme's workers are interchangeable.
         The round before must have ended safely: an overdue job is a broken promise and raises RuntimeError.
         """
         late = [j for j, start in self._start.items() if start + self.scheme.delay <= self.round]
@@ -66,6 +67,8 @@ class Ledger:
             self._job[t], self._start[job] = job, t
             self._complete[job] = Watch(missing(self.scheme.codes, self._rows[t]))
         plan = self.scheme.assign(t, self._unfinished())
+        if order is not None:
+            plan = plan.among(order)
         self._safe = Watch(self.scheme.shortage(t, self._unfinished()))
         return plan.tasks(self._job)
 

@@ -27,6 +27,11 @@ class Plan:
     jobs: np.ndarray  # (slots, n) int
     groups: np.ndarray  # (slots, n) int
 
+    def among(self, order: np.ndarray) -> "Plan":
+        """The plan with the mini-tasks of worker k given to worker `order[k]`; `order` (n,) is a permutation."""
+        place = np.argsort(order)
+        return Plan(self.jobs[:, place], self.groups[:, place])
+
     def tasks(self, names: Mapping[int, int] | None = None) -> list[MiniTask]:
         """Mini-tasks worker by worker, each worker's in its order; `names` renames jobs, start round -> job."""
         busy = (self.groups != NOTHING).T

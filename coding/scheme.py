@@ -84,9 +84,25 @@ class Scheme(Protocol):
 
 
 def missing(codes: tuple[GradientCode, ...], rows: np.ndarray) -> Shortage | None:
-    """What must still arrive before a job with these rows (groups, n) is complete: the first group's shortage."""
+    """What must still arrive before a job with these rows (groups, n) is complete: a row of each group that has none, else
+    the first group's shortage."""
+    shortage = silent(rows)
+    if shortage is not None:
+        return shortage
     for code, has in zip(codes, rows, strict=True):
         shortage = code.shortage(has)
         if shortage is not None:
             return shortage
     return None
+
+
+def silent(rows: np.ndarray) -> Shortage | None:
+    """What a job with these rows (groups, n) is short of where any one row of a group suffices, and at least elsewhere."""
+    groups, n = rows.shape
+    need = groups - int(np.count_nonzero(rows.any(axis=1)))
+    return Shortage(np.ones(n, dtype=bool), need) if need else None
+
+
+def interchangeable(scheme: Scheme) -> bool:
+    """Whether each row is the sum over its whole group, so that any worker may do any mini-task in another's place."""
+    return all(code.parts == 1 for code in set(scheme.codes))

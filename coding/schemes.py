@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from distseq.coding.backup import Backup
 from distseq.coding.gc import GC
 from distseq.coding.m_sgc import MSGC
+from distseq.coding.redispatch import Redispatch
 from distseq.coding.scheme import Scheme
 from distseq.coding.sr_sgc import SRSGC
 
@@ -24,6 +26,8 @@ SCHEMES: dict[str, Entry] = {
     "gc": Entry(GC, ("s",), "gc:3,q=4,code=cyclic"),
     "srsgc": Entry(SRSGC, ("B", "W", "lam"), "srsgc:2,3,23"),
     "msgc": Entry(MSGC, ("B", "W", "lam"), "msgc:1,2,27"),
+    "redispatch": Entry(Redispatch, ("T",), "redispatch:1,copies=3"),
+    "backup": Entry(Backup, ("percent",), "backup:90"),
 }
 
 

@@ -37,7 +37,11 @@ def cli(context: click.Context) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [default: runs/NAME-N]")
 @click.option("--steps", type=int, help="Steps of each learner.")
 @click.option("--seed", type=int)
-@click.option("--scheme", help="uncoded, gc:S[,q=Q], srsgc:B,W,LAM or msgc:B,W,LAM, each with [,code=fr|cyclic].")
+@click.option(
+    "--scheme",
+    help="uncoded, gc:S[,q=Q], srsgc:B,W,LAM or msgc:B,W,LAM, each with [,code=fr|cyclic]; "
+    "redispatch:T[,copies=C] or backup:PERCENT.",
+)
 @click.option("--closing", help="When a round ends: safe or mu.")
 @click.option("--cutoff", type=float, help="closing=safe: not before so many seconds.")
 @click.option("--mu", type=float, help="closing=mu: not before 1 + MU times the fastest.")

@@ -12,8 +12,9 @@ from distseq.journal import Journal
 from distseq.master import Master
 from distseq.observers import Tally
 from distseq.roles import Opening
+from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Closing
-from distseq.scheduling.rounds import RoundScheduler, check_delay
+from distseq.scheduling.rounds import check_delay
 
 NOTHING = Opening(np.zeros(0), np.zeros(0, dtype=np.int64))
 
@@ -60,7 +61,7 @@ def simulate(
     pool = SimulatedPool(trace, unfinished=unfinished, arrival=arrival)
     learners = [Idle(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(min(models, jobs))]
     tally = Tally()
-    scheduler = RoundScheduler(parsed, closing, late=unfinished != "lost")
+    scheduler = round_scheduler(parsed, closing, late=unfinished != "lost")
     seconds = Master(learners, scheduler, pool, journal, [tally]).run()
     return {
         "scheme": parsed.spec,

@@ -37,8 +37,10 @@ from distseq.master import Master
 from distseq.observers import GradientCheck, Metered, Tally
 from distseq.resuming import Start, complete, resumed
 from distseq.run_folder import RunFolder
+from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import closing_rule
-from distseq.scheduling.rounds import RoundScheduler, check_delay
+from distseq.scheduling.rounds import check_delay
+from distseq.scheduling.scheduler import Scheduler
 from distseq.summary import replays, summarize
 
 NOT_KEPT = "its last steps could not be kept"
@@ -195,7 +197,7 @@ class Job:
     """All of a run that can be wrong, checked and built before anything is written or started."""
 
     config: Config
-    scheduler: RoundScheduler
+    scheduler: Scheduler
     trace: Trace
     fleet: Fleet
     identity: str
@@ -217,7 +219,7 @@ def _prepare(config: Config, out: Path, console: Console, resume: bool, learners
     _warn_of_empty_parts(config, scheme, console)
     own = identity(config, fleet.same)
     start = resumed(out, own, fleet, console) if resume else Start((0,) * len(fleet.learners))
-    return Job(config, RoundScheduler(scheme, closing, late=late), trace, fleet, own, start)
+    return Job(config, round_scheduler(scheme, closing, late=late), trace, fleet, own, start)
 
 
 def run(

@@ -31,6 +31,8 @@ EXACT = f"{ROUNDS}::test_any_delays_give_every_learner_its_exact_sums_in_order_a
 E4 = f"{SCRIPT}::test_e4_sr_sgc_repeats_one_row_of_the_job_that_missed_two"
 TRAP = f"{SCRIPT}::test_sr_sgc_with_repetition_lets_one_member_of_a_silent_set_repeat_and_the_other_go_on"
 
+AGAIN = "tests/coding/test_redispatch.py"
+
 MUTANTS = [
     # schemes
     Mutant("coding/m_sgc.py", "np.where(lost.any(axis=0)", "np.where(lost.all(axis=0)", CONFORMING),
@@ -88,8 +90,8 @@ MUTANTS = [
     ),
     Mutant(
         "distseq/scheduling/rounds.py",
-        "staying <= scheme.delay:",
-        "staying < scheme.delay:",
+        "staying <= self._scheme.delay:",
+        "staying < self._scheme.delay:",
         f"{ROUNDS}::test_unequal_learners_move_to_schemes_of_smaller_delay_and_lose_no_job",
     ),
     Mutant(
@@ -115,6 +117,43 @@ MUTANTS = [
         "return stream.ledger.safe()",
         "return stream.ledger.due_complete()",
         EXACT,
+    ),
+    # parts that any worker may do
+    Mutant(
+        "coding/redispatch.py",
+        "while first in taken:",
+        "while False:",
+        f"{AGAIN}::test_each_missing_part_goes_to_as_many_workers_as_there_are_copies_and_the_new_job_to_all",
+    ),
+    Mutant(
+        "coding/ledger.py",
+        "plan = plan.among(order)",
+        "pass",
+        f"{AGAIN}::test_the_first_workers_of_the_order_get_what_is_missing",
+    ),
+    Mutant(
+        "distseq/scheduling/backup.py",
+        "if len(self._missing) > self._few:",
+        "if len(self._missing) >= self._few:",
+        "tests/distseq/test_backup.py::test_the_first_row_of_a_part_counts",
+    ),
+    Mutant(
+        "distseq/scheduling/backup.py",
+        "if group not in self._copied]",
+        "]",
+        "tests/distseq/test_backup.py::test_missing_parts_are_copied_once_each_to_idle_workers",
+    ),
+    Mutant(
+        "distseq/scheduling/prediction.py",
+        "times[worker] = max(first, silent)",
+        "times[worker] = first",
+        "tests/distseq/test_prediction.py::test_who_has_not_answered_takes_at_least_as_long_as_it_has_been_silent",
+    ),
+    Mutant(
+        "distseq/scheduling/tail.py",
+        "max(RATE, self.events / self.invocations)",
+        "self.events / self.invocations",
+        "tests/distseq/test_prediction.py::test_long_start_ups_are_expected_before_any_was_seen",
     ),
 ]
 

@@ -5,17 +5,19 @@ ledgers with open jobs. Late rows count while their job is open, unless `late` i
 """
 
 from collections import deque
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from distseq.cluster.pool import Delivery
+from distseq.coding.layout import layout
 from distseq.coding.ledger import Ledger
 from distseq.coding.plan import MiniTask
-from distseq.coding.scheme import Scheme
+from distseq.coding.scheme import Scheme, interchangeable
 from distseq.coding.stragglers import History
 from distseq.scheduling.closing import Closing, Progress, Safe, Stream
+from distseq.scheduling.prediction import Prediction
 from distseq.scheduling.scheduler import Decision, Round
 
 
@@ -37,6 +39,9 @@ class RoundScheduler:
         self._ready: deque[tuple[int, int]] = deque()  # (job, learner) in order of opening
         self._left: dict[int, int] = {}  # learner -> jobs it will open after its latest
         self._owner: dict[int, Stream] = {}  # open job -> stream
+        self._cost: dict[int, float] = {}  # job that is not over -> units of a trace's slope
+        self._loads: dict[int, list[list[float]]] = {}  # open job -> of each group and worker
+        self._prediction = Prediction()
         self._decodable: list[int] = []
         self._sent: set[MiniTask] = set()  # rows of this round that are still waited for
         self._progress: Progress | None = None
@@ -46,6 +51,7 @@ class RoundScheduler:
     def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
         self._ready.append((job, learner))
         self._left[learner] = left
+        self._cost[job] = cost
 
     def withdrawn(self, job: int, learner: int) -> None:
         self._left[learner] = 0
@@ -61,15 +67,20 @@ class RoundScheduler:
 
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
         for delivery in arrivals:
+            task = delivery.task
+            self._prediction.told(delivery, self._load(task))
             if delivery.stale:
                 continue
-            task = delivery.task
             if task in self._sent:
                 self._arrived(delivery)
             stream = self._owner.get(task.job)
             if stream is not None and stream.ledger.receive(task) and stream.ledger.complete(task.job):
                 self._decodable.append(task.job)
                 del self._owner[task.job]
+
+    def _load(self, task: MiniTask) -> float:
+        """Of an open job's row; 0 when its job is over."""
+        return self._cost[task.job] * self._loads[task.job][task.group][task.worker] if task.job in self._loads else 0.0
 
     def _arrived(self, delivery: Delivery) -> None:
         self._excuse(delivery.task)
@@ -83,6 +94,7 @@ class RoundScheduler:
             progress.first_finish = delivery.at
 
     def members(self, workers: Mapping[int, str], now: float) -> None:
+        self._prediction.members(workers)
         if len(workers) != self._scheme.n:
             self.switch(self._asked.on(len(workers)).within(self._scheme.delay))
 
@@ -119,8 +131,11 @@ class RoundScheduler:
         self._forget(weights)
         return weights
 
-    def _forget(self, jobs: Container[int]) -> None:
+    def _forget(self, jobs: Collection[int]) -> None:
         """Stop waiting for the rows of jobs that are over, and keep no older ledger without open jobs."""
+        for job in jobs:
+            self._cost.pop(job, None)
+            self._loads.pop(job, None)
         for task in [task for task in self._sent if task.job in jobs]:
             self._excuse(task)
         self._streams = [s for s in self._streams[:-1] if s.ledger.open] + self._streams[-1:]
@@ -162,12 +177,18 @@ class RoundScheduler:
             self._opened = -1 if job is None else job
             send: list[MiniTask] = []
             for stream in self._streams:
-                send += stream.ledger.begin(job if stream is self._streams[-1] else None)
+                order = self._order(stream.ledger.scheme, now)
+                send += stream.ledger.begin(job if stream is self._streams[-1] else None, order)
             if send:
+                self._prediction.sent({task.worker for task in send}, now)
                 self._progress = _progress(send, now, max(s.ledger.scheme.n for s in self._streams))
                 self._sent = set(send)
                 return Decision(start=start, send=send)
         return Decision()
+
+    def _order(self, scheme: Scheme, now: float) -> np.ndarray | None:
+        """The fastest workers first, where it does not matter who does what."""
+        return self._prediction.order(scheme.n, float(scheme.load), now) if interchangeable(scheme) else None
 
     def _open_next(self) -> dict[int, Scheme]:
         if not self._ready:
@@ -179,6 +200,7 @@ class RoundScheduler:
         if self._scheme != self._streams[-1].ledger.scheme:
             self._streams.append(_stream(self._scheme))
         self._owner[job] = self._streams[-1]
+        self._loads[job] = layout(self._scheme.spec, self._scheme.n).loads
         return {job: self._scheme}
 
 

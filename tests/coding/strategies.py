@@ -4,9 +4,11 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from distseq.coding.backup import Backup
 from distseq.coding.gc import GC
 from distseq.coding.gradient_code import CODES
 from distseq.coding.m_sgc import MSGC
+from distseq.coding.redispatch import Redispatch
 from distseq.coding.scheme import Scheme
 from distseq.coding.sr_sgc import SRSGC
 
@@ -43,8 +45,23 @@ def _msgc(draw: st.DrawFn, n: int, code: str) -> Scheme:
     return MSGC(n, draw(st.integers(1, W - 1)), W, draw(st.integers(0, n)), code)
 
 
+def _redispatch(draw: st.DrawFn, n: int, code: str) -> Scheme:
+    return Redispatch(n, draw(st.integers(1, 3)), draw(st.sampled_from((1, 2, 3, n + 1))))
+
+
+def _backup(draw: st.DrawFn, n: int, code: str) -> Scheme:
+    return Backup(n, draw(st.sampled_from((1, 40, 75, 90, 99))))
+
+
 # by the names of distseq.coding.schemes.SCHEMES; test_schemes.py checks that none is missing
-BUILDERS = {"uncoded": _uncoded, "gc": _gc, "srsgc": _srsgc, "msgc": _msgc}
+BUILDERS = {
+    "uncoded": _uncoded,
+    "gc": _gc,
+    "srsgc": _srsgc,
+    "msgc": _msgc,
+    "redispatch": _redispatch,
+    "backup": _backup,
+}
 
 
 @st.composite

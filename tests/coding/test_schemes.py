@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distseq.coding.backup import Backup
 from distseq.coding.bounds import arbitrary_bound, bursty_bound
 from distseq.coding.gc import GC, of_load
 from distseq.coding.gradient_code import CODES
 from distseq.coding.m_sgc import MSGC
 from distseq.coding.plan import MiniTask
+from distseq.coding.redispatch import Redispatch
 from distseq.coding.scheme import Scheme
 from distseq.coding.schemes import SCHEMES, parse
 from distseq.coding.sr_sgc import SRSGC
@@ -110,7 +112,8 @@ def test_shares_of_groups_add_up_to_one(scheme: Scheme) -> None:
 def test_a_worker_holds_as_much_of_a_batch_as_it_processes_per_round(scheme: Scheme) -> None:
     only_retries = isinstance(scheme, MSGC) and not scheme.coded  # holds 1/n, and may process each of its parts again
     for worker in range(scheme.n):
-        assert sum(sizes(scheme, worker)) == (F(1, scheme.n) if only_retries else scheme.load)
+        held = F(1, scheme.n) if only_retries else F(1) if isinstance(scheme, Redispatch | Backup) else scheme.load
+        assert sum(sizes(scheme, worker)) == held
 
 
 @kinds

@@ -15,8 +15,8 @@ from distseq.coding.schemes import parse
 from distseq.journal import MemoryJournal, Record
 from distseq.master import Master
 from distseq.roles import Opening
+from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Closing, Safe
-from distseq.scheduling.rounds import RoundScheduler
 from distseq.scheduling.scheduler import Scheduler
 
 SIZE = 3
@@ -96,7 +96,7 @@ def play(
         trace, Probe(SIZE, dtype="float64", fail_on=POISON), unfinished=unfinished, arrival=arrival, compute="rows"
     )
     journal = MemoryJournal()
-    scheduler = wrap(RoundScheduler(scheme, closing, late=unfinished != "lost"))
+    scheduler = wrap(round_scheduler(scheme, closing, late=unfinished != "lost"))
     master = Master(learners, scheduler, pool, journal)
     seconds = master.run()
     assert {int(one.learner[1:]): one.step for one in master.failed} == {

@@ -22,6 +22,7 @@ from distseq.fleet import Fleet, build_fleet
 from distseq.journal import ARRIVAL, MemoryJournal
 from distseq.master import Master
 from distseq.observers import Silent
+from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.rounds import RoundScheduler
 from distseq.scheduling.scheduler import Scheduler
@@ -30,6 +31,7 @@ from distseq.training import override
 N, MODELS, STEPS = 8, 4, 4
 FR = ["uncoded", "gc:2", "gc:1,q=3", "srsgc:1,2,3", "srsgc:2,3,4", "msgc:1,2,2", "msgc:1,3,8", "msgc:2,3,3"]
 CYCLIC = [f"{spec},code=cyclic" for spec in FR if spec != "uncoded" and spec != "msgc:1,3,8"]
+FR += ["redispatch:2,copies=2", "backup:50"]
 TEXT = "".join(f"line {k}: the quick brown fox {k * k} jumps over {k % 7} lazy dogs.\n" for k in range(120))
 
 
@@ -75,7 +77,7 @@ def train_on(
     pool: Pool, config: Config, spec: str, *, first_job: int = 0, closing: Any = None, late: bool = True
 ) -> list[np.ndarray]:
     fleet = build_fleet(config)
-    master = Master(fleet.learners, RoundScheduler(parse(spec, N), closing, late=late), pool, first_job=first_job)
+    master = Master(fleet.learners, round_scheduler(parse(spec, N), closing, late=late), pool, first_job=first_job)
     master.run()
     assert master.failed == []
     return parameters(fleet)

@@ -59,6 +59,9 @@ ON_CANADA = [
     ("gc:3", "safe", 55.599, None),
     ("gc:7", "safe", 55.120, None),
     ("gc:8,q=9", "safe", 53.391, None),
+    ("backup:75", "safe", 110.144, None),
+    ("redispatch:1,copies=4", "safe", 53.730, None),
+    ("redispatch:3,copies=4", "safe", 51.133, None),
 ]
 
 
@@ -202,7 +205,18 @@ def test_streaming_each_replica_s_own_part_first_is_never_slower_than_uncoded(
     draws=generators(),
     unfinished=st.sampled_from(("lost", "overlap", "serial")),
     closing=st.sampled_from((Safe(), Safe(0.7), Mu(1.0))),
-    scheme=st.sampled_from(("uncoded", "gc:2", "gc:1,q=2", "srsgc:1,2,2", "msgc:1,2,3", "msgc:2,3,2,code=cyclic")),
+    scheme=st.sampled_from(
+        (
+            "uncoded",
+            "gc:2",
+            "gc:1,q=2",
+            "srsgc:1,2,2",
+            "msgc:1,2,3",
+            "msgc:2,3,2,code=cyclic",
+            "redispatch:2",
+            "backup:70",
+        )
+    ),
 )
 def test_one_simulation_gives_the_same_numbers_twice(
     n: int, draws: np.random.Generator, unfinished: str, closing: Closing, scheme: str
