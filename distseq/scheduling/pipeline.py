@@ -62,7 +62,9 @@ class Lane:
 
     idle: OrderedDict[int, None] = field(default_factory=OrderedDict)
     waiting: deque[Part] = field(default_factory=deque)  # never sent, oldest job first
-    copied: OrderedDict[Part, None] = field(default_factory=OrderedDict)  # may have a further copy, sent longest ago first
+    copied: OrderedDict[Part, None] = field(
+        default_factory=OrderedDict
+    )  # may have a further copy, sent longest ago first
     jobs: int = 0  # open ones
 
 
