@@ -82,7 +82,7 @@ class PipelineScheduler:
 
     `frees`: a worker whose copy is cancelled is idle at once (what it was doing is gone, or goes on beside the new). Else it
     is idle when the pool has said that it is done, with a row or with stale word. A host that dies says nothing: a worker is
-    taken for idle, too, when all workers together have been heard of UNHEARD times n since, or nothing else is under way.
+    taken for idle, too, when the pool has been heard of UNHEARD times n since, or when nothing else would go on.
     """
 
     def __init__(self, pipeline: Pipeline, n: int, *, frees: bool = False) -> None:
@@ -187,13 +187,16 @@ class PipelineScheduler:
         return dict.fromkeys(self._busy, 1)
 
     def step(self, now: float) -> Decision:
-        cancel = sorted(self._cancel)
+        cancel = tuple(sorted(self._cancel))
         self._cancel = set()
         if self._complete:
             return Decision(decode=self._decode(), cancel=cancel, roundless=True)
         start = self._start()
-        self._presume()
-        send = [task for lane in self._lanes for task in self._fill(lane)]
+        self._presume(UNHEARD * len(self._workers))
+        send = self._fill()
+        if not self._busy and any(lane.waiting for lane in self._lanes):
+            self._presume(0)
+            send = self._fill()
         return Decision(start=start, send=send, cancel=cancel)
 
     def _decode(self) -> dict[int, dict[MiniTask, float]]:
@@ -216,9 +219,8 @@ class PipelineScheduler:
             self._lanes[k].waiting.extend(parts.values())
         return dict.fromkeys(ready, self._scheme)
 
-    def _presume(self) -> None:
-        """Take workers for idle that were not heard of for too long."""
-        patience = UNHEARD * len(self._workers) if self._busy else 0
+    def _presume(self, patience: int) -> None:
+        """Take workers for idle that have not said that they are, while the pool was heard of so many times."""
         while self._draining:
             worker, (_, before) = next(iter(self._draining.items()))
             if self._heard - before < patience:
@@ -226,8 +228,11 @@ class PipelineScheduler:
             del self._draining[worker]
             self._free(worker)
 
-    def _fill(self, lane: Lane) -> list[MiniTask]:
-        """What the idle workers of a lane do next."""
+    def _fill(self) -> tuple[MiniTask, ...]:
+        """What idle workers do next."""
+        return tuple(task for lane in self._lanes for task in self._pulled(lane))
+
+    def _pulled(self, lane: Lane) -> list[MiniTask]:
         send = []
         while lane.idle and (lane.waiting or lane.copied):
             part = lane.waiting.popleft() if lane.waiting else lane.copied.popitem(last=False)[0]
