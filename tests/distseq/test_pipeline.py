@@ -87,10 +87,13 @@ class Rules(Through):
         self.todo: list[tuple[int, int]] = []  # parts never sent, in the order of their jobs
         self.out: list[tuple[int, int]] = []  # parts that are under way, sent the longest ago first
         self.workers = set(range(case.n))
+        self.fewest = case.n  # there have been at any time
 
     def members(self, workers: Mapping[int, str], now: float) -> None:
         super().members(workers, now)
         self.workers = set(workers)
+        # Where one worker is alone and stuck, those that have left are taken for idle too.
+        self.fewest = 0 if len(workers) < self.case.n else self.fewest
 
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
         super().delivered(arrivals, now)
@@ -150,7 +153,7 @@ class Rules(Through):
         assert task.worker in self.workers
         if not self.idle(task.worker):
             _, before = self.draining.pop(task.worker)
-            assert stuck or self.heard - before >= UNHEARD * len(self.workers), "it is busy"
+            assert stuck or self.heard - before >= UNHEARD * self.fewest, "it is busy"
         if part in self.todo:
             assert not alone or part == self.todo[0], "oldest job first"
             self.todo.remove(part)
