@@ -1,5 +1,6 @@
 """Measured delays as traces."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,22 @@ def test_a_simulated_run_gives_back_its_own_seconds(tmp_path: Path, job: Path) -
         workers=None,
         seed=0,
     )
+    assert replayed["total_seconds"] == pytest.approx(result.summary["total_seconds"], rel=1e-3)
+
+
+def test_a_pipelined_run_gives_back_its_own_seconds(
+    tmp_path: Path, job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import distseq
+
+    pipeline = {"scheduler": "pipeline", "parts": 3, "copies": 1}
+    result = distseq.train(job, out=tmp_path / "run", delays="heavy-tail", **pipeline)
+    assert command(f"profile --run {result.folder} --out {tmp_path / 'm.npz'}") == 0
+    capsys.readouterr()
+    jobs = result.summary["jobs"]
+    options = f"--models 2 --jobs {jobs} --unfinished serial --scheduler pipeline --parts 3 --copies 1 --json"
+    assert command(f"simulate --trace {tmp_path / 'm.npz'} {options}") == 0
+    replayed = json.loads(capsys.readouterr().out)
     assert replayed["total_seconds"] == pytest.approx(result.summary["total_seconds"], rel=1e-3)
 
 
