@@ -120,7 +120,7 @@ MUTANTS = [
         "distseq/scheduling/pipeline.py",
         "self._presume(0)",
         "pass",
-        f"{PIPELINE}::test_whoever_fails_whenever_the_others_get_their_exact_sums",
+        f"{PIPELINE}::test_a_worker_is_taken_for_idle_when_nothing_else_would_go_on",
     ),
     Mutant(
         "distseq/scheduling/pipeline.py",
@@ -132,7 +132,7 @@ MUTANTS = [
         "distseq/scheduling/pipeline.py",
         "if not delivery.stale and task.job in self._jobs:",
         "if task.job in self._jobs:",
-        RULES,
+        f"{PIPELINE}::test_word_of_a_stale_invocation_is_no_row",
     ),
     Mutant(
         "distseq/scheduling/closing.py",

@@ -268,6 +268,23 @@ def test_a_worker_that_never_says_that_it_is_done_is_taken_for_idle_in_the_end()
     assert used[UNHEARD * 2] == {0, 1}
 
 
+def test_a_worker_is_taken_for_idle_when_nothing_else_would_go_on() -> None:
+    scheduler = PipelineScheduler(Pipeline(1), 1)
+    opened(scheduler, 0, 1)
+    assert scheduler.step(0.0).send == tasks((0, 0, 0))
+    scheduler.withdrawn(0, 0)
+    assert scheduler.step(0.0).send == tasks((1, 0, 0)), "the pool has nothing to say of what is retired"
+
+
+def test_word_of_a_stale_invocation_is_no_row() -> None:
+    scheduler = PipelineScheduler(Pipeline(1), 1)
+    opened(scheduler, 0)
+    sent = scheduler.step(0.0).send
+    scheduler.delivered([one._replace(stale=True) for one in deliveries(sent, 1.0)], 1.0)
+    assert scheduler.step(1.0) == Decision()
+    assert scheduler.missing() == {0: 1}
+
+
 def test_a_row_that_fails_leaves_its_worker_to_the_others() -> None:
     scheduler = PipelineScheduler(Pipeline(1), 1)
     opened(scheduler, 0, 1)
