@@ -37,14 +37,18 @@ def cli(context: click.Context) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [default: runs/NAME-N]")
 @click.option("--steps", type=int, help="Steps of each learner.")
 @click.option("--seed", type=int)
+@click.option("--scheduler", help="rounds, or pipeline: idle workers pull parts.  [default: rounds]")
 @click.option(
     "--scheme",
-    help="uncoded, gc:S[,q=Q], srsgc:B,W,LAM or msgc:B,W,LAM, each with [,code=fr|cyclic]; "
+    help="rounds: uncoded, gc:S[,q=Q], srsgc:B,W,LAM or msgc:B,W,LAM, each with [,code=fr|cyclic]; "
     "redispatch:T[,copies=C] or backup:PERCENT.",
 )
 @click.option("--closing", help="When a round ends: safe or mu.")
 @click.option("--cutoff", type=float, help="closing=safe: not before so many seconds.")
 @click.option("--mu", type=float, help="closing=mu: not before 1 + MU times the fastest.")
+@click.option("--parts", type=int, help="pipeline: parts of a job.  [default: 4]")
+@click.option("--copies", type=int, help="pipeline: of a part that may be under way at once.  [default: 2]")
+@click.option("--lanes", type=int, help="pipeline: static sets of workers, a job in each.  [default: 1]")
 @click.option("--pool", help="ray, local or simulated.")
 @click.option("--workers", type=int)
 @click.option(
@@ -88,7 +92,13 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
 @cli.command()
 @click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
 @click.option("--profile", help="Generated delays, NAME[:base=SECONDS], in place of a trace.")
-@click.option("--scheme", "schemes", multiple=True, required=True, help="May be given several times: best first.")
+@click.option("--scheme", "schemes", multiple=True, help="May be given several times: best first.")
+@click.option("--scheduler", default="rounds", show_default=True, help="pipeline: beside the schemes, without rounds.")
+@click.option("--parts", multiple=True, type=int, help="pipeline: parts of a job; several times: each.  [default: 4]")
+@click.option(
+    "--copies", multiple=True, type=int, help="pipeline: copies of a part; several times: each.  [default: 2]"
+)
+@click.option("--lanes", multiple=True, type=int, help="pipeline: sets of workers; several times: each.  [default: 1]")
 @click.option("--closing", default="safe", show_default=True, help="When a round ends: safe or mu.")
 @click.option("--cutoff", type=float, default=0.0, show_default=True, help="closing=safe: not before so many seconds.")
 @click.option(
@@ -107,6 +117,8 @@ def simulate(**options: Any) -> None:
     """Seconds per job of schemes on a trace, in virtual time; nothing is learned.
 
     Example: distseq simulate --profile bursts --scheme uncoded --scheme gc:3 --scheme msgc:1,2,27
+
+    Example: distseq simulate --profile bursts --scheduler pipeline --parts 8 --parts 16 --copies 1 --copies 2
     """
     from distseq.commands import simulate_schemes
 

@@ -1,6 +1,7 @@
 """What the commands do, apart from their options."""
 
 from collections.abc import Sequence
+from itertools import product
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 from distseq.cluster.host_pool import HostPool
 from distseq.cluster.profiles import delays
 from distseq.cluster.trace import Trace, load_trace
+from distseq.config import SCHEDULERS, SchedulerConfig
 from distseq.profiling import probe, probe_spec, run_trace
 from distseq.scheduling.closing import closing_rule
-from distseq.simulation import simulate
+from distseq.scheduling.pipeline import Pipeline
+from distseq.simulation import simulate, simulate_pipeline
 
 PROFILE_WORKERS = 256
 COLUMNS = {
@@ -39,8 +42,15 @@ def simulate_schemes(
     jobs: int,
     workers: int | None,
     seed: int,
+    scheduler: str = "rounds",
+    parts: Sequence[int] = (),
+    copies: Sequence[int] = (),
+    lanes: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
-    """`distseq simulate`: each scheme on the same delays, best first."""
+    """`distseq simulate`: each scheme, and each pipeline of these numbers, on the same delays, best first."""
+    pipelines = _pipelines(scheduler, parts, copies, lanes)
+    if not schemes and not pipelines:
+        raise ValueError("simulate needs --scheme SCHEME or --scheduler pipeline")
     if (trace is None) == (profile is None):
         raise ValueError("simulate needs one of --trace FILE and --profile NAME")
     if workers is not None and workers < 1:
@@ -56,17 +66,33 @@ def simulate_schemes(
         simulate(table, s, rule, models=models, jobs=jobs, unfinished=unfinished, arrival=arrival) for s in schemes
     ]
     named = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
-    return sorted((result | named for result in results), key=lambda result: result["total_seconds"])
+    results = [result | named for result in results] + [
+        simulate_pipeline(table, one, models=models, jobs=jobs, unfinished=unfinished) for one in pipelines
+    ]
+    return sorted(results, key=lambda result: result["total_seconds"])
+
+
+def _pipelines(scheduler: str, parts: Sequence[int], copies: Sequence[int], lanes: Sequence[int]) -> list[Pipeline]:
+    """Every combination. ValueError for another scheduler, or numbers of pipelines without one."""
+    if scheduler not in SCHEDULERS:
+        raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}: got {scheduler!r}")
+    if scheduler == "rounds":
+        if parts or copies or lanes:
+            raise ValueError("--parts, --copies and --lanes are options of --scheduler pipeline")
+        return []
+    usual = SchedulerConfig()
+    return [Pipeline(*one) for one in product(parts or [usual.parts], copies or [usual.copies], lanes or [usual.lanes])]
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Results as aligned text, a line each, with what all of them have in common on top."""
     first = results[0]
+    rules = {f"closing={result['closing']}, " for result in results if "closing" in result}
     head = (
         f"{first['workers']} workers, {first['models']} models, {first['jobs']} jobs, "
-        f"closing={first['closing']}, unfinished={first['unfinished']}"
+        f"{''.join(rules)}unfinished={first['unfinished']}"
     )
-    rows = [list(COLUMNS.values())] + [[_cell(result[key]) for key in COLUMNS] for result in results]
+    rows = [list(COLUMNS.values())] + [[_cell(result.get(key, "-")) for key in COLUMNS] for result in results]
     widths = [max(len(row[c]) for row in rows) for c in range(len(COLUMNS))]
     lines = [
         "  ".join(f"{cell:>{w}}" if c else f"{cell:<{w}}" for c, (cell, w) in enumerate(zip(row, widths, strict=True)))

@@ -48,10 +48,14 @@ class PoolConfig:
 class SchedulerConfig:
     """[scheduler]"""
 
+    kind: str = "rounds"  # under `scheme`, or "pipeline": no rounds, and idle workers pull parts
     scheme: str = "gc:1"
     closing: str = "safe"
     cutoff: float = 0.0  # safe: seconds
     mu: float = 1.0
+    parts: int = 4  # pipeline: into how many a job is cut
+    copies: int = 2  # pipeline: of a part that may be under way at once
+    lanes: int = 1  # pipeline: static sets of workers
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,9 @@ class Config:
             ("run.evaluate_every", self.run.evaluate_every, 0),
             ("run.checks", self.run.checks, 0),
             ("pool.workers", self.pool.workers, 1),
+            ("scheduler.parts", self.scheduler.parts, 1),
+            ("scheduler.copies", self.scheduler.copies, 1),
+            ("scheduler.lanes", self.scheduler.lanes, 1),
             ("checkpoint.every", self.checkpoint.every, 0),
             ("checkpoint.keep", self.checkpoint.keep, 1),
             *((f"accumulate of learner {one.name}", one.accumulate, 1) for one in self.learner),
@@ -128,6 +135,7 @@ class Config:
             ("run.dtype", self.run.dtype, DTYPES),
             ("pool.kind", self.pool.kind, POOLS),
             ("pool.device", self.pool.device, DEVICES),
+            ("scheduler.kind", self.scheduler.kind, SCHEDULERS),
         ):
             if choice not in known:
                 raise ValueError(f"{key} must be one of {', '.join(known)}: got {choice!r}")
@@ -139,6 +147,7 @@ class Config:
 
 DTYPES = ("float32", "float64")
 POOLS = ("ray", "local", "simulated")
+SCHEDULERS = ("rounds", "pipeline")
 DEVICES = ("cpu", "cuda", "auto")
 
 

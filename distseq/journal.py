@@ -1,7 +1,8 @@
 """One JSONL record per round and per job, with every arrival; a real run's journal replays in the simulator.
 
-Records: {"kind": "run", ...} once, {"kind": "round", ..., "arrivals": [...]} and {"kind": "job", ...}. An arrival is a list
-in the order of ARRIVAL. Seconds are pool time. Totals, plots and replays are sums over records.
+Records: {"kind": "run", ...} once, {"kind": "round", ..., "arrivals": [...]} and {"kind": "job", ...}. Where there are no
+rounds, a job's record has the arrivals since the last one. An arrival is a list in the order of ARRIVAL. Seconds are pool
+time. Totals, plots and replays are sums over records.
 
 {"kind": "failed", ...} says that a learner is trained no further, and why. Evaluations have records of their own, with their
 arrivals (distseq.evaluation).
@@ -128,6 +129,12 @@ def arrival(delivery: Delivery, load: float) -> list[float]:
     return [worker, job, group, *seconds, delivery.attempt, delivery.invocation, int(delivery.stale)]
 
 
+def _arrivals(record: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The arrivals of training that a record holds, by the names of ARRIVAL."""
+    held = record.get("arrivals", ()) if record["kind"] in ("round", "job") else ()
+    return [dict(zip(ARRIVAL, values, strict=True)) for values in held]
+
+
 def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
     """The observed invocations of n workers as a trace.
 
@@ -140,8 +147,7 @@ def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
     pool = 0
     for record in records:
         pool += record["kind"] == "resume"
-        arrivals = record["arrivals"] if record["kind"] == "round" else ()
-        seen += [dict(zip(ARRIVAL, values, strict=True), pool=pool) for values in arrivals]
+        seen += [{**one, "pool": pool} for one in _arrivals(record)]
     rows = [arrival for arrival in seen if min(arrival["load"], arrival["compute"]) > 0]
     slope = float(np.median([row["compute"] / row["load"] for row in rows])) if rows else 0.0
     startups: dict[tuple[int, int, int], float] = {}
@@ -166,9 +172,10 @@ def master_seconds(records: Iterable[Mapping[str, Any]]) -> float:
     for record in [*records, {"kind": "resume"}]:
         match record["kind"]:
             case "round":
-                times = [dict(zip(ARRIVAL, values, strict=True))["at"] for values in record["arrivals"]]
+                times = [one["at"] for one in _arrivals(record)]
                 moments += [(round(time, 6), False) for time in (*times, record["begun"], record["ended"])]
             case "job":
+                moments += [(round(one["at"], 6), False) for one in _arrivals(record)]
                 moments.append((record["decoded"], True))
             case "resume":  # of a pool whose seconds count from 0
                 pairs = itertools.pairwise(sorted(moments))

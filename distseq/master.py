@@ -133,7 +133,7 @@ class Master:
         if decision.ended is not None:
             self._end_round(decision.ended)
         for job, weights in decision.decode.items():
-            self._decode(job, weights)
+            self._decode(job, weights, decision.roundless)
         for job, scheme in decision.start.items():
             self._publish(job, scheme)
         if decision.send:
@@ -141,10 +141,14 @@ class Master:
 
     def _end_round(self, ended: Round) -> None:
         if self._journal is not None:
-            self._journal.write({"kind": "round", **asdict(ended), "arrivals": self._arrivals})
-            self._arrivals = []
+            self._journal.write({"kind": "round", **asdict(ended), "arrivals": self._taken()})
         for observer in self._observers:
             observer.round_ended(ended)
+
+    def _taken(self) -> list[list[float]]:
+        """The arrivals that no record holds yet."""
+        arrivals, self._arrivals = self._arrivals, []
+        return arrivals
 
     def _publish(self, job: int, scheme: Scheme) -> None:
         learner, step, o = self._openings[job]
@@ -152,7 +156,7 @@ class Master:
         self._payloads[job] = payload
         self._pool.publish(job, payload)
 
-    def _decode(self, job: int, weights: Mapping[MiniTask, float]) -> None:
+    def _decode(self, job: int, weights: Mapping[MiniTask, float], roundless: bool) -> None:
         learner, step, _ = self._openings[job]
         try:
             total = self._pool.collect(job, weights)
@@ -172,7 +176,8 @@ class Master:
             observer.job_decoded(payload, weights, total)
         record = {"kind": "job", "job": job, "learner": name, "step": step, "scheme": payload.scheme}
         rows = [[task.group, task.worker] for task in weights]
-        self._write({**record, "decoded": round(now, 6), "rows": rows, **metrics})
+        arrivals = {"arrivals": self._taken()} if roundless else {}
+        self._write({**record, "decoded": round(now, 6), "rows": rows, **metrics, **arrivals})
         self._done[learner] = step + 1
         if self._keeper is not None:
             self._keeper.applied(self._done, self._opened)

@@ -14,7 +14,9 @@ from distseq.observers import Tally
 from distseq.roles import Opening
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Closing
+from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.rounds import check_delay
+from distseq.scheduling.scheduler import Scheduler
 
 NOTHING = Opening(np.zeros(0), np.zeros(0, dtype=np.int64))
 
@@ -51,32 +53,60 @@ def simulate(
     Returns the numbers that `distseq simulate --json` prints. ValueError for bad arguments.
     """
     parsed = parse(scheme, trace.workers)
-    if models < 1 or jobs < 1:
-        raise ValueError(f"simulate needs at least one model and one job: got models={models}, jobs={jobs}")
+    _check_numbers(models, jobs)
     check_delay(parsed, models)
     if arrival not in ("scheme", *ARRIVAL):
         raise ValueError(f"arrival must be one of scheme, {', '.join(ARRIVAL)}: got {arrival!r}")
     if arrival == "scheme":
         arrival = "row" if parsed.streams else "message"
-    pool = SimulatedPool(trace, unfinished=unfinished, arrival=arrival)
-    learners = [Idle(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(min(models, jobs))]
-    tally = Tally()
+    tally, pool = Tally(), SimulatedPool(trace, unfinished=unfinished, arrival=arrival)
     scheduler = round_scheduler(parsed, closing, late=unfinished != "lost")
-    seconds = Master(learners, scheduler, pool, journal, [tally]).run()
+    seconds = _seconds(scheduler, pool, models, jobs, journal, tally)
+    own = {"scheme": parsed.spec, "load": float(parsed.load), "load_fraction": str(parsed.load), "delay": parsed.delay}
+    of_rounds = {"arrival": arrival, "rounds": tally.rounds, "waits": tally.waits}
+    return own | of_rounds | _figures(pool, trace.workers, models, jobs, unfinished, seconds)
+
+
+def simulate_pipeline(
+    trace: Trace,
+    pipeline: Pipeline,
+    *,
+    models: int,
+    jobs: int,
+    unfinished: str = "lost",
+    journal: Journal | None = None,
+) -> dict[str, object]:
+    """As `simulate`, without rounds. A cancelled copy keeps its worker until it ends if `unfinished` is serial, else not."""
+    _check_numbers(models, jobs)
+    pool = SimulatedPool(trace, unfinished=unfinished)
+    scheduler = PipelineScheduler(pipeline, trace.workers, frees=unfinished != "serial")
+    seconds = _seconds(scheduler, pool, models, jobs, journal, Tally())
+    own = {"scheme": pipeline.name, "parts": pipeline.parts, "copies": pipeline.copies, "lanes": pipeline.lanes}
+    return own | _figures(pool, trace.workers, models, jobs, unfinished, seconds)
+
+
+def _check_numbers(models: int, jobs: int) -> None:
+    if models < 1 or jobs < 1:
+        raise ValueError(f"simulate needs at least one model and one job: got models={models}, jobs={jobs}")
+
+
+def _seconds(
+    scheduler: Scheduler, pool: SimulatedPool, models: int, jobs: int, journal: Journal | None, tally: Tally
+) -> float:
+    learners = [Idle(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(min(models, jobs))]
+    return Master(learners, scheduler, pool, journal, [tally]).run()
+
+
+def _figures(
+    pool: SimulatedPool, workers: int, models: int, jobs: int, unfinished: str, seconds: float
+) -> dict[str, object]:
     return {
-        "scheme": parsed.spec,
-        "workers": parsed.n,
-        "load": float(parsed.load),
-        "load_fraction": str(parsed.load),
-        "delay": parsed.delay,
+        "workers": workers,
         "models": models,
         "jobs": jobs,
         "unfinished": unfinished,
-        "arrival": arrival,
-        "rounds": tally.rounds,
-        "waits": tally.waits,
         "total_seconds": seconds,
         "seconds_per_job": seconds / jobs,
         "worker_seconds_per_job": pool.worker_seconds() / jobs,  # busy
-        "held_seconds_per_job": parsed.n * seconds / jobs,  # from the first dispatch to the last decode, busy or not
+        "held_seconds_per_job": workers * seconds / jobs,  # from the first dispatch to the last decode, busy or not
     }

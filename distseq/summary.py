@@ -8,14 +8,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from distseq.choosing import name_of, pipeline_of, scheme_of
 from distseq.cluster.errors import PoolError
-from distseq.coding.schemes import parse
 from distseq.config import Config
 from distseq.journal import Record, arrival_table
 from distseq.learner import Learner
 from distseq.observers import GradientCheck, Tally
 from distseq.scheduling.closing import closing_rule
-from distseq.simulation import simulate
+from distseq.simulation import simulate, simulate_pipeline
 
 LAST = 10  # steps whose losses make the final training loss
 
@@ -43,8 +43,8 @@ def summarize(
         if learner.name in tally.evaluations_failed:
             models[learner.name]["evaluation_error"] = tally.evaluations_failed[learner.name].error
     return {
-        "scheme": config.scheduler.scheme,
-        "closing": config.scheduler.closing,
+        "scheme": name_of(config),
+        "closing": config.scheduler.closing if config.scheduler.kind == "rounds" else None,
         "pool": config.pool.kind,
         "workers": config.pool.workers,
         "delays": config.pool.delays,
@@ -61,18 +61,23 @@ def summarize(
 
 
 def replays(config: Config, records: list[Record], jobs: int) -> dict[str, Any]:
-    """Seconds per job of the arrivals of this run, replayed in the simulator under its own scheme, uncoded and GC.
+    """Seconds per job of the arrivals of this run, replayed in the simulator as it was scheduled, uncoded and under GC.
 
     {"replayed_seconds_per_job": {scheme: seconds}}; with nothing in it, and the reason beside, when a replay is impossible.
     """
-    own = parse(config.scheduler.scheme, config.pool.workers)
+    own, pipeline = scheme_of(config), pipeline_of(config)
     rule = closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu)
     models = len(config.learner)
     unfinished = config.pool.unfinished if config.pool.kind == "simulated" else "serial"
+    spare = max(own.tolerance) if pipeline is None else pipeline.copies - 1
+    others = ["uncoded", f"gc:{min(spare or 1, own.n - 1)}"]
     seconds: dict[str, Any] = {}
     try:
         trace = arrival_table(records, config.pool.workers)
-        for spec in dict.fromkeys([own.spec, "uncoded", f"gc:{min(max(own.tolerance) or 1, own.n - 1)}"]):
+        if pipeline is not None:
+            result = simulate_pipeline(trace, pipeline, models=models, jobs=jobs, unfinished=unfinished)
+            seconds[pipeline.name] = result["seconds_per_job"]
+        for spec in dict.fromkeys([own.spec, *others] if pipeline is None else others):
             result = simulate(trace, spec, rule, models=models, jobs=jobs, unfinished=unfinished, arrival="row")
             seconds[spec] = result["seconds_per_job"]
     except (ValueError, PoolError) as error:
@@ -88,8 +93,9 @@ def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
         loss = "-" if model["training_loss"] is None else f"{model['training_loss']:.3f}"
         table.add_row(name, str(model["steps"]), *bits, loss)
     console.print(table)
+    rounds = f"{summary['rounds']} rounds" if summary["rounds"] else "no rounds"
     console.print(
-        f"{summary['jobs']} jobs in {summary['rounds']} rounds, {summary['total_seconds']:.1f} s: "
+        f"{summary['jobs']} jobs in {rounds}, {summary['total_seconds']:.1f} s: "
         f"{summary['seconds_per_job']:.3f} s/job under {summary['scheme']}",
         highlight=False,
     )

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from distseq.checkpoint import identity
 from distseq.checkpointer import Checkpointer
+from distseq.choosing import name_of, scheduler_of, scheme_of
 from distseq.cluster.errors import PoolError
 from distseq.cluster.pool import Pool
 from distseq.cluster.profiles import delays
@@ -25,7 +26,6 @@ from distseq.cluster.trace import Trace
 from distseq.coding.gradient_code import check_precision
 from distseq.coding.layout import layout
 from distseq.coding.scheme import Scheme
-from distseq.coding.schemes import parse
 from distseq.config import Config, from_dict, load_config
 from distseq.display import Display
 from distseq.evaluation import Evaluate
@@ -37,8 +37,6 @@ from distseq.master import Master
 from distseq.observers import GradientCheck, Metered, Tally
 from distseq.resuming import Start, complete, resumed
 from distseq.run_folder import RunFolder
-from distseq.scheduling.backup import round_scheduler
-from distseq.scheduling.closing import closing_rule
 from distseq.scheduling.rounds import check_delay
 from distseq.scheduling.scheduler import Scheduler
 from distseq.summary import replays, summarize
@@ -67,7 +65,9 @@ def _warn_of_empty_parts(config: Config, scheme: Scheme, console: Console) -> No
     empty = {one.name: cut.empty_parts(one.batch) for one in config.learner}
     if any(empty.values()):
         parts = ", ".join(f"{name} {count}" for name, count in empty.items() if count)
-        console.print(f"warning: batches smaller than the number of parts of {scheme.spec} leave parts empty: {parts}")
+        console.print(
+            f"warning: batches smaller than the number of parts of {name_of(config)} leave parts empty: {parts}"
+        )
 
 
 def _pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
@@ -97,10 +97,14 @@ def _pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
 OPTIONS = {
     "steps": ("run", "steps"),
     "seed": ("run", "seed"),
+    "scheduler": ("scheduler", "kind"),
     "scheme": ("scheduler", "scheme"),
     "closing": ("scheduler", "closing"),
     "cutoff": ("scheduler", "cutoff"),
     "mu": ("scheduler", "mu"),
+    "parts": ("scheduler", "parts"),
+    "copies": ("scheduler", "copies"),
+    "lanes": ("scheduler", "lanes"),
     "pool": ("pool", "kind"),
     "workers": ("pool", "workers"),
     "hosts": ("pool", "hosts"),
@@ -116,6 +120,8 @@ OPTIONS = {
     "checkpoint_every": ("checkpoint", "every"),
     "checkpoint_keep": ("checkpoint", "keep"),
 }
+# kind of scheduler -> the options that say something only there
+OF_KIND = {"rounds": ("scheme", "closing", "cutoff", "mu"), "pipeline": ("parts", "copies", "lanes")}
 
 
 def train(
@@ -178,7 +184,9 @@ def _learners(job: Any) -> tuple[Learner, ...] | None:
 
 
 def override(config: Config, options: Mapping[str, Any]) -> Config:
-    """The configuration with these OPTIONS in place of its own; steps hold for every learner."""
+    """The configuration with these OPTIONS in place of its own; steps hold for every learner, a scheme means rounds."""
+    if options.get("scheme") is not None and options.get("scheduler") is None:
+        options = {**options, "scheduler": "rounds"}
     for option, value in options.items():
         if option not in OPTIONS:
             raise ValueError(f"train has no option {option!r}; known: {', '.join(OPTIONS)}")
@@ -187,6 +195,10 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
         if value is not None:
             table, key = OPTIONS[option]
             config = replace(config, **{table: replace(getattr(config, table), **{key: value})})
+    for kind, names in OF_KIND.items():
+        given = [name for name in names if options.get(name) is not None]
+        if given and config.scheduler.kind != kind:
+            raise ValueError(f"{given[0]} is an option of scheduler={kind!r}: got scheduler={config.scheduler.kind!r}")
     if options.get("steps") is not None:
         config = replace(config, learner=tuple(replace(one, steps=None) for one in config.learner))
     return config
@@ -209,9 +221,7 @@ class Job:
 
 
 def _prepare(config: Config, out: Path, console: Console, resume: bool, learners: Sequence[Learner] | None) -> Job:
-    scheme = parse(config.scheduler.scheme, config.pool.workers)
-    closing = closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu)
-    late = not (config.pool.kind == "simulated" and config.pool.unfinished == "lost")
+    scheme, scheduler = scheme_of(config), scheduler_of(config)
     trace = delays(config.pool.delays, config.pool.workers, config.run.seed)
     for n in range(1, scheme.n + 1) if config.pool.elastic else [scheme.n]:
         check_scheme(scheme.on(n), len(config.learner), config.run.dtype)
@@ -219,7 +229,7 @@ def _prepare(config: Config, out: Path, console: Console, resume: bool, learners
     _warn_of_empty_parts(config, scheme, console)
     own = identity(config, fleet.same)
     start = resumed(out, own, fleet, console) if resume else Start((0,) * len(fleet.learners))
-    return Job(config, round_scheduler(scheme, closing, late=late), trace, fleet, own, start)
+    return Job(config, scheduler, trace, fleet, own, start)
 
 
 def run(

@@ -28,6 +28,8 @@ class Mutant(NamedTuple):
 SAFE = f"{LEDGER}::test_a_round_is_safe_exactly_when_complete_later_rounds_would_meet_every_deadline"
 CONFORMING = f"{LEDGER}::test_random_patterns_of_each_model_of_any_scheme_need_no_waiting"
 EXACT = f"{ROUNDS}::test_any_delays_give_every_learner_its_exact_sums_in_order_and_on_time"
+PIPELINE = "tests/distseq/test_pipeline.py"
+RULES = f"{PIPELINE}::test_any_delays_give_every_learner_its_exact_sums_in_order_and_by_the_rules"
 E4 = f"{SCRIPT}::test_e4_sr_sgc_repeats_one_row_of_the_job_that_missed_two"
 TRAP = f"{SCRIPT}::test_sr_sgc_with_repetition_lets_one_member_of_a_silent_set_repeat_and_the_other_go_on"
 
@@ -105,6 +107,34 @@ MUTANTS = [
         "self._left[learner] = 0",
         "pass",
         f"{ROUNDS}::test_a_failure_that_leaves_too_few_learners_moves_to_a_scheme_of_smaller_delay",
+    ),
+    Mutant("distseq/scheduling/pipeline.py", "lane.waiting.popleft()", "lane.waiting.pop()", RULES),
+    Mutant("distseq/scheduling/pipeline.py", "if other != task:", "if False:", RULES),
+    Mutant("distseq/scheduling/pipeline.py", "if self._frees:", "if True:", RULES),
+    Mutant(
+        "distseq/scheduling/pipeline.py",
+        "len(part.on) < self._pipeline.copies:\n                lane",
+        "True:\n                lane",
+        RULES,
+    ),
+    Mutant("distseq/scheduling/pipeline.py", "lane.copied.popitem(last=False)", "lane.copied.popitem()", RULES),
+    Mutant(
+        "distseq/scheduling/pipeline.py",
+        "self._presume(0)",
+        "pass",
+        f"{PIPELINE}::test_a_worker_is_taken_for_idle_when_nothing_else_would_go_on",
+    ),
+    Mutant(
+        "distseq/scheduling/pipeline.py",
+        "self._presume(UNHEARD * len(self._workers))",
+        "pass",
+        f"{PIPELINE}::test_a_worker_that_never_says_that_it_is_done_is_taken_for_idle_in_the_end",
+    ),
+    Mutant(
+        "distseq/scheduling/pipeline.py",
+        "if not delivery.stale and task.job in self._jobs:",
+        "if task.job in self._jobs:",
+        f"{PIPELINE}::test_word_of_a_stale_invocation_is_no_row",
     ),
     Mutant(
         "distseq/scheduling/closing.py",

@@ -10,6 +10,7 @@ from distseq.coding.scheme import Scheme
 from distseq.config import Config, load_config
 from distseq.doctor.cluster import nodes
 from distseq.doctor.findings import Check, Finding, Subject, UnknownError, ok, warning
+from distseq.scheduling.pipeline import Pipeline
 
 MiB = 1 << 20
 HOST_MIB = 200  # of a host: a Ray actor that has imported torch
@@ -25,10 +26,10 @@ def config(subject: Subject) -> Config:
 
 
 def scheme(subject: Subject) -> Scheme:
-    from distseq.coding.schemes import parse
+    from distseq.choosing import scheme_of
 
     job = config(subject)
-    return subject.once("scheme", lambda: parse(job.scheduler.scheme, job.pool.workers))
+    return subject.once("scheme", lambda: scheme_of(job))
 
 
 def parses(subject: Subject) -> list[Finding]:
@@ -39,10 +40,15 @@ def parses(subject: Subject) -> list[Finding]:
 
 
 def scheme_holds(subject: Subject) -> list[Finding]:
+    from distseq.choosing import name_of, pipeline_of
     from distseq.training import check_scheme
 
     job, found = config(subject), scheme(subject)
     check_scheme(found, len(job.learner), job.run.dtype)
+    pipeline = pipeline_of(job)
+    if pipeline is not None:
+        parts = f"{pipeline.parts} parts of each job, at most {pipeline.copies} copies of one"
+        return ok("scheme", f"{name_of(job)} for {found.n} workers: {parts}")
     return ok("scheme", f"{found.spec} for {found.n} workers: load {float(found.load):.3g}, delay {found.delay}")
 
 
@@ -109,9 +115,11 @@ def _fit(subject: Subject) -> tuple[int, str]:
 
 def memory(subject: Subject) -> list[Finding]:
     """An upper estimate: no row of an open job is given back before it is decoded."""
+    from distseq.choosing import pipeline_of
+
     job = config(subject)
     sizes = [count * (8 if job.run.dtype == "float64" else 4) for count in _parameters(subject)]
-    master, host = estimate(sizes, scheme(subject))
+    master, host = estimate(sizes, scheme(subject), pipeline_of(job))
     free, where = _free(subject)
     hosts = 0 if job.pool.kind == "simulated" else job.pool.hosts or min(job.pool.workers, _fit(subject)[0])
     needed = master + hosts * (host + HOST_MIB * MiB)
@@ -122,8 +130,10 @@ def memory(subject: Subject) -> list[Finding]:
     return ok("memory", f"{text}; {where} has {free / MiB:.0f} MiB free")
 
 
-def estimate(sizes: list[int], scheme: Scheme) -> tuple[int, int]:
+def estimate(sizes: list[int], scheme: Scheme, pipeline: Pipeline | None = None) -> tuple[int, int]:
     """Bytes at the master, and at a host, for models of so many bytes of parameters each."""
+    if pipeline is not None:
+        return (COPIES + pipeline.parts * pipeline.copies) * sum(sizes), 3 * sum(sizes)
     rows = (scheme.delay + 1) * len(scheme.codes) * scheme.n * max(sizes)
     return COPIES * sum(sizes) + rows, 2 * sum(sizes) + (scheme.delay + 1) * max(sizes)
 

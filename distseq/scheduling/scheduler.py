@@ -32,6 +32,7 @@ class Decision:
     cancel: Sequence[MiniTask] = ()
     wake: float | None = None  # look again at this time, even if nothing has arrived
     ended: Round | None = None
+    roundless: bool = False  # no round will end: what has arrived is journaled with the jobs of `decode`
 
 
 class Scheduler(Protocol):

@@ -28,7 +28,9 @@ from distseq.coding.plan import MiniTask
 from distseq.coding.schemes import parse
 from distseq.master import Master
 from distseq.scheduling.closing import Mu, Safe
+from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.rounds import RoundScheduler
+from distseq.scheduling.scheduler import Scheduler
 from distseq.simulation import Idle, simulate
 
 WORKERS, ROUNDS = 256, 100
@@ -36,10 +38,10 @@ REPEATS = 3  # of what is short enough to be disturbed; the least is printed
 
 
 class Clocked:
-    """A scheduler whose calls are timed."""
+    """A scheduler whose calls are timed, and what is delivered to it counted."""
 
-    def __init__(self, scheduler: RoundScheduler) -> None:
-        self._scheduler, self.seconds = scheduler, 0.0
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler, self.seconds, self.deliveries = scheduler, 0.0, 0
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._scheduler, name)
@@ -48,6 +50,7 @@ class Clocked:
             begun = time.process_time()
             result = method(*args)
             self.seconds += time.process_time() - begun
+            self.deliveries += len(args[0]) if name == "delivered" else 0
             return result
 
         return timed
@@ -60,6 +63,15 @@ def milliseconds_per_round(spec: str, closing: Safe | Mu) -> float:
     learners = [Idle(f"m{m}", ROUNDS // (scheme.delay + 1)) for m in range(scheme.delay + 1)]
     Master(learners, clocked, SimulatedPool(profile("bursts", WORKERS, 0), arrival="message")).run()
     return 1e3 * clocked.seconds / (sum(learner.steps for learner in learners) + scheme.delay)
+
+
+def milliseconds_per_delivery(pipeline: Pipeline, models: int, unfinished: str) -> float:
+    """All of the scheduler's work on 100 jobs of each model, 256 workers."""
+    clocked = Clocked(PipelineScheduler(pipeline, WORKERS, frees=unfinished != "serial"))
+    learners = [Idle(f"m{m}", 100) for m in range(models)]
+    Master(learners, clocked, SimulatedPool(profile("bursts", WORKERS, 0), unfinished=unfinished)).run()
+    assert clocked.deliveries >= 100 * models * pipeline.parts
+    return 1e3 * clocked.seconds / clocked.deliveries
 
 
 def milliseconds_per_decode(n: int, s: int) -> float:
@@ -142,6 +154,11 @@ def main() -> None:
     ):
         took = min(milliseconds_per_round(spec, closing) for _ in range(REPEATS))
         print(f"scheduler and decoder, n=256, {spec}, {type(closing).__name__}: {took:.2f} ms/round (aim {aim})")
+    for pipeline, models in ((Pipeline(16, 4), 4), (Pipeline(8, 2), 16)):
+        for unfinished in ("lost", "serial"):
+            took = min(milliseconds_per_delivery(pipeline, models, unfinished) for _ in range(REPEATS))
+            name = f"{pipeline.name}, M={models}, {unfinished}"
+            print(f"scheduler, n=256, {name}: {took:.3f} ms/delivery (aim 0.1)")
     print(f"decode weights, n=256, s=27, not cached: {milliseconds_per_decode(256, 27):.2f} ms (aim 3)")
     for spec, closing in (("gc:15", Safe()), ("msgc:1,2,27", Safe()), ("msgc:1,2,27,code=cyclic", Mu())):
         took = simulation_seconds(spec, closing)

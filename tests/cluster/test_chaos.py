@@ -20,6 +20,7 @@ from distseq.coding.schemes import parse
 from distseq.master import Master
 from distseq.observers import Silent
 from distseq.roles import Opening
+from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.rounds import RoundScheduler
 from tests.processes import hosts_below, left_after, orphaned_blocks
 
@@ -68,14 +69,18 @@ def descriptors() -> int:
 
 
 @pytest.mark.slow
-def test_two_hundred_jobs_survive_random_deaths_and_hangs(any_pool: Callable[..., HostPool]) -> None:
+@pytest.mark.parametrize("pipeline", [None, Pipeline(4, 3)], ids=["rounds", "pipelined"])
+def test_two_hundred_jobs_survive_random_deaths_and_hangs(
+    any_pool: Callable[..., HostPool], pipeline: Pipeline | None
+) -> None:
     draws = np.random.default_rng(0)
     before, orphans = descriptors(), orphaned_blocks()
     spec = WorkSpec("distseq.cluster.probe:Probe", f'{{"size": {SIZE}}}')
     pool = any_pool(N, spec, hosts=2, delays=profile("bursts", N, 0, base=0.01), silent_after=3.0)
     learners = [Sums(f"m{m}") for m in range(MODELS)]
     chaos = Chaos(pool, draws)
-    Master(learners, RoundScheduler(parse("msgc:1,2,2", N)), pool, observers=[chaos]).run()
+    scheduler = RoundScheduler(parse("msgc:1,2,2", N)) if pipeline is None else PipelineScheduler(pipeline, N)
+    Master(learners, scheduler, pool, observers=[chaos]).run()
     assert [learner.right for learner in learners] == [STEPS] * MODELS
     assert chaos.blows >= 10
     assert len(hosts_below(os.getpid())) <= 2, "those that were replaced live on"

@@ -74,8 +74,9 @@ def play(
     costs: Sequence[float] | None = None,
     fails: Mapping[int, tuple[int, str]] | None = None,
     wrap: Callable[[Scheduler], Scheduler] = lambda scheduler: scheduler,
+    inner: Scheduler | None = None,
 ) -> Played:
-    """Learner m makes `steps[m]` steps; `times` (rounds, n) are start-up seconds.
+    """Learner m makes `steps[m]` steps; `times` (rounds, n) are start-up seconds; `inner` schedules in place of rounds.
 
     `fails`: learner -> the step that it cannot make, and whether it is a "row" or the "step" itself that fails.
     """
@@ -96,7 +97,7 @@ def play(
         trace, Probe(SIZE, dtype="float64", fail_on=POISON), unfinished=unfinished, arrival=arrival, compute="rows"
     )
     journal = MemoryJournal()
-    scheduler = wrap(round_scheduler(scheme, closing, late=unfinished != "lost"))
+    scheduler = wrap(inner or round_scheduler(scheme, closing, late=unfinished != "lost"))
     master = Master(learners, scheduler, pool, journal)
     seconds = master.run()
     assert {int(one.learner[1:]): one.step for one in master.failed} == {

@@ -219,7 +219,15 @@ def test_the_seconds_of_all_pools_and_the_jobs_that_count_are_summed(job: Path) 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("options", [{"workers": 5}, {"scheme": "gc:3"}, {"scheme": "gc:2,code=cyclic", "workers": 7}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"workers": 5},
+        {"scheme": "gc:3"},
+        {"scheme": "gc:2,code=cyclic", "workers": 7},
+        {"scheduler": "pipeline", "parts": 5, "workers": 6},
+    ],
+)
 def test_resuming_with_other_workers_or_another_scheme_is_exact(job: Path, dtype: str, options: dict[str, Any]) -> None:
     job.write_text(job.read_text().replace("checks = 0", f'checks = 0\ndtype = "{dtype}"'))
     reference, _ = train(job, out=job.parent / "whole")
@@ -231,6 +239,21 @@ def test_resuming_with_other_workers_or_another_scheme_is_exact(job: Path, dtype
     config = load_config(run / "config.toml")
     assert config.pool.workers == options.get("workers", 8)
     assert config.scheduler.scheme == options.get("scheme", "msgc:1,2,2")
+    assert config.scheduler.kind == options.get("scheduler", "rounds")
+
+
+def test_a_pipelined_run_that_is_broken_twice_ends_with_the_same_bits_and_may_end_in_rounds(job: Path) -> None:
+    job.write_text(job.read_text().replace('scheme = "msgc:1,2,2"', 'kind = "pipeline"\nparts = 3'))
+    reference, _ = train(job, out=job.parent / "whole")
+    run = crashed(job, 7)
+    with pytest.raises(CrashError):
+        train(resume=run, watchers=[CrashAfter(9)])
+    result, _ = train(resume=run)
+    assert_same_bits(weights(result), weights(reference))
+    assert result.summary["jobs"] == JOBS
+    other = crashed(job, 13, "other")
+    in_rounds, _ = train(resume=other, scheme="gc:3")
+    assert (load_config(other / "config.toml").scheduler.kind, in_rounds.summary["jobs"]) == ("rounds", JOBS)
 
 
 def test_more_steps_are_more_of_the_same(job: Path, whole: Callable[..., list[np.ndarray]]) -> None:

@@ -80,7 +80,7 @@ MISTAKES = [
     (f"{SIMULATE} --scheme gc:1 --closing mu --mu nan", "closing=mu needs a finite mu >= 0: got nan"),
     (f"{SIMULATE} --scheme gc:1 --unfinished gone", "unfinished must be one of lost, overlap, serial: got 'gone'"),
     (f"{SIMULATE} --scheme gc:1 --speed 3", "No such option"),
-    (SIMULATE, "Missing option '--scheme'"),
+    (SIMULATE, "simulate needs --scheme SCHEME or --scheduler pipeline"),
     ("simulate --trace flat.npz --scheme gc:1", "`times` must be (rounds, workers): got shape (12,)"),
     ("simulate --trace pickled.npz --scheme gc:1", "pickled.npz is not a trace: Object arrays cannot be loaded"),
     ("simulate --trace unnamed.npz --scheme gc:1", "unnamed.npz is not a trace: it has no load, slope, times"),

@@ -21,7 +21,7 @@ from distseq.config import (
     load_config,
     to_toml,
 )
-from distseq.training import OPTIONS, override
+from distseq.training import OF_KIND, OPTIONS, override
 from tests.coding.strategies import PROPERTY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,11 +218,15 @@ def test_options_replace_keys_of_the_job_and_none_keeps_them() -> None:
     assert [one.steps for one in changed.learner] == [None, None], "steps hold for every learner"
     assert (changed.pool.kind, changed.pool.workers) == ("simulated", 3)
     assert (changed.scheduler.scheme, changed.scheduler.cutoff) == ("uncoded", 0.5)
+    pipelined = override(changed, {"scheduler": "pipeline", "parts": 3})
+    assert (pipelined.scheduler.kind, pipelined.scheduler.parts) == ("pipeline", 3)
+    assert override(pipelined, {"scheme": "gc:1"}).scheduler.kind == "rounds", "a scheme means rounds"
 
 
 def test_every_option_is_a_key_of_the_job() -> None:
-    config = from_dict(WHOLE)
     for option, (table, key) in OPTIONS.items():
+        kind = next((kind for kind, options in OF_KIND.items() if option in options), "rounds")
+        config = override(from_dict(WHOLE), {"scheduler": kind})
         value = getattr(getattr(config, table), key)
         assert override(config, {option: value}) == config
 
@@ -234,6 +238,11 @@ def test_every_option_is_a_key_of_the_job() -> None:
         ({"workers": 0}, "pool.workers must be at least 1: got 0"),
         ({"steps": -1}, "run.steps must be at least 1: got -1"),
         ({"pool": "lambda"}, "pool.kind must be one of ray, local, simulated: got 'lambda'"),
+        ({"scheduler": "queue"}, "scheduler.kind must be one of rounds, pipeline: got 'queue'"),
+        ({"scheduler": "pipeline", "parts": 0}, "scheduler.parts must be at least 1: got 0"),
+        ({"parts": 2}, "parts is an option of scheduler='pipeline': got scheduler='rounds'"),
+        ({"scheme": "gc:1", "copies": 2}, "copies is an option of scheduler='pipeline': got scheduler='rounds'"),
+        ({"scheduler": "pipeline", "mu": 1.0}, "mu is an option of scheduler='rounds': got scheduler='pipeline'"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:

@@ -23,8 +23,8 @@ from distseq.journal import ARRIVAL, MemoryJournal
 from distseq.master import Master
 from distseq.observers import Silent
 from distseq.scheduling.backup import round_scheduler
-from distseq.scheduling.closing import Mu, Safe
-from distseq.scheduling.rounds import RoundScheduler
+from distseq.scheduling.closing import Mu
+from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.scheduler import Scheduler
 from distseq.training import override
 
@@ -32,6 +32,7 @@ N, MODELS, STEPS = 8, 4, 4
 FR = ["uncoded", "gc:2", "gc:1,q=3", "srsgc:1,2,3", "srsgc:2,3,4", "msgc:1,2,2", "msgc:1,3,8", "msgc:2,3,3"]
 CYCLIC = [f"{spec},code=cyclic" for spec in FR if spec != "uncoded" and spec != "msgc:1,3,8"]
 FR += ["redispatch:2,copies=2", "backup:50"]
+PIPELINES = [Pipeline(), Pipeline(3, 2), Pipeline(12, 3), Pipeline(5, 2, lanes=4)]
 TEXT = "".join(f"line {k}: the quick brown fox {k * k} jumps over {k % 7} lazy dogs.\n" for k in range(120))
 
 
@@ -73,21 +74,25 @@ def parameters(fleet: Fleet) -> list[np.ndarray]:
     return [learner.publish() for learner in fleet.learners]
 
 
-def train_on(
-    pool: Pool, config: Config, spec: str, *, first_job: int = 0, closing: Any = None, late: bool = True
-) -> list[np.ndarray]:
+def scheduler(spec: str | Pipeline, unfinished: str = "serial", closing: Any = None) -> Scheduler:
+    if isinstance(spec, Pipeline):
+        return PipelineScheduler(spec, N, frees=unfinished != "serial")
+    return round_scheduler(parse(spec, N), closing, late=unfinished != "lost")
+
+
+def train_on(pool: Pool, config: Config, chosen: Scheduler, *, first_job: int = 0) -> list[np.ndarray]:
     fleet = build_fleet(config)
-    master = Master(fleet.learners, round_scheduler(parse(spec, N), closing, late=late), pool, first_job=first_job)
+    master = Master(fleet.learners, chosen, pool, first_job=first_job)
     master.run()
     assert master.failed == []
     return parameters(fleet)
 
 
 def simulated(
-    config: Config, spec: str, seed: int, unfinished: str = "serial", closing: Any = None
+    config: Config, spec: str | Pipeline, seed: int, unfinished: str = "serial", closing: Any = None
 ) -> list[np.ndarray]:
     pool = SimulatedPool(stragglers(seed), build_fleet(config).task, unfinished=unfinished, compute="rows")
-    return train_on(pool, config, spec, closing=closing, late=unfinished != "lost")
+    return train_on(pool, config, scheduler(spec, unfinished, closing))
 
 
 def one_machine(config: Config, total: Callable[[Fleet, Payload], np.ndarray]) -> list[np.ndarray]:
@@ -158,6 +163,22 @@ def test_the_mu_rule_trains_exactly_too(text: Path, reference: dict[str, list[np
     assert distance(ours, reference["float64"]) <= 1e-12
 
 
+pipelines = pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline.name)
+
+
+@pytest.mark.parametrize("unfinished", ["lost", "overlap", "serial"])
+@pipelines
+def test_pipelined_training_equals_full_batch_training_and_gives_the_same_bits_under_any_stragglers(
+    text: Path, reference: dict[str, list[np.ndarray]], pipeline: Pipeline, unfinished: str
+) -> None:
+    assert distance(simulated(job(text, "float64"), pipeline, 1, unfinished), reference["float64"]) <= 1e-12
+    config = job(text, "float32")
+    expected = one_machine(config, same_parts(pipeline.scheme(N).spec))
+    assert distance(expected, reference["float32"]) <= 1e-6
+    for seed in (4, 5):
+        assert_same_bits(simulated(config, pipeline, seed, unfinished), expected)
+
+
 @pytest.mark.parametrize("spec", FR)
 def test_fractional_repetition_gives_the_same_bits_under_any_stragglers(text: Path, spec: str) -> None:
     config = job(text, "float32")
@@ -180,9 +201,9 @@ class Runs:
         self.pool = make(N, build_fleet(config).spec, hosts=2, delays=stragglers(8, scale=0.004))
         self.jobs = 0
 
-    def train(self, spec: str, closing: Any = None) -> list[np.ndarray]:
+    def train(self, spec: str | Pipeline, closing: Any = None) -> list[np.ndarray]:
         self.jobs += 1000
-        return train_on(self.pool, self.config, spec, first_job=self.jobs, closing=closing)
+        return train_on(self.pool, self.config, scheduler(spec, closing=closing), first_job=self.jobs)
 
 
 @pytest.fixture(scope="module", params=["float32", "float64"])
@@ -208,6 +229,16 @@ def test_the_mu_rule_on_real_workers_trains_exactly(runs: Runs, reference: dict[
     assert distance(runs.train("msgc:1,2,2", Mu(1.0)), reference[dtype]) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
 
 
+@pipelines
+def test_pipelined_training_on_real_workers_gives_the_bits_of_the_simulation(
+    runs: Runs, reference: dict[str, list[np.ndarray]], pipeline: Pipeline
+) -> None:
+    ours = runs.train(pipeline)
+    dtype = runs.config.run.dtype
+    assert distance(ours, reference[dtype]) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
+    assert_same_bits(ours, simulated(runs.config, pipeline, seed=9))
+
+
 class KillAfter(Silent):
     """SIGKILLs the first host of the pool once so many jobs are done and one of its workers owes a row."""
 
@@ -223,7 +254,10 @@ class KillAfter(Silent):
             os.kill(self.pool.pids()[0], signal.SIGKILL)
 
 
-def test_the_main_job_survives_the_death_of_a_host_with_the_same_weights(real_pool: Callable[..., HostPool]) -> None:
+@pytest.mark.parametrize("spec", [None, Pipeline(4, 2)], ids=["its own scheme", "pipelined"])
+def test_the_main_job_survives_the_death_of_a_host_with_the_same_weights(
+    real_pool: Callable[..., HostPool], spec: Pipeline | None
+) -> None:
     main = Path(__file__).parents[2] / "examples" / "main.toml"
     config = override(load_config(main), {"steps": 5})
 
@@ -231,14 +265,14 @@ def test_the_main_job_survives_the_death_of_a_host_with_the_same_weights(real_po
         fleet, journal = build_fleet(config), MemoryJournal()
         pool = real_pool(config.pool.workers, fleet.spec, hosts=2, delays=stragglers(10, scale=0.01))
         killer = KillAfter(pool, 7)
-        scheduler = RoundScheduler(parse(config.scheduler.scheme, N), Safe())
+        chosen = scheduler(spec or config.scheduler.scheme)
         try:
-            Master(fleet.learners, scheduler, pool, journal, [killer] if kill else []).run()
+            Master(fleet.learners, chosen, pool, journal, [killer] if kill else []).run()
         finally:
             pool.close()
         assert killer.killed == kill
         return parameters(fleet), [
-            a for record in journal.records if record["kind"] == "round" for a in record["arrivals"]
+            a for record in journal.records if record["kind"] in ("round", "job") for a in record.get("arrivals", ())
         ]
 
     killed, arrivals = train(kill=True)

@@ -1,5 +1,6 @@
 """Measured delays as traces."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,9 @@ def test_a_probe_finds_the_delays_that_were_injected() -> None:
 def test_a_probe_that_fails_is_no_measurement() -> None:
     pool = local_pool(2, WorkSpec("distseq.cluster.probe:Probe", '{"fail_on": 1}'), hosts=1)
     try:
-        with pytest.raises(PoolError, match="probe failed at step 0 on host-0 on .*: ValueError: sample 1 cannot be read"):
+        with pytest.raises(
+            PoolError, match=r"probe failed at step 0 on host-0 on .*: ValueError: sample 1 cannot be read"
+        ):
             probe(pool, 2, rounds=3)
     finally:
         pool.close()
@@ -70,6 +73,22 @@ def test_a_simulated_run_gives_back_its_own_seconds(tmp_path: Path, job: Path) -
         workers=None,
         seed=0,
     )
+    assert replayed["total_seconds"] == pytest.approx(result.summary["total_seconds"], rel=1e-3)
+
+
+def test_a_pipelined_run_gives_back_its_own_seconds(
+    tmp_path: Path, job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import distseq
+
+    pipeline = {"scheduler": "pipeline", "parts": 3, "copies": 1}
+    result = distseq.train(job, out=tmp_path / "run", delays="heavy-tail", **pipeline)
+    assert command(f"profile --run {result.folder} --out {tmp_path / 'm.npz'}") == 0
+    capsys.readouterr()
+    jobs = result.summary["jobs"]
+    options = f"--models 2 --jobs {jobs} --unfinished serial --scheduler pipeline --parts 3 --copies 1 --json"
+    assert command(f"simulate --trace {tmp_path / 'm.npz'} {options}") == 0
+    replayed = json.loads(capsys.readouterr().out)
     assert replayed["total_seconds"] == pytest.approx(result.summary["total_seconds"], rel=1e-3)
 
 

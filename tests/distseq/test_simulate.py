@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from distseq.cluster.trace import Trace
 from distseq.commands import simulate_schemes, table
 from distseq.scheduling.closing import Closing, Mu, Safe
-from distseq.simulation import simulate
+from distseq.scheduling.pipeline import Pipeline
+from distseq.simulation import simulate, simulate_pipeline
 from tests.coding.strategies import PROPERTY, generators
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +66,17 @@ ON_CANADA = [
 ]
 
 
+# Models, jobs, parts, copies, lanes; the most seconds and worker-seconds per job, whatever an unfinished worker does.
+PIPELINED_ON_CANADA = [
+    (4, 400, (16, 3, 1), 0.200, 39),
+    (4, 400, (10, 2, 1), 0.240, 20),
+    (4, 80, (18, 3, 4), 0.200, 44),
+    (16, 400, (8, 2, 1), 0.065, 16),
+    (64, 640, (4, 1, 1), 0.0235, 5),
+    (256, 2560, (1, 1, 1), 0.0125, 3),
+]
+
+
 def run(schemes: list[str], **options: Any) -> list[dict[str, Any]]:
     return simulate_schemes(**(DEFAULTS | options), schemes=schemes)
 
@@ -83,6 +95,65 @@ def test_the_measured_trace_gives_the_known_seconds(
     (result,) = run([scheme], trace=shared / "traces" / "canada_l000.npz", closing=closing)
     assert result["total_seconds"] == pytest.approx(seconds, rel=1e-3)
     assert waits is None or result["waits"] == waits
+
+
+@pytest.mark.parametrize("unfinished", ["lost", "overlap", "serial"])
+@pytest.mark.parametrize(
+    ("models", "jobs", "numbers", "seconds", "worker_seconds"), PIPELINED_ON_CANADA, ids=lambda one: str(one)
+)
+def test_pipelining_is_as_fast_on_the_measured_trace_as_the_readme_says(
+    shared: Path,
+    models: int,
+    jobs: int,
+    numbers: tuple[int, int, int],
+    seconds: float,
+    worker_seconds: float,
+    unfinished: str,
+) -> None:
+    (parts, copies, lanes), trace = numbers, shared / "traces" / "canada_l000.npz"
+    options: dict[str, Any] = {"parts": [parts], "copies": [copies], "lanes": [lanes], "unfinished": unfinished}
+    (result,) = run([], trace=trace, scheduler="pipeline", models=models, jobs=jobs, **options)
+    assert 0.9 * seconds < result["seconds_per_job"] <= seconds
+    # Copies whose slot is taken at once run on beside what comes next.
+    assert result["worker_seconds_per_job"] <= worker_seconds * (1.1 if unfinished == "overlap" else 1)
+
+
+def test_every_combination_of_a_pipeline_s_numbers_is_a_line_beside_the_schemes() -> None:
+    results = run(["uncoded"], profile="bursts", workers=16, jobs=12, scheduler="pipeline", parts=[2, 4], copies=[1, 3])
+    names = {"uncoded", "pipeline:2,1", "pipeline:2,3", "pipeline:4,1", "pipeline:4,3"}
+    assert {result["scheme"] for result in results} == names
+    assert [result["total_seconds"] for result in results] == sorted(result["total_seconds"] for result in results)
+    lines = table(results).splitlines()
+    assert lines[0] == "16 workers, 4 models, 12 jobs, closing=safe, unfinished=lost"
+    assert len(lines) == 7
+    (alone,) = run([], profile="bursts", workers=16, jobs=12, scheduler="pipeline")
+    assert alone["scheme"] == "pipeline:4,2"
+    assert table([alone]).splitlines()[0] == "16 workers, 4 models, 12 jobs, unfinished=lost"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "simulate needs --scheme SCHEME or --scheduler pipeline"),
+        ({"parts": [2]}, "--parts, --copies and --lanes are options of --scheduler pipeline"),
+        ({"scheduler": "queue"}, "scheduler must be one of rounds, pipeline: got 'queue'"),
+        ({"scheduler": "pipeline", "copies": [0]}, "pipeline needs copies >= 1: got copies=0"),
+        ({"scheduler": "pipeline", "lanes": [9]}, "pipeline needs lanes <= workers: got lanes=9, workers=8"),
+        ({"scheduler": "pipeline", "models": 0}, "at least one model and one job: got models=0"),
+    ],
+)
+def test_a_pipeline_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run([], profile="bursts", **({"workers": 8} | options))
+
+
+def test_a_pipeline_of_one_part_on_workers_that_take_a_second_can_be_counted() -> None:
+    # Three jobs of three learners in 1 + 2 seconds on one worker each, then the next three; with two workers, 3 x 3.
+    for workers, seconds in ((3, 6.0), (2, 9.0)):
+        trace = Trace(np.ones((1, workers)), 0.0, 2.0)
+        result = simulate_pipeline(trace, Pipeline(), models=3, jobs=6)
+        assert result["total_seconds"] == seconds
+        assert result["worker_seconds_per_job"] == 3.0
 
 
 def test_the_command_prints_one_json_object(shared: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import distseq
 from distseq.config import load_config
 from distseq.journal import read_journal
 from distseq.observers import Silent
+from distseq.summary import show
 
 JOB = """
 [run]
@@ -102,6 +103,24 @@ def test_the_summary_compares_schemes_and_checks_gradients(job: Path) -> None:
     for model in summary["models"].values():
         assert 0 < model["unigram_bits_per_char"] < 7
         assert 0 < model["bits_per_char"] < 7
+
+
+def test_a_pipelined_run_needs_no_rounds_and_journals_its_arrivals_with_its_jobs(job: Path) -> None:
+    result, _ = train(job, "run", scheduler="pipeline", parts=3, copies=2, delays="heavy-tail:base=0.1")
+    summary = result.summary
+    assert (summary["scheme"], summary["closing"], summary["rounds"], summary["jobs"]) == ("pipeline:3,2", None, 0, 15)
+    assert list(summary["replayed_seconds_per_job"]) == ["pipeline:3,2", "uncoded", "gc:1"]
+    assert 0 < summary["largest_gradient_difference"] < 1e-6
+    records = list(read_journal(result.folder / "journal.jsonl"))
+    jobs = [record for record in records if record["kind"] == "job"]
+    assert {record["scheme"] for record in jobs} == {"gc:7,q=3"}, "how their batches were laid out"
+    assert {record["kind"] for record in records} == {"run", "job", "evaluation"}
+    rows = {(r["job"], group, worker) for r in jobs for group, worker in r["rows"]}
+    arrived = {(job, group, worker) for r in jobs for worker, job, group, *_, stale in r["arrivals"] if not stale}
+    assert len(rows) == 45
+    assert rows == arrived
+    show(console := Console(file=io.StringIO(), width=200), summary, "run")
+    assert "15 jobs in no rounds" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_training_learns(job: Path) -> None:

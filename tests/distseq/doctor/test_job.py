@@ -8,6 +8,7 @@ import pytest
 from distseq.coding.schemes import parse
 from distseq.doctor import job
 from distseq.doctor.findings import Subject, examine
+from distseq.scheduling.pipeline import Pipeline
 
 JOB = """
 [pool]
@@ -96,6 +97,7 @@ def test_memory_is_counted_against_the_cluster(tmp_path: Path, monkeypatch: pyte
 
 def test_the_estimate_grows_with_rows_of_open_jobs() -> None:
     # Two models of 10 bytes: 4 copies of each at the master; 8 workers hold one row of each of 1 and of 2 jobs.
+    assert job.estimate([10, 20], Pipeline(3, 2).scheme(8), Pipeline(3, 2)) == (120 + 180, 60 + 30)
     assert job.estimate([10, 10], parse("gc:1", 8)) == (80 + 80, 40 + 10)
     assert job.estimate([10, 10], parse("srsgc:1,2,1", 8)) == (80 + 160, 40 + 20)
 
