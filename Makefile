@@ -1,4 +1,4 @@
-# make run | test | check | bench | bench-stragglers | wheel | clean
+# make run | test | check | bench | bench-stragglers | bench-large | wheel | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
@@ -14,7 +14,7 @@ LINKS     := build/link
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: run test check bench bench-stragglers wheel clean
+.PHONY: run test check bench bench-stragglers bench-large wheel clean
 
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
@@ -37,6 +37,9 @@ bench: $(INSTALLED)
 
 bench-stragglers: $(INSTALLED)
 	$(BIN)/python tests/bench/stragglers.py
+
+bench-large: $(INSTALLED)
+	$(BIN)/python tests/bench/large.py
 
 # An old build/lib would ship modules that are gone.
 wheel: $(INSTALLED)
