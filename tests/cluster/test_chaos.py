@@ -13,6 +13,7 @@ import pytest
 
 from distseq.cluster.host import IDLE
 from distseq.cluster.host_pool import HostPool
+from distseq.cluster.local_pool import local_pool
 from distseq.cluster.probe import feature
 from distseq.cluster.profiles import profile
 from distseq.cluster.work import WorkSpec
@@ -22,6 +23,7 @@ from distseq.observers import Silent
 from distseq.roles import Opening
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.rounds import RoundScheduler
+from distseq.scheduling.scheduler import Scheduler
 from tests.processes import hosts_below, left_after, orphaned_blocks
 
 N, SIZE, MODELS, STEPS = 8, 1000, 4, 50
@@ -69,17 +71,23 @@ def descriptors() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pipeline", [None, Pipeline(4, 3)], ids=["rounds", "pipelined"])
-def test_two_hundred_jobs_survive_random_deaths_and_hangs(
-    any_pool: Callable[..., HostPool], pipeline: Pipeline | None
-) -> None:
+def test_two_hundred_jobs_survive_random_deaths_and_hangs(any_pool: Callable[..., HostPool]) -> None:
+    survive(any_pool, RoundScheduler(parse("msgc:1,2,2", N)))
+
+
+@pytest.mark.slow
+def test_two_hundred_pipelined_jobs_survive_random_deaths_and_hangs() -> None:
+    survive(local_pool, PipelineScheduler(Pipeline(4, 3), N))
+
+
+def survive(make_pool: Callable[..., HostPool], scheduler: Scheduler) -> None:
+    """Two hundred jobs, exact all of them, and nothing that outlives the pool."""
     draws = np.random.default_rng(0)
     before, orphans = descriptors(), orphaned_blocks()
     spec = WorkSpec("distseq.cluster.probe:Probe", f'{{"size": {SIZE}}}')
-    pool = any_pool(N, spec, hosts=2, delays=profile("bursts", N, 0, base=0.01), silent_after=3.0)
+    pool = make_pool(N, spec, hosts=2, delays=profile("bursts", N, 0, base=0.01), silent_after=3.0)
     learners = [Sums(f"m{m}") for m in range(MODELS)]
     chaos = Chaos(pool, draws)
-    scheduler = RoundScheduler(parse("msgc:1,2,2", N)) if pipeline is None else PipelineScheduler(pipeline, N)
     Master(learners, scheduler, pool, observers=[chaos]).run()
     assert [learner.right for learner in learners] == [STEPS] * MODELS
     assert chaos.blows >= 10
