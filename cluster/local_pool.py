@@ -8,6 +8,7 @@ closed pipe.
 import multiprocessing
 import os
 import queue
+import secrets
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ import numpy as np
 from distseq.cluster.host import HostLoop
 from distseq.cluster.host_pool import SILENT, HostPool, check_numbers
 from distseq.cluster.pool import Payload, PoolError
-from distseq.cluster.slab import Reader, Reference, Slot
+from distseq.cluster.slab import Reader, Reference, Slot, sweep
 from distseq.cluster.sums import sum_in_place
 from distseq.cluster.trace import Trace
 from distseq.cluster.transport import Death, Part, checked
@@ -54,14 +55,15 @@ class Post(NamedTuple):
 class Rows:
     """The child's slots for rows: one that is free and large enough, or a new one."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix  # of the names of the blocks, which are numbered
         self._slots: dict[str, Slot] = {}
         self._free: set[str] = set()
 
     def write(self, row: np.ndarray) -> Reference:
         fitting = [name for name in self._free if self._slots[name].room >= row.nbytes]
         if not fitting:
-            slot = Slot(row.nbytes)
+            slot = Slot(row.nbytes, f"{self._prefix}{len(self._slots)}")
             self._slots[slot.name] = slot
             return slot.write(row)
         self._free.discard(fitting[0])
@@ -75,9 +77,9 @@ class Rows:
             slot.close()
 
 
-def serve(connection: Connection, spec: WorkSpec) -> None:
-    """A host process: lives until the parent's end of the pipe is closed."""
-    loop, rows, reader = HostLoop(spec), Rows(), Reader()
+def serve(connection: Connection, spec: WorkSpec, prefix: str) -> None:
+    """A host process: lives until the parent's end of the pipe is closed. `prefix`: of the names of its blocks."""
+    loop, rows, reader = HostLoop(spec), Rows(prefix), Reader()
     lock = threading.Lock()  # of rows: this thread frees them, the other writes them
     threading.Thread(target=_speak, args=(connection, loop, rows, lock), daemon=True).start()
     try:
@@ -114,6 +116,7 @@ class Child:
     process: Any
     connection: Connection
     outbox: queue.SimpleQueue[Post | None]
+    prefix: str  # of the names of its blocks of shared memory
     reader: Reader = field(default_factory=Reader)
     spoken: bool = False
     dead: str | None = None
@@ -133,11 +136,12 @@ class LocalTransport:
 
     def spawn(self, name: str) -> Child:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=serve, args=(theirs, self._spec), name=name, daemon=True)
+        prefix = f"psm_{secrets.token_hex(4)}_"
+        process = self._context.Process(target=serve, args=(theirs, self._spec, prefix), name=name, daemon=True)
         with _no_main_module():
             process.start()
         theirs.close()
-        child = Child(process, ours, queue.SimpleQueue())
+        child = Child(process, ours, queue.SimpleQueue(), prefix)
         threading.Thread(target=_deliver, args=(child,), daemon=True).start()
         return child
 
@@ -169,9 +173,6 @@ class LocalTransport:
         except (EOFError, OSError):
             child.process.join(GRACE)
             return Death(f"process {child.process.pid} ended with exit code {child.process.exitcode}")
-        for answer in said:
-            if isinstance(answer, Answer) and answer.row is not None:
-                child.reader.note(answer.row)
         return said
 
     def stays(self, row: Reference) -> bool:
@@ -199,7 +200,8 @@ class LocalTransport:
         handle.process.join(GRACE)
         handle.outbox.put(None)
         handle.connection.close()
-        handle.reader.close(unlink=True)
+        handle.reader.close()
+        sweep(handle.prefix)
 
     def close(self) -> None:
         for slot in self._slots.values():

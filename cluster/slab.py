@@ -8,6 +8,7 @@ import _posixshmem
 import contextlib
 import mmap
 import os
+from itertools import count
 from multiprocessing import resource_tracker, shared_memory
 from typing import NamedTuple
 
@@ -28,9 +29,9 @@ class Reference(NamedTuple):
 class Slot:
     """The writer's side of one block."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, name: str | None = None) -> None:
         self.room = room
-        self._block = shared_memory.SharedMemory(create=True, size=HEAD + max(1, room))
+        self._block = shared_memory.SharedMemory(name, create=True, size=HEAD + max(1, room))
         self._generation = np.ndarray(1, np.int64, self._block.buf)
         self._generation[0] = 0
 
@@ -54,7 +55,7 @@ class Slot:
 
 
 class Reader:
-    """Reads slots by reference, keeping blocks attached. Remembers every name it is told, to free what a dead writer has left.
+    """Reads slots by reference, keeping blocks attached.
 
     It attaches blocks without `SharedMemory`, which would register them as this process's own: the family's resource tracker
     would hold on to a block that its writer has freed meanwhile, and another family's would remove it.
@@ -62,10 +63,6 @@ class Reader:
 
     def __init__(self) -> None:
         self._blocks: dict[str, mmap.mmap] = {}
-        self._names: set[str] = set()
-
-    def note(self, reference: Reference) -> None:
-        self._names.add(reference.block)
 
     def read(self, reference: Reference) -> np.ndarray | None:
         """A copy of the vector, or None when the slot holds another generation by now."""
@@ -93,14 +90,20 @@ class Reader:
         """Whether the slot holds this generation still, so that what was read of it is whole."""
         return int(np.ndarray(1, np.int64, self._blocks[reference.block])[0]) == reference.generation
 
-    def close(self, *, unlink: bool = False) -> None:
+    def close(self) -> None:
         for block in self._blocks.values():
             block.close()
-        for name in self._names | self._blocks.keys() if unlink else ():
-            with contextlib.suppress(FileNotFoundError):
-                _posixshmem.shm_unlink(f"/{name}")
-                resource_tracker.unregister(f"/{name}", "shared_memory")
         self._blocks = {}
+
+
+def sweep(prefix: str) -> None:
+    """Free the blocks PREFIX0, PREFIX1, ... of a writer that was killed, whoever was told of them."""
+    for k in count():
+        try:
+            _posixshmem.shm_unlink(f"/{prefix}{k}")
+        except FileNotFoundError:
+            return
+        resource_tracker.unregister(f"/{prefix}{k}", "shared_memory")
 
 
 def _attach(name: str) -> mmap.mmap:

@@ -10,7 +10,7 @@ import pytest
 
 from distseq.cluster.local_pool import local_pool
 from distseq.cluster.pool import Payload
-from distseq.cluster.slab import Reader, Slot
+from distseq.cluster.slab import Reader, Slot, sweep
 from distseq.cluster.work import WorkSpec
 from distseq.coding.plan import MiniTask
 
@@ -37,12 +37,14 @@ def test_a_process_that_has_read_a_block_and_ended_leaves_it_in_place() -> None:
 
 
 def test_what_a_dead_writer_has_left_is_freed() -> None:
-    slot, reader = Slot(8), Reader()
-    reference = slot.write(np.ones(1))
-    assert reader.read(reference) is not None
-    reader.close(unlink=True)
-    assert Reader().read(reference) is None
-    slot.close()
+    """Whether anybody has heard of it or not."""
+    slots = [Slot(8, f"psm_left_{os.getpid()}_{k}") for k in range(3)]
+    references = [slot.write(np.ones(1)) for slot in slots]
+    assert Reader().read(references[1]) is not None
+    sweep(f"psm_left_{os.getpid()}_")
+    assert [Reader().read(reference) for reference in references] == [None] * 3
+    for slot in slots:
+        slot.close()
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at /proc")
