@@ -76,7 +76,7 @@ MUTANTS = [
         "distseq/scheduling/rounds.py",
         "cancel = [] if self._late else sorted(self._sent)",
         "cancel = sorted(self._sent)",
-        f"{ROUNDS}::test_a_late_row_still_counts_unless_it_is_lost",
+        f"{ROUNDS}::test_a_late_row_that_nobody_repeats_counts",
     ),
     Mutant(
         "distseq/scheduling/rounds.py",

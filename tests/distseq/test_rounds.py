@@ -188,6 +188,13 @@ def test_a_late_row_still_counts_unless_it_is_lost(unfinished: str, decoded: lis
     assert [record["decoded"] for record in played.jobs] == decoded
 
 
+def test_a_late_row_that_nobody_repeats_counts() -> None:
+    """As above; worker 3's row of job 0 comes at 2.0, after its round, and one repeat, at 1 + 5, makes three."""
+    times = [[1.0, 9.0, 9.0, 2.0], [5.0, 5.0, 7.0, 5.0], *[[1.0] * 4] * 8]
+    scheme = SRSGC(4, 1, 2, 2, "cyclic")
+    assert play(scheme, times, [1, 1], unfinished="overlap", arrival="message").jobs[0]["decoded"] == 6.0
+
+
 class Through:
     """A scheduler that passes everything on; others override what they look at."""
 
