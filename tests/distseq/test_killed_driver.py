@@ -97,13 +97,14 @@ class Killed:
     It is stopped for that look: what it had is then what it dies with.
     """
 
-    def __init__(self, driver: subprocess.Popen[bytes], run: Path, jobs: int) -> None:
+    def __init__(self, driver: subprocess.Popen[bytes], others: set[Process], run: Path, jobs: int) -> None:
+        """`others`: hosts of this process itself, from before the driver."""
         while done(run) < jobs:
             assert driver.poll() is None, (run.parent / "output.txt").read_text()
             time.sleep(0.002)
         driver.send_signal(signal.SIGSTOP)
         # The actors of a cluster are children of its node, and that of this process.
-        self.processes = descendants(driver.pid) | hosts_below(os.getpid())
+        self.processes = (descendants(driver.pid) | hosts_below(os.getpid())) - others
         self.agents = {process for process in self.processes if command_line(process).startswith(AGENTS)}
         self.blocks = shared_blocks(self.processes)
         driver.kill()
@@ -137,7 +138,8 @@ def test_a_driver_killed_five_times_ends_with_the_same_weights_and_leaves_nothin
     agents: set[Process] = set()
     words: tuple[str, ...] = ("job.toml", "--out", "run", "--pool", pool)
     for jobs in kills:
-        killed = Killed(start(folder, *words), run, jobs)
+        others = hosts_below(os.getpid())
+        killed = Killed(start(folder, *words), others, run, jobs)
         assert killed.processes
         assert killed.blocks or pool == "ray"
         killed.assert_workers_are_gone()
