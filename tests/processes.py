@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+FORKSERVER = "multiprocessing.forkserver"
+
 
 class Process(NamedTuple):
     """One process, told from a later one of the same number by when it started."""
@@ -64,8 +66,10 @@ def hosts_below(pid: int) -> set[Process]:
     """The hosts of pools that a process has: Ray's actors, and what its forkserver has started."""
     below = descendants(pid)
     actors = {process for process in below if command_line(process).startswith("ray::Host")}
-    servers = [process.pid for process in below if "multiprocessing.forkserver" in command_line(process)]
-    return running(actors.union(*map(descendants, servers)))
+    # A child of a forkserver keeps its command line; those of Ray's dashboard take titles of their own.
+    forked = {process for process in below if FORKSERVER in command_line(process)}
+    children = set[Process]().union(*(descendants(server.pid) for server in forked))
+    return running(actors | (forked & children))
 
 
 def orphaned_blocks() -> set[Path]:
