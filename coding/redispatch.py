@@ -1,32 +1,29 @@
 """Uncoded parts that any worker may do: what is missing of a job is sent again, to the fastest workers, in the next rounds."""
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import cached_property
 
 import numpy as np
 
+from distseq.coding.anywhere import Anywhere
 from distseq.coding.gc import GC
-from distseq.coding.gradient_code import GradientCode, Shortage, make_code
+from distseq.coding.gradient_code import Shortage
 from distseq.coding.plan import NOTHING, Plan
 from distseq.coding.scheme import Rows, Scheme, silent
-from distseq.coding.stragglers import PerRound, StragglerModel
 
 
 @dataclass(frozen=True)
-class Redispatch:
+class Redispatch(Anywhere):
     """A job is n groups of one part each, of which any one row suffices. In the round of its start each worker does one; in
     each of the T rounds after it, its parts without a row go to `copies` workers each, beside their own part of the new job.
 
     Worker 0 of a plan gets the first of them, and so on: the ledger puts the fastest workers there.
     """
 
-    n: int
     T: int
     copies: int = 3
 
     def __post_init__(self) -> None:
-        make_code("fr", self.n, self.n - 1)
+        super().__post_init__()
         if self.T < 1:
             raise ValueError(f"re-dispatch needs T >= 1 rounds to send parts again: got T={self.T}")
         if self.copies < 1:
@@ -37,33 +34,8 @@ class Redispatch:
         return f"redispatch:{self.T},copies={self.copies}"
 
     @property
-    def code(self) -> str:
-        return "fr"
-
-    @property
-    def tolerance(self) -> tuple[int, ...]:
-        return (self.n - 1,) * self.n
-
-    @property
-    def shares(self) -> tuple[Fraction, ...]:
-        return (Fraction(1, self.n),) * self.n
-
-    @cached_property
-    def codes(self) -> tuple[GradientCode, ...]:
-        return (make_code("fr", self.n, self.n - 1),) * self.n
-
-    @property
-    def load(self) -> Fraction:
-        """Of a round in which nothing is sent again."""
-        return Fraction(1, self.n)
-
-    @property
     def delay(self) -> int:
         return self.T
-
-    @property
-    def models(self) -> tuple[StragglerModel, ...]:
-        return (PerRound(0),)
 
     @property
     def streams(self) -> bool:
@@ -95,9 +67,6 @@ class Redispatch:
         if delay >= self.T:
             return self
         return replace(self, T=delay) if delay else GC(self.n, min(self.copies, self.n) - 1)
-
-    def on(self, n: int) -> Scheme:
-        return replace(self, n=n)
 
 
 def _places(items: int, copies: int, n: int) -> list[tuple[int, int]]:
