@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from distseq.config import Config
-from distseq.learner import Snapshot
+from distseq.likeness import Snapshot
 
 FORMAT = 1
 STATE = "state.json"

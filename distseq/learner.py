@@ -1,8 +1,6 @@
 """One model being trained: opens jobs, takes decoded gradients, and does everything that is not linear, once, after decoding."""
 
-import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -14,25 +12,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distseq.cluster.errors import FaultError
 from distseq.cluster.work import fault_of
+from distseq.likeness import Snapshot, check_alike, described
 from distseq.models.held_out import held_out
 from distseq.models.torch_data import as_dataset
-from distseq.optimizers import LENGTH, Optimizer, Schedule
+from distseq.optimizers import Optimizer, Schedule
 from distseq.roles import Opening
 from distseq.task import EXTRAS, Loss, trained
 
 Sampler = Callable[[int], Any]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A learner between two jobs: state dicts as torch makes them."""
-
-    model: dict[str, torch.Tensor]
-    optimizer: dict[str, Any]
-    schedule: dict[str, Any] | None
-    average: dict[str, torch.Tensor] | None = None
-    accumulated: torch.Tensor | None = None  # (P + 2,) float64: the sum since the last optimizer step
-    summed: int = 0  # jobs in that sum
 
 
 class Learner:
@@ -107,7 +94,7 @@ class Learner:
         self._average = None if ema is None else _average(name, model, ema)
         self._sum: np.ndarray | None = None
         self._summed = 0  # jobs in the sum
-        self.description = _described(self)
+        self.description = described(self)
 
     @property
     def steps(self) -> int:
@@ -206,33 +193,7 @@ class Learner:
 
     def check_fits(self, kept: Snapshot) -> None:
         """ValueError when this is no state of a learner of the same kind: when its tensors have other shapes."""
-        own = self.snapshot()
-        for place, mine, theirs in (
-            ("model", _shapes(own.model), _shapes(kept.model)),
-            ("optimizer", _groups(own.optimizer), _groups(kept.optimizer)),
-        ):
-            if mine != theirs:
-                wrong = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))[0]
-                raise ValueError(
-                    f"learner {self.name}: {wrong} of its {place} is {mine.get(wrong)}, in the checkpoint {theirs.get(wrong)}"
-                )
-        for what, one, other in (
-            ("a learning-rate schedule", self.schedule, kept.schedule),
-            ("an average of the weights", self._average, kept.average),
-        ):
-            if (one is None) != (other is None):
-                raise ValueError(f"learner {self.name}: {what} is in one of checkpoint and job only")
-        if kept.summed >= self.accumulate:
-            raise ValueError(
-                f"learner {self.name}: accumulate={self.accumulate}, the checkpoint is at job {kept.summed + 1}"
-            )
-        for key in set(LENGTH.values()) & (own.schedule or {}).keys():
-            mine, theirs = (own.schedule or {})[key], (kept.schedule or {})[key]
-            if mine != theirs:
-                raise ValueError(
-                    f"learner {self.name}: its schedule is {theirs} steps long in the checkpoint and {mine} in the job: "
-                    "with a schedule, the steps of a run cannot change"
-                )
+        check_alike(self.name, self.snapshot(), kept, self.accumulate)
 
     def restore(self, kept: Snapshot) -> None:
         """Become what a learner of the same kind was. ValueError, with nothing changed, when it does not fit."""
@@ -245,16 +206,6 @@ class Learner:
             self._average.load_state_dict(kept.average)
         self._sum, self._summed = None if kept.accumulated is None else kept.accumulated.numpy(), kept.summed
         self.whole = True
-
-
-def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    return {key: f"{str(t.dtype).rpartition('.')[2]} {tuple(t.shape)}" for key, t in tensors.items()}
-
-
-def _groups(optimizer: Mapping[str, Any]) -> dict[str, str]:
-    """What must agree of an optimizer's groups: their parameters."""
-    groups = optimizer["param_groups"]
-    return {f"group {g}": f"parameters {one['params']}" for g, one in enumerate(groups)}
 
 
 def _whole(name: str, what: str, value: Any, least: int) -> None:
@@ -290,35 +241,3 @@ def _average(name: str, model: nn.Module, decay: float) -> AveragedModel:
         return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
     except Exception as error:  # a user's model may raise anything
         raise ValueError(f"learner {name}: ema needs a copy of its model: {type(error).__name__}: {error}") from error
-
-
-def _described(learner: Learner) -> dict[str, Any]:
-    """What must be the same for a run to be resumed, as far as it can be told: JSON. Values of parameters that are trained are
-    not in it, nor is code."""
-    model, schedule = learner.model, learner.schedule
-    fixed = hashlib.sha256()
-    for key, tensor in chain(model.named_parameters(), model.named_buffers()):
-        if not tensor.requires_grad:
-            flat = tensor.detach().contiguous().reshape(-1)
-            fixed.update(key.encode() + flat.view(torch.uint8).numpy().tobytes())
-    groups = [{**_plain(group), "params": len(group["params"])} for group in learner.optimizer.param_groups]
-    return {
-        "shapes": _shapes(dict(model.named_parameters())),
-        "fixed": fixed.hexdigest(),
-        "groups": groups,
-        "schedule": None if schedule is None else _plain(schedule.state_dict()),
-        "loss": _name(learner.loss),
-        "sampler": _name(learner.sampler),
-        "seed": learner.seed,
-        "fingerprint": learner.data.fingerprint,
-        "evaluation": None if learner.evaluation is None else learner.evaluation.fingerprint,
-    }
-
-
-def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that are numbers, text or none."""
-    return {key: value for key, value in state.items() if value is None or type(value) in (bool, int, float, str)}
-
-
-def _name(function: Any) -> str | None:
-    return None if function is None else getattr(function, "__qualname__", type(function).__name__)

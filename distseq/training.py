@@ -6,7 +6,7 @@ A run that is resumed goes on in its folder, from its newest whole checkpoint.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,8 @@ from distseq.checkpoint import identity
 from distseq.checkpointer import Checkpointer
 from distseq.choosing import name_of, scheduler_of, scheme_of
 from distseq.cluster.errors import PoolError
-from distseq.cluster.pool import Pool
 from distseq.cluster.profiles import delays
 from distseq.cluster.signals import Stopped, StopRequest
-from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.gradient_code import check_precision
 from distseq.coding.layout import layout
@@ -35,6 +33,8 @@ from distseq.journal import MemoryJournal, Tee
 from distseq.learner import Learner
 from distseq.master import Master
 from distseq.observers import GradientCheck, Metered, Tally
+from distseq.options import override
+from distseq.pools import make_pool
 from distseq.resuming import Start, complete, resumed
 from distseq.run_folder import RunFolder
 from distseq.scheduling.rounds import check_delay
@@ -70,60 +70,6 @@ def _warn_of_empty_parts(config: Config, scheme: Scheme, console: Console) -> No
         )
 
 
-def _pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
-    options = config.pool
-    if options.kind == "simulated":
-        work = fleet.task if options.device == "cpu" else fleet.spec.load()
-        return SimulatedPool(trace, work, unfinished=options.unfinished, compute=options.compute)
-    if options.kind == "local":
-        from distseq.cluster.local_pool import local_pool
-
-        return local_pool(options.workers, fleet.spec, hosts=options.hosts, delays=trace)
-    from distseq.cluster.needs import Needs
-    from distseq.cluster.ray_pool import ray_pool
-
-    return ray_pool(
-        options.workers,
-        fleet.spec,
-        hosts=options.hosts,
-        address=options.address,
-        needs=Needs(options.cpus, options.gpus, options.resources),
-        delays=trace,
-        elastic=options.elastic,
-    )
-
-
-# option -> table and key of the job file
-OPTIONS = {
-    "steps": ("run", "steps"),
-    "seed": ("run", "seed"),
-    "scheduler": ("scheduler", "kind"),
-    "scheme": ("scheduler", "scheme"),
-    "closing": ("scheduler", "closing"),
-    "cutoff": ("scheduler", "cutoff"),
-    "mu": ("scheduler", "mu"),
-    "parts": ("scheduler", "parts"),
-    "copies": ("scheduler", "copies"),
-    "lanes": ("scheduler", "lanes"),
-    "pool": ("pool", "kind"),
-    "workers": ("pool", "workers"),
-    "hosts": ("pool", "hosts"),
-    "address": ("pool", "address"),
-    "elastic": ("pool", "elastic"),
-    "device": ("pool", "device"),
-    "cpus": ("pool", "cpus"),
-    "gpus": ("pool", "gpus"),
-    "delays": ("pool", "delays"),
-    "unfinished": ("pool", "unfinished"),
-    "compute": ("pool", "compute"),
-    "checks": ("run", "checks"),
-    "checkpoint_every": ("checkpoint", "every"),
-    "checkpoint_keep": ("checkpoint", "keep"),
-}
-# kind of scheduler -> the options that say something only there
-OF_KIND = {"rounds": ("scheme", "closing", "cutoff", "mu"), "pipeline": ("parts", "copies", "lanes")}
-
-
 def train(
     config: Config | Mapping[str, Any] | str | Path | Sequence[Learner] | None = None,
     *,
@@ -135,7 +81,7 @@ def train(
 ) -> Result:
     """Train the learners of a job: a Config, the tables of one, a job file's path, or a list of `distseq.Learner`.
 
-    `out` is a new or empty folder, by default runs/NAME-N; `options` replace keys of the job (see OPTIONS; None = keep).
+    `out` is a new or empty folder, by default runs/NAME-N; `options` replace keys of the job (see distseq.options; None = keep).
     `watchers` are observers (distseq.roles.Observer). Raises ValueError, with nothing left behind, when the job is wrong,
     PoolError when the workers fail for good, Stopped (distseq.cluster.signals) after SIGINT or SIGTERM. A learner that
     fails is stopped, the others go on: the summary's `failures` name it. FailedError when all have failed.
@@ -181,27 +127,6 @@ def _learners(job: Any) -> tuple[Learner, ...] | None:
         if not isinstance(one, Learner):
             raise ValueError(f"train takes a job or a list of distseq.Learner: got a {type(one).__name__}")
     return learners
-
-
-def override(config: Config, options: Mapping[str, Any]) -> Config:
-    """The configuration with these OPTIONS in place of its own; steps hold for every learner, a scheme means rounds."""
-    if options.get("scheme") is not None and options.get("scheduler") is None:
-        options = {**options, "scheduler": "rounds"}
-    for option, value in options.items():
-        if option not in OPTIONS:
-            raise ValueError(f"train has no option {option!r}; known: {', '.join(OPTIONS)}")
-        if option == "seed" and value is not None and any(one.live for one in config.learner):
-            raise ValueError("learners made in Python have a seed of their own each: give it to distseq.Learner")
-        if value is not None:
-            table, key = OPTIONS[option]
-            config = replace(config, **{table: replace(getattr(config, table), **{key: value})})
-    for kind, names in OF_KIND.items():
-        given = [name for name in names if options.get(name) is not None]
-        if given and config.scheduler.kind != kind:
-            raise ValueError(f"{given[0]} is an option of scheduler={kind!r}: got scheduler={config.scheduler.kind!r}")
-    if options.get("steps") is not None:
-        config = replace(config, learner=tuple(replace(one, steps=None) for one in config.learner))
-    return config
 
 
 @dataclass(frozen=True)
@@ -286,7 +211,7 @@ def _drive(
         stack.callback(request.restore)
         stack.callback(folder.journal.close)
         try:
-            pool = _pool(config, job.fleet, job.trace)
+            pool = make_pool(config, job.fleet, job.trace)
         except BaseException:
             folder.discard()
             raise

@@ -88,7 +88,7 @@ def ours(pool: str, scheme: str, jobs: int) -> dict[str, Any]:
         def job_applied(self, *_: object) -> None:
             clock.tick()
 
-    def counted(config: Any, fleet: Any, trace: Any, make: Any = training._pool) -> Any:
+    def counted(config: Any, fleet: Any, trace: Any, make: Any = training.make_pool) -> Any:
         """The pool, with what comes to the driver counted: rows that come along, and sums that are not made here."""
         made = make(config, fleet, trace)
         transport = made._transport
@@ -110,7 +110,7 @@ def ours(pool: str, scheme: str, jobs: int) -> dict[str, Any]:
         transport.wait, transport.add = counting_wait, counting_add
         return made
 
-    training._pool = counted
+    training.make_pool = counted
     with tempfile.TemporaryDirectory() as folder:
         job = {
             "run": {"steps": jobs + 2, "checks": 0},

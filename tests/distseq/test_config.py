@@ -21,7 +21,7 @@ from distseq.config import (
     load_config,
     to_toml,
 )
-from distseq.training import OF_KIND, OPTIONS, override
+from distseq.options import OF_KIND, OPTIONS, override
 from tests.coding.strategies import PROPERTY
 
 ROOT = Path(__file__).resolve().parents[2]

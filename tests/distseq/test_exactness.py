@@ -22,11 +22,11 @@ from distseq.fleet import Fleet, build_fleet
 from distseq.journal import ARRIVAL, MemoryJournal
 from distseq.master import Master
 from distseq.observers import Silent
+from distseq.options import override
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Mu
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.scheduler import Scheduler
-from distseq.training import override
 
 N, MODELS, STEPS = 8, 4, 4
 FR = ["uncoded", "gc:2", "gc:1,q=3", "srsgc:1,2,3", "srsgc:2,3,4", "msgc:1,2,2", "msgc:1,3,8", "msgc:2,3,3"]

@@ -464,7 +464,7 @@ def test_data_may_be_a_spec_a_dataset_of_ours_or_samples_under_a_collate() -> No
 
 def test_data_of_a_spec_that_differ_at_a_worker_are_found_out() -> None:
     from distseq.fleet import live_config, live_fleet
-    from distseq.training import override
+    from distseq.options import override
 
     Path("a.txt").write_text("to be or not to be, that is the question. " * 4)
     learners = [small(data="text:a.txt", data_args={"window": 3}, loss=by_length())]
