@@ -9,36 +9,22 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import Any
 
 import numpy as np
 
 from distseq.cluster.pool import Delivery, Fault, FaultError, Payload, PoolError, check_new
+from distseq.cluster.seats import READY_WITHIN, Seat, Seats
 from distseq.cluster.stopwatch import Stopwatch
 from distseq.cluster.trace import Trace
 from distseq.cluster.transport import Death, LostError, Part, Transport
 from distseq.cluster.worker import Answer, Cancel, Command, Failure, Message, Retire
 from distseq.coding.plan import MiniTask
 
-READY_WITHIN = 300.0  # seconds for a host to be placed and to have loaded its Work
 SILENT = 30.0  # seconds of silence after which a host is taken for hung, by default; a living one speaks every second
 LOOK = 5.0  # seconds between two looks at who is silent, and at the room there is
 DEATHS = 4  # of one host without an answer in between, after which the pool gives up
 ATTEMPTS = 6  # to have one mini-task done, its host dying each time, after which the pool gives up
-
-
-@dataclass(eq=False)
-class Seat:
-    """A host's place in the pool: the host in it may be replaced, by another seat of its name."""
-
-    name: str
-    handle: Any
-    heard: float  # time of its last answer, or of its start
-    living: bool = False  # it has loaded its Work
-    patience: float = READY_WITHIN  # seconds it may be silent
-    known: set[int] = field(default_factory=set)  # jobs whose payload the host has been told
-    deaths: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +68,6 @@ class HostPool:
     ) -> None:
         check_numbers(n, hosts, delays)
         self._transport, self._delays, self._silent_after = transport, delays, silent_after
-        self._n, self._elastic, self._most = n, elastic, most or hosts
         self._started = time.monotonic()
         self._jobs: dict[int, Job] = {}
         self._version, self._last = 0, dict[str, int]()
@@ -93,15 +78,15 @@ class HostPool:
         self._news: list[str] = []
         self._deaths = 0
         self.dropped = 0  # rows that came too late or twice
-        self._seats = [self._seat(f"host-{j}") for j in range(hosts)]
-        self._coming: list[Seat] = []  # hosts that are to join when they have loaded their Work
+        self._seats = Seats(n, most or hosts, elastic)
+        self._seats.placed = [self._seat(f"host-{j}") for j in range(hosts)]
         self._members: Mapping[int, str] = {}
         try:
-            transport.wait_ready([seat.handle for seat in self._seats], READY_WITHIN)
+            transport.wait_ready([seat.handle for seat in self._seats.placed], READY_WITHIN)
         except BaseException:
             self.close()
             raise
-        for seat in self._seats:
+        for seat in self._seats.placed:
             seat.heard, seat.patience, seat.living = self.now(), silent_after, True
         self._looked = self.now()
         self._settle()
@@ -111,20 +96,13 @@ class HostPool:
 
     def _settle(self) -> None:
         """Say anew who lives where."""
-        n = min(self._n, len(self._seats)) if self._elastic else self._n
-        members = {i: self._home(i).name for i in range(n)}
+        members = self._seats.members()
         if members != self._members:
             self._members = members
 
-    def _home(self, worker: int) -> Seat:
-        """Where a worker's mini-tasks go: its own seat, or one that stands in for it."""
-        seat = self._seats[worker % len(self._seats)]
-        living = [seat] if seat.living else [other for other in self._seats if other.living]
-        return living[worker % len(living)] if living else seat
-
     def pids(self) -> list[int]:
         """Process ids of the hosts; 0 for one that has not said it yet."""
-        return [self._transport.pid(seat.handle) for seat in self._seats]
+        return [self._transport.pid(seat.handle) for seat in self._seats.placed]
 
     def members(self) -> Mapping[int, str]:
         return self._members
@@ -154,7 +132,7 @@ class HostPool:
             messages.setdefault(task.worker, []).append(task)
         posts: dict[Seat, list[Command]] = {}
         for worker, own in messages.items():
-            seat = self._home(worker)
+            seat = self._seats.home(worker)
             self._owed |= {task: (attempts[task], seat) for task in own}
             message = self._message(worker, own, max(attempts[task] for task in own))
             self._stopwatch.sent(worker, message.invocation, seat.name, self.now())
@@ -196,7 +174,7 @@ class HostPool:
 
     def _hear(self, seconds: float) -> list[Delivery]:
         """Take what hosts have said; see to those that are dead, silent, come or go."""
-        seats = {id(seat.handle): seat for seat in (*self._seats, *self._coming)}
+        seats = {id(seat.handle): seat for seat in self._seats.all()}
         heard = self._transport.wait([seat.handle for seat in seats.values()], seconds)
         rows: list[Delivery] = []
         for handle, said in heard:
@@ -213,8 +191,8 @@ class HostPool:
             self._died(seat, said.cause)
             return []
         failed = [answer for answer in said if isinstance(answer, Failure)]
-        if failed and seat in self._coming:
-            self._most = len(self._seats)
+        if failed and seat in self._seats.coming:
+            self._seats.most = len(self._seats.placed)
             self._leave(seat, f"it cannot join: {failed[0].text}")
             return []
         seat.heard, seat.patience = self.now(), self._silent_after
@@ -225,10 +203,7 @@ class HostPool:
         return [delivery for answer in said if (delivery := self._take(seat, answer)) is not None]
 
     def _arrive(self, seat: Seat) -> None:
-        seat.living = True
-        if seat in self._coming:
-            self._coming.remove(seat)
-            self._seats.append(seat)
+        if self._seats.arrive(seat):
             self._news.append(f"{seat.name} joined")
         self._settle()
         # Sent while no host lived: who was to do it may never come to life.
@@ -239,7 +214,7 @@ class HostPool:
         if silence <= seat.patience:
             return
         cause = f"it was silent for {silence:.0f} s"
-        if not seat.living and any(other.living for other in self._seats):
+        if self._seats.others_live(seat):
             self._leave(seat, cause)
         else:
             self._died(seat, cause)
@@ -249,17 +224,10 @@ class HostPool:
         room = self._transport.room()
         if room is None:
             return
-        wanted = max(1, min(room, self._most))
-        waiting = [seat for seat in (*self._coming, *self._seats) if not seat.living]
-        surplus = len(self._seats) + len(self._coming) - wanted
-        for seat in waiting[: max(0, surplus)]:
-            if any(other.living for other in self._seats):
-                self._leave(seat, f"there is room for {room} hosts only")
-        names = {seat.name for seat in (*self._seats, *self._coming)}
-        for _ in range(-surplus):
-            name = next(f"host-{j}" for j in count() if f"host-{j}" not in names)
-            names.add(name)
-            self._coming.append(self._seat(name))
+        leaving, names = self._seats.resize(room)
+        for seat in leaving:
+            self._leave(seat, f"there is room for {room} hosts only")
+        self._seats.coming += [self._seat(name) for name in names]
 
     def _take(self, seat: Seat, answer: Answer | Failure) -> Delivery | None:
         """None for word of a message that queued behind another and was stale when its turn came: it was never begun."""
@@ -290,20 +258,20 @@ class HostPool:
 
     def _died(self, seat: Seat, cause: str) -> None:
         self._deaths += 1
-        if seat in self._coming:
+        if seat in self._seats.coming:
             self._leave(seat, cause)
             return
         if seat.deaths + 1 == DEATHS:
             raise PoolError(f"{seat.name} died {DEATHS} times without an answer; the last time: {cause}")
         self._transport.kill(seat.handle)
-        self._seats[self._seats.index(seat)] = self._seat(seat.name, seat.deaths + 1)
+        self._seats.replace(seat, self._seat(seat.name, seat.deaths + 1))
         self._news.append(f"{seat.name} is replaced: {cause}")
         self._bereave(seat, cause)
 
     def _leave(self, seat: Seat, cause: str) -> None:
         """Do without a host: others have its workers from now on."""
         self._transport.kill(seat.handle)
-        (self._coming if seat in self._coming else self._seats).remove(seat)
+        self._seats.leave(seat)
         self._news.append(f"{seat.name} left: {cause}")
         self._bereave(seat, cause)
 
@@ -360,7 +328,7 @@ class HostPool:
         rows: dict[Seat, list[Any]] = {}
         for row in retired.rows.values():
             rows.setdefault(row.seat, []).append(row.row)
-        for seat in self._seats:
+        for seat in self._seats.placed:
             if seat in rows:
                 self._transport.free(seat.handle, rows[seat])
             if job in seat.known:
@@ -369,11 +337,11 @@ class HostPool:
         self._transport.unshare(retired.shared)
 
     def close(self) -> None:
-        for seat in (*self._seats, *self._coming):
+        for seat in self._seats.all():
             self._transport.kill(seat.handle)
         for job in self._jobs.values():
             self._transport.unshare(job.shared)
-        self._seats, self._coming, self._jobs = [], [], {}
+        self._seats.placed, self._seats.coming, self._jobs = [], [], {}
         self._owed.clear()
         self._transport.close()
 
