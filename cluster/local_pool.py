@@ -118,8 +118,6 @@ class Child:
     outbox: queue.SimpleQueue[Post | None]
     prefix: str  # of the names of its blocks of shared memory
     reader: Reader = field(default_factory=Reader)
-    spoken: bool = False
-    dead: str | None = None
 
 
 class LocalTransport:
