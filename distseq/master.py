@@ -75,6 +75,7 @@ class Master:
 
     def _await_evaluations(self) -> None:
         while self._evaluations.running and not self._asked_to_stop():
+            self._follow()
             self._take(self._pool.poll(None))
 
     def _asked_to_stop(self) -> bool:
