@@ -65,7 +65,7 @@ class Pool(Protocol):
     """
 
     def members(self) -> Mapping[int, str]:
-        """worker -> host, now."""
+        """worker -> host, now; the same object until it changes."""
         ...
 
     def now(self) -> float:

@@ -84,11 +84,10 @@ class Scheme(Protocol):
 
 
 def missing(codes: tuple[GradientCode, ...], rows: np.ndarray) -> Shortage | None:
-    """What must still arrive before a job with these rows (groups, n) is complete: a row of each group that has none, else
-    the first group's shortage."""
-    shortage = silent(rows)
-    if shortage is not None:
-        return shortage
+    """What must still arrive before a job with these rows (groups, n) is complete: where one row of a group suffices, a row
+    of each that has none, else the first group's shortage."""
+    if codes[0] is codes[-1] and codes[0].parts == 1:
+        return silent(rows)
     for code, has in zip(codes, rows, strict=True):
         shortage = code.shortage(has)
         if shortage is not None:

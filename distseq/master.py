@@ -101,7 +101,7 @@ class Master:
     def _follow(self) -> None:
         """Pass on what has become of the pool's hosts."""
         now, members = self._pool.now(), self._pool.members()
-        if members != self._members:
+        if members is not self._members:
             self._members = members
             self._scheduler.members(members, now)
         for line in self._pool.news():

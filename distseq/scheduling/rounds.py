@@ -41,7 +41,8 @@ class RoundScheduler:
         self._owner: dict[int, Stream] = {}  # open job -> stream
         self._cost: dict[int, float] = {}  # job that is not over -> units of a trace's slope
         self._loads: dict[int, list[list[float]]] = {}  # open job -> of each group and worker
-        self._prediction = Prediction()
+        self._prediction: Prediction | None = None  # of who is fast, once a scheme asks
+        self.switch(scheme)
         self._decodable: list[int] = []
         self._sent: set[MiniTask] = set()  # rows of this round that are still waited for
         self._progress: Progress | None = None
@@ -68,7 +69,8 @@ class RoundScheduler:
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
         for delivery in arrivals:
             task = delivery.task
-            self._prediction.told(delivery, self._load(task))
+            if self._prediction is not None:
+                self._prediction.told(delivery, self._load(task))
             if delivery.stale:
                 continue
             if task in self._sent:
@@ -94,13 +96,16 @@ class RoundScheduler:
             progress.first_finish = delivery.at
 
     def members(self, workers: Mapping[int, str], now: float) -> None:
-        self._prediction.members(workers)
+        if self._prediction is not None:
+            self._prediction.members(workers)
         if len(workers) != self._scheme.n:
             self.switch(self._asked.on(len(workers)).within(self._scheme.delay))
 
     def switch(self, scheme: Scheme) -> None:
         """Open the next jobs under another scheme; jobs that are open finish under theirs."""
         self._scheme = scheme
+        if self._prediction is None and interchangeable(scheme):
+            self._prediction = Prediction()
 
     def missing(self) -> Mapping[int, int]:
         owed: dict[int, int] = {}
@@ -180,7 +185,8 @@ class RoundScheduler:
                 order = self._order(stream.ledger.scheme, now)
                 send += stream.ledger.begin(job if stream is self._streams[-1] else None, order)
             if send:
-                self._prediction.sent({task.worker for task in send}, now)
+                if self._prediction is not None:
+                    self._prediction.sent({task.worker for task in send}, now)
                 self._progress = _progress(send, now, max(s.ledger.scheme.n for s in self._streams))
                 self._sent = set(send)
                 return Decision(start=start, send=send)
@@ -188,7 +194,9 @@ class RoundScheduler:
 
     def _order(self, scheme: Scheme, now: float) -> np.ndarray | None:
         """The fastest workers first, where it does not matter who does what."""
-        return self._prediction.order(scheme.n, float(scheme.load), now) if interchangeable(scheme) else None
+        if self._prediction is None or not interchangeable(scheme):
+            return None
+        return self._prediction.order(scheme.n, float(scheme.load), now)
 
     def _open_next(self) -> dict[int, Scheme]:
         if not self._ready:
