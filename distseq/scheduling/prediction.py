@@ -6,7 +6,7 @@ unit of load apart. A worker that has not answered has taken at least as long as
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import exp, log
+from math import exp, floor, log
 
 import numpy as np
 
@@ -86,6 +86,21 @@ class Prediction:
             self.tail.add(delivery.startup)
         if load > 0 and delivery.compute > 0:
             host.compute.add(delivery.compute / load)
+
+    def outlasted(self, worker: int, seconds: float) -> None:
+        """The worker's message was given up when it had taken this long; a worker that was quicker than usual says nothing."""
+        if worker in self._host:
+            host = self._of(worker)
+            if host.startup.mean is None or seconds > exp(host.startup.mean):
+                host.startup.add(seconds)
+
+    def expected(self, worker: int, load: float) -> float:
+        """Seconds that a worker will take for this load in one message, to the microsecond; 0 when it has not been heard of."""
+        host = self._hosts.get(self._host.get(worker, ""))
+        if host is None or host.startup.mean is None:
+            return 0.0
+        compute = 0.0 if host.compute.mean is None else load * exp(host.compute.mean)
+        return floor(1e6 * (exp(host.startup.mean) + compute) + 0.5) / 1e6
 
     def _of(self, worker: int) -> Host:
         name = self._host.get(worker, "")

@@ -61,7 +61,9 @@ class Case:
 def cases(draw: st.DrawFn) -> Case:
     draws, n = draw(generators()), draw(st.integers(1, 9))
     models = draw(st.integers(1, 5))
-    pipeline = Pipeline(draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.integers(1, min(n, 3))))
+    lanes, places = draw(st.tuples(st.integers(1, min(n, 3)), st.just(0)) | st.tuples(st.just(1), st.integers(1, n)))
+    parts, copies, burst = draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.sampled_from((1, 1, 2, 3)))
+    pipeline = Pipeline(parts, copies, lanes, burst, places)
     steps = tuple(draws.integers(1, 5, models).tolist()) if draw(st.booleans()) else (3,) * models
     return Case(
         pipeline,
@@ -80,8 +82,9 @@ class Rules(Through):
     def __init__(self, inner: Scheduler, case: Case) -> None:
         super().__init__(inner)
         self.case = case
-        self.live: dict[int, MiniTask] = {}  # worker -> what it owes
-        self.draining: dict[int, tuple[MiniTask, int]] = {}
+        self.live: dict[int, list[MiniTask]] = {}  # worker -> what it owes
+        self.draining: dict[int, tuple[set[MiniTask], int]] = {}
+        self.gone: dict[int, set[MiniTask]] = {}  # worker -> cancelled beside what it owes
         self.heard = 0
         self.copies: dict[tuple[int, int], list[int]] = {}  # part -> its workers
         self.todo: list[tuple[int, int]] = []  # parts never sent, in the order of their jobs
@@ -100,24 +103,32 @@ class Rules(Through):
         for one in arrivals:
             self.heard += 1
             worker = one.task.worker
-            if self.draining.get(worker, (None,))[0] == one.task:
+            if one.task in self.draining.get(worker, (set(),))[0]:
                 del self.draining[worker]
+            self.gone.get(worker, set()).discard(one.task)
             if not one.stale and one.task[:2] in self.out:
                 self.out.remove(one.task[:2])
-            if self.live.get(worker) == one.task and (one.fault or one.task[:2] not in self.out):
-                del self.live[worker]
+            if one.task in self.live.get(worker, []) and (one.fault or one.task[:2] not in self.out):
+                self.live[worker].remove(one.task)
+                if not self.live[worker]:
+                    del self.live[worker]
+                    self.gone.pop(worker, None)
 
     def withdrawn(self, job: int, learner: int) -> None:
         super().withdrawn(job, learner)
         self.todo = [part for part in self.todo if part[0] != job]
         self.out = [part for part in self.out if part[0] != job]
-        for task in [task for task in self.live.values() if task.job == job]:
+        for task in [task for own in self.live.values() for task in own if task.job == job]:
             self.drop(task)
 
     def drop(self, task: MiniTask) -> None:
-        del self.live[task.worker]
-        if not self.case.frees:
-            self.draining[task.worker] = (task, self.heard)
+        self.live[task.worker].remove(task)
+        self.gone.setdefault(task.worker, set()).add(task)
+        if not self.live[task.worker]:
+            del self.live[task.worker]
+            gone = self.gone.pop(task.worker)
+            if not self.case.frees:
+                self.draining[task.worker] = (gone, self.heard)
 
     def idle(self, worker: int) -> bool:
         return worker not in self.live and worker not in self.draining
@@ -126,7 +137,7 @@ class Rules(Through):
         decision = super().step(now)
         for task in decision.cancel:
             assert task[:2] not in self.out, "only copies of a part that is in hand are cancelled"
-            if self.live.get(task.worker) == task:
+            if task in self.live.get(task.worker, []):
                 self.drop(task)
         for job, weights in decision.decode.items():
             scheme = self.case.pipeline.scheme(self.case.n)
@@ -139,21 +150,28 @@ class Rules(Through):
             assert {task.job for task in weights} == {job}
         self.todo += [(job, g) for job in decision.start for g in range(self.case.pipeline.parts)]
         stuck = not self.live and not any(self.idle(worker) for worker in self.workers)
+        fresh: set[int] = set()  # workers that get work now
         for task in decision.send:
-            self.sent(task, stuck)
-        assert dict.fromkeys(self.live, 1) == self.missing()
-        if not decision.decode and self.case.pipeline.lanes == 1:
+            self.sent(task, stuck, fresh)
+        assert {worker: len(own) for worker, own in self.live.items()} == self.missing()
+        if not decision.decode and self.alone:
             more = [part for part in self.out if len(self.copies[part]) < self.case.pipeline.copies]
             free = [worker for worker in self.workers if self.idle(worker)]
             assert not free or not (self.todo or more), "a worker is idle beside work"
         return decision
 
-    def sent(self, task: MiniTask, stuck: bool) -> None:
-        part, alone = task[:2], self.case.pipeline.lanes == 1
+    def sent(self, task: MiniTask, stuck: bool, fresh: set[int]) -> None:
+        part, alone = task[:2], self.alone
         assert task.worker in self.workers
-        if not self.idle(task.worker):
+        if task.worker in fresh:
+            assert part in self.todo, "only parts that were never sent share a message"
+            assert len(self.live[task.worker]) < self.case.pipeline.burst
+            assert not alone or not any(self.idle(worker) for worker in self.workers), "idle workers come first"
+        elif not self.idle(task.worker):
             _, before = self.draining.pop(task.worker)
             assert stuck or self.heard - before >= UNHEARD * self.fewest, "it is busy"
+        fresh.add(task.worker)
+        self.check_place(task)
         if part in self.todo:
             assert not alone or part == self.todo[0], "oldest job first"
             self.todo.remove(part)
@@ -165,7 +183,18 @@ class Rules(Through):
         self.copies.setdefault(part, []).append(task.worker)
         assert len(self.copies[part]) <= self.case.pipeline.copies
         assert len(set(self.copies[part])) == len(self.copies[part]), "two copies at one worker"
-        self.live[task.worker] = task
+        self.live.setdefault(task.worker, []).append(task)
+
+    @property
+    def alone(self) -> bool:
+        """Whether any worker may do any part."""
+        return self.case.pipeline.lanes == 1 and not self.case.pipeline.places
+
+    def check_place(self, task: MiniTask) -> None:
+        own, here = self.case.pipeline, sorted(self.workers)
+        if own.places:
+            first = task.group * len(here) // own.parts
+            assert task.worker in {here[(first + k) % len(here)] for k in range(own.places)}, "its data are not there"
 
 
 @settings(PROPERTY, max_examples=150)
@@ -243,12 +272,41 @@ def test_the_whole_story_of_two_jobs() -> None:
 
 def test_a_worker_whose_copy_is_cancelled_is_idle_at_once_where_that_frees_it() -> None:
     scheduler = PipelineScheduler(Pipeline(1, 2), 2, frees=True)
+    scheduler.members({0: "a", 1: "b"}, 0.0)
     opened(scheduler, 0)
     assert scheduler.step(0.0).send == tasks((0, 0, 0), (0, 0, 1))
     scheduler.delivered(deliveries(tasks((0, 0, 1)), 1.0), 1.0)
     assert scheduler.step(1.0).cancel == tasks((0, 0, 0))
     opened(scheduler, 1)
     assert scheduler.step(1.0).send == tasks((1, 0, 1), (1, 0, 0))
+
+
+def test_a_worker_that_was_slow_comes_last() -> None:
+    scheduler = PipelineScheduler(Pipeline(2), 3)
+    scheduler.members({0: "a", 1: "b", 2: "c"}, 0.0)
+    opened(scheduler, 0)
+    slow, quick = deliveries(scheduler.step(0.0).send, 2.0)
+    scheduler.delivered([slow._replace(startup=2.0), quick._replace(startup=0.5)], 2.0)
+    scheduler.step(2.0)
+    opened(scheduler, 1)
+    assert scheduler.step(2.0).send == tasks((1, 0, 2), (1, 1, 1)), "who was never heard of is tried first"
+
+
+def test_more_parts_than_idle_workers_travel_together() -> None:
+    scheduler = PipelineScheduler(Pipeline(2, burst=2), 2)
+    opened(scheduler, 0, 1, 2)
+    assert scheduler.step(0.0).send == tasks((0, 0, 0), (0, 1, 1), (1, 0, 0), (1, 1, 1))
+    scheduler.delivered(deliveries(tasks((0, 0, 0), (1, 0, 0)), 1.0), 1.0)
+    assert scheduler.step(1.0).send == tasks((2, 0, 0), (2, 1, 0))
+
+
+def test_a_part_whose_data_cannot_move_waits_for_a_worker_that_has_them() -> None:
+    scheduler = PipelineScheduler(Pipeline(2, 3, places=2), 4)
+    opened(scheduler, 0)
+    assert scheduler.step(0.0).send == tasks((0, 0, 0), (0, 0, 1), (0, 1, 2), (0, 1, 3))
+    opened(scheduler, 1)
+    scheduler.delivered(deliveries(tasks((0, 0, 0)), 1.0), 1.0)
+    assert scheduler.step(1.0).send == tasks((1, 0, 0))
 
 
 def test_a_worker_that_never_says_that_it_is_done_is_taken_for_idle_in_the_end() -> None:
@@ -327,9 +385,13 @@ def test_a_job_stays_in_the_lane_that_had_the_fewest() -> None:
         ((1, 0, 1), "pipeline needs copies >= 1: got copies=0"),
         ((1, 1, -1), "pipeline needs lanes >= 1: got lanes=-1"),
         ((1, 1, 9), "pipeline needs lanes <= workers: got lanes=9, workers=8"),
+        ((1, 1, 1, 0), "pipeline needs burst >= 1: got burst=0"),
+        ((1, 1, 1, 1, 9), "pipeline needs places <= workers: got places=9, workers=8"),
+        ((1, 1, 1, 1, -1), "pipeline needs places >= 0, 0 = anywhere: got places=-1"),
+        ((1, 1, 2, 1, 2), "a part has either its places or a lane: got places=2, lanes=2"),
     ],
 )
-def test_numbers_that_make_no_pipeline_are_refused(numbers: tuple[int, int, int], message: str) -> None:
+def test_numbers_that_make_no_pipeline_are_refused(numbers: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PipelineScheduler(Pipeline(*numbers), 8)
 
