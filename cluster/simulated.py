@@ -27,6 +27,12 @@ ATTEMPTS = 4
 NOTICED_AFTER = 3.0  # a lost invocation is sent again after this many usual start-ups
 
 
+def notice_seconds(trace: Trace) -> float:
+    """After which a lost invocation is sent again."""
+    finite = trace.times[np.isfinite(trace.times)]
+    return NOTICED_AFTER * (float(np.median(finite)) if finite.size else 1.0)
+
+
 @dataclass(eq=False, slots=True)
 class Invocation:
     """One message at one worker."""
@@ -70,8 +76,7 @@ class SimulatedPool:
             raise ValueError(f"compute={compute!r} {'needs' if work is None else 'takes no'} work")
         self._trace, self._work, self._compute = trace, work, compute
         self._lost, self._serial, self._whole = unfinished == "lost", unfinished == "serial", arrival == "message"
-        finite = trace.times[np.isfinite(trace.times)]
-        self._notice = NOTICED_AFTER * (float(np.median(finite)) if finite.size else 1.0)
+        self._notice = notice_seconds(trace)
         self._members = {i: f"simulated-{i}" for i in range(trace.workers)}
         self._now, self._count, self._version, self._last = 0.0, 0, 0, dict[str, int]()
         self._events: list[tuple[float, int, Invocation]] = []

@@ -25,7 +25,7 @@ LAYERS = {
     "cluster": {"cluster", "coding", "numpy", "ray", "boto3", "botocore", "awslambdaric"},
     "distseq": {
         *("distseq", "models", "cluster", "kernels", "coding"),
-        *("torch", "numpy", "scipy", "safetensors", "cloudpickle", "click", "rich"),
+        *("torch", "numpy", "scipy", "numba", "safetensors", "cloudpickle", "click", "rich"),
     },
 }
 # Module -> the only files that may import it.
@@ -36,6 +36,7 @@ HOMES = {
     "awslambdaric": "cluster/aws*",
     "triton": "kernels/triton/*",
     "cloudpickle": "distseq/live*",
+    "numba": "distseq/replay/*",
     # Optional: a data set that needs one says so.
     "pyarrow": "models/parquet*",
     "datasets": "models/hf*",

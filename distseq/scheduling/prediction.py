@@ -6,7 +6,8 @@ unit of load apart. A worker that has not answered has taken at least as long as
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import exp, floor, log
+from math import exp, log
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,7 @@ class Prediction:
         if host is None or host.startup.mean is None:
             return 0.0
         compute = 0.0 if host.compute.mean is None else load * exp(host.compute.mean)
-        return floor(1e6 * (exp(host.startup.mean) + compute) + 0.5) / 1e6
+        return float(_to_the_microsecond(exp(host.startup.mean) + compute))
 
     def _of(self, worker: int) -> Host:
         name = self._host.get(worker, "")
@@ -109,7 +110,7 @@ class Prediction:
         return self._hosts[name]
 
     def seconds(self, n: int, load: float, now: float) -> np.ndarray:
-        """(n,) seconds that each worker is expected to take for this load in one message; who has not been heard of takes what
+        """(n,) seconds, to the microsecond, that each worker is expected to take for this load in one message; who has not been heard of takes what
         the others take (nothing, if there are none), who has not answered yet at least as long as it has been silent."""
         startup, compute = self._usual()
         times = np.empty(n)
@@ -120,7 +121,7 @@ class Prediction:
             first = startup if own is None else exp(own)
             silent = now - self._since.get(worker, now)
             times[worker] = max(first, silent) + load * (compute if unit is None else exp(unit))
-        return times
+        return _to_the_microsecond(times)
 
     def order(self, n: int, load: float, now: float) -> np.ndarray:
         """(n,) workers, the fastest first; equal ones by number."""
@@ -132,3 +133,8 @@ class Prediction:
         means = [[one.mean for one in kind if one.mean is not None] for kind in averages]
         startup, compute = (exp(sum(kind) / len(kind)) if kind else 0.0 for kind in means)
         return startup, compute
+
+
+def _to_the_microsecond(seconds: Any) -> Any:
+    """So that rounding in the last digit makes no worker faster than another."""
+    return np.floor(1e6 * seconds + 0.5) / 1e6
