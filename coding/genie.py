@@ -37,7 +37,7 @@ def rounds_bounds(startups: np.ndarray, slope: float, jobs: int, master: float =
 
 
 def least_seconds(startups: np.ndarray, slope: float, models: int, jobs: int, master: float = 0.0) -> float:
-    """Seconds that any scheduler, in rounds or not, needs for so many jobs of so many models on workers that do one thing at a time.
+    """Seconds that any scheduler needs, in rounds or not, for these jobs of all models on workers that do one thing at a time.
 
     A model's jobs follow one another, and each needs messages that were sent after it opened: at best every worker of the pool
     computes for nothing else, with the shortest start-up that it has anywhere in the trace. And all workers together must
