@@ -49,6 +49,15 @@ class Trace:
         seconds = float(self.times[invocation % len(self.times), worker]) - self.slope * self.load
         return seconds if np.isfinite(seconds) else np.inf
 
+    def startups(self) -> np.ndarray:
+        """(rounds, workers) float64: `startup` of each invocation and worker."""
+        seconds = self.times.astype(np.float64) - self.slope * self.load
+        return np.where(np.isfinite(seconds), seconds, np.inf)
+
+    def with_slope(self, slope: float) -> "Trace":
+        """The same start-ups with so many seconds of compute per batch; a start-up below 0, which only noise gives, is 0."""
+        return Trace(np.maximum(self.startups(), 0.0), 0.0, slope, self.master)
+
     def first(self, n: int) -> "Trace":
         """The trace of the first n workers. ValueError when there are fewer."""
         if n > self.workers:

@@ -92,7 +92,9 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
 @cli.command()
 @click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
 @click.option("--profile", help="Generated delays, NAME[:base=SECONDS], in place of a trace.")
+@click.option("--slope", type=float, metavar="SECONDS", help="Of compute per batch, in place of the trace's.")
 @click.option("--scheme", "schemes", multiple=True, help="May be given several times: best first.")
+@click.option("--sweep", is_flag=True, help="Try a grid of every family of schemes instead: the best of each.")
 @click.option("--scheduler", default="rounds", show_default=True, help="pipeline: beside the schemes, without rounds.")
 @click.option("--parts", multiple=True, type=int, help="pipeline: parts of a job; several times: each.  [default: 4]")
 @click.option(
@@ -108,17 +110,20 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
 @click.option(
     "--arrival", default="scheme", show_default=True, help="Rows of a message: row, message, or as the scheme says."
 )
+@click.option("--bounds", is_flag=True, help="Also least seconds, of schedulers that know every start-up time.")
 @click.option("--models", type=int, default=4, show_default=True)
 @click.option("--jobs", type=int, default=80, show_default=True, help="Of all models together.")
 @click.option("--workers", type=int, help="First so many columns of the trace.  [default: all; 256 for a profile]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of a generated profile.")
-@click.option("--json", "as_json", is_flag=True, help="Print an object, or a list of them for several schemes.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object, or a list for several; of a sweep all.")
 def simulate(**options: Any) -> None:
     """Seconds per job of schemes on a trace, in virtual time; nothing is learned.
 
     Example: distseq simulate --profile bursts --scheme uncoded --scheme gc:3 --scheme msgc:1,2,27
 
     Example: distseq simulate --profile bursts --scheduler pipeline --parts 8 --parts 16 --copies 1 --copies 2
+
+    Example: distseq simulate --profile bursts --sweep --bounds --slope 20
     """
     from distseq.commands import simulate_schemes
 
@@ -127,8 +132,9 @@ def simulate(**options: Any) -> None:
         click.echo(json.dumps(results[0] if len(results) == 1 else results))
     else:
         from distseq.commands import table
+        from distseq.comparing import best_of_families
 
-        click.echo(table(results))
+        click.echo(table(best_of_families(results) if options["sweep"] else results))
 
 
 @cli.command()

@@ -9,11 +9,13 @@ from typing import Any
 from distseq.cluster.host_pool import HostPool
 from distseq.cluster.profiles import delays
 from distseq.cluster.trace import Trace, load_trace
+from distseq.comparing import Result, Setting
 from distseq.config import SCHEDULERS, SchedulerConfig
 from distseq.profiling import probe, probe_spec, run_trace
+from distseq.scheduling.candidates import Candidate, candidates
 from distseq.scheduling.closing import closing_rule
 from distseq.scheduling.pipeline import Pipeline
-from distseq.simulation import simulate, simulate_pipeline
+from distseq.simulation import check_numbers
 
 PROFILE_WORKERS = 256
 COLUMNS = {
@@ -46,11 +48,17 @@ def simulate_schemes(
     parts: Sequence[int] = (),
     copies: Sequence[int] = (),
     lanes: Sequence[int] = (),
-) -> list[dict[str, Any]]:
-    """`distseq simulate`: each scheme, and each pipeline of these numbers, on the same delays, best first."""
-    pipelines = _pipelines(scheduler, parts, copies, lanes)
-    if not schemes and not pipelines:
-        raise ValueError("simulate needs --scheme SCHEME or --scheduler pipeline")
+    sweep: bool = False,
+    slope: float | None = None,
+    bounds: bool = False,
+) -> list[Result]:
+    """`distseq simulate`: each scheme, and each pipeline of these numbers, or all candidates, on the same delays, best first;
+    then the bounds."""
+    named: list[Candidate] = [*schemes, *_pipelines(scheduler, parts, copies, lanes)]
+    if sweep and named:
+        raise ValueError("--sweep tries every family: it takes no --scheme and no --scheduler pipeline")
+    if not sweep and not named:
+        raise ValueError("simulate needs --scheme SCHEME or --scheduler pipeline, or --sweep")
     if (trace is None) == (profile is None):
         raise ValueError("simulate needs one of --trace FILE and --profile NAME")
     if workers is not None and workers < 1:
@@ -61,15 +69,14 @@ def simulate_schemes(
         assert trace is not None
         table = load_trace(trace)
         table = table.first(workers or table.workers)
-    rule = closing_rule(closing, cutoff=cutoff, mu=mu)
-    results = [
-        simulate(table, s, rule, models=models, jobs=jobs, unfinished=unfinished, arrival=arrival) for s in schemes
-    ]
-    named = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
-    results = [result | named for result in results] + [
-        simulate_pipeline(table, one, models=models, jobs=jobs, unfinished=unfinished) for one in pipelines
-    ]
-    return sorted(results, key=lambda result: result["total_seconds"])
+    table = table if slope is None else table.with_slope(slope)
+    check_numbers(models, jobs)
+    setting = Setting(table, closing_rule(closing, cutoff=cutoff, mu=mu), models, jobs, unfinished, arrival)
+    least = setting.bounds() if bounds else []
+    tried = candidates(table.workers, models) if sweep else named
+    of_rounds = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
+    results = [setting.run(one) | ({} if isinstance(one, Pipeline) else of_rounds) for one in tried]
+    return sorted(results, key=lambda result: result["total_seconds"]) + least
 
 
 def _pipelines(scheduler: str, parts: Sequence[int], copies: Sequence[int], lanes: Sequence[int]) -> list[Pipeline]:
@@ -84,8 +91,8 @@ def _pipelines(scheduler: str, parts: Sequence[int], copies: Sequence[int], lane
     return [Pipeline(*one) for one in product(parts or [usual.parts], copies or [usual.copies], lanes or [usual.lanes])]
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """Results as aligned text, a line each, with what all of them have in common on top."""
+def table(results: Sequence[Result]) -> str:
+    """Results as aligned text, a line each, bounds marked, with what all of them have in common on top."""
     first = results[0]
     rules = {f"closing={result['closing']}, " for result in results if "closing" in result}
     head = (
@@ -93,6 +100,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         f"{''.join(rules)}unfinished={first['unfinished']}"
     )
     rows = [list(COLUMNS.values())] + [[_cell(result.get(key, "-")) for key in COLUMNS] for result in results]
+    for row, result in zip(rows[1:], results, strict=True):
+        row[0] += " (bound)" if "bound" in result else ""
     widths = [max(len(row[c]) for row in rows) for c in range(len(COLUMNS))]
     lines = [
         "  ".join(f"{cell:>{w}}" if c else f"{cell:<{w}}" for c, (cell, w) in enumerate(zip(row, widths, strict=True)))

@@ -53,7 +53,7 @@ def simulate(
     Returns the numbers that `distseq simulate --json` prints. ValueError for bad arguments.
     """
     parsed = parse(scheme, trace.workers)
-    _check_numbers(models, jobs)
+    check_numbers(models, jobs)
     check_delay(parsed, models)
     if arrival not in ("scheme", *ARRIVAL):
         raise ValueError(f"arrival must be one of scheme, {', '.join(ARRIVAL)}: got {arrival!r}")
@@ -77,7 +77,7 @@ def simulate_pipeline(
     journal: Journal | None = None,
 ) -> dict[str, object]:
     """As `simulate`, without rounds. A cancelled copy keeps its worker until it ends if `unfinished` is serial, else not."""
-    _check_numbers(models, jobs)
+    check_numbers(models, jobs)
     pool = SimulatedPool(trace, unfinished=unfinished)
     scheduler = PipelineScheduler(pipeline, trace.workers, frees=unfinished != "serial")
     seconds = _seconds(scheduler, pool, models, jobs, journal, Tally())
@@ -85,7 +85,8 @@ def simulate_pipeline(
     return own | _figures(pool, trace.workers, models, jobs, unfinished, seconds)
 
 
-def _check_numbers(models: int, jobs: int) -> None:
+def check_numbers(models: int, jobs: int) -> None:
+    """ValueError for no model or no job."""
     if models < 1 or jobs < 1:
         raise ValueError(f"simulate needs at least one model and one job: got models={models}, jobs={jobs}")
 

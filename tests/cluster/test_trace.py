@@ -77,6 +77,30 @@ def test_the_first_workers_of_a_trace_are_its_first_columns() -> None:
         trace.first(4)
 
 
+@PROPERTY
+@given(size=sizes, draws=generators(), load=st.floats(0, 3), old=st.floats(0, 3), new=st.floats(0, 3))
+def test_another_slope_keeps_every_start_up(
+    size: tuple[int, int], draws: np.random.Generator, load: float, old: float, new: float
+) -> None:
+    startups = draws.exponential(1.0, size)
+    startups[draws.random(size) < 0.2] = np.inf
+    trace = Trace(startups + old * load, load, old, master=0.5)
+    np.testing.assert_allclose(trace.startups(), startups, atol=1e-12)
+    assert [trace.startup(t, i) for t, i in np.ndindex(*size)] == trace.startups().ravel().tolist()
+    other = trace.with_slope(new)
+    np.testing.assert_allclose(other.startups(), startups, atol=1e-12)
+    assert (other.slope, other.load, other.master) == (new, 0.0, 0.5)
+
+
+def test_a_start_up_below_zero_is_noise_of_the_measurement_and_zero_under_another_slope() -> None:
+    trace = Trace(np.array([[0.5, 2.0]]), load=1.0, slope=1.0)
+    assert trace.startups().tolist() == [[-0.5, 1.0]]
+    assert trace.with_slope(0.0).startups().tolist() == [[0.0, 1.0]]
+    assert trace.with_slope(4.0).startups().tolist() == [[0.0, 1.0]]
+    with pytest.raises(ValueError, match=r"load and slope must be finite and >= 0: got load=0.0, slope=-1.0"):
+        trace.with_slope(-1.0)
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"times": np.ones(4)}, r"`times` must be \(rounds, workers\): got shape \(4,\)"),
     ({"times": np.ones((2, 2, 2))}, r"`times` must be \(rounds, workers\): got shape \(2, 2, 2\)"),
