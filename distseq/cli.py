@@ -115,6 +115,12 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
 @click.option("--jobs", type=int, default=80, show_default=True, help="Of all models together.")
 @click.option("--workers", type=int, help="First so many columns of the trace.  [default: all; 256 for a profile]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of a generated profile.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also draw them, and the workers over time under the best: .png, .svg or .pdf.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print an object, or a list for several; of a sweep all.")
 def simulate(**options: Any) -> None:
     """Seconds per job of schemes on a trace, in virtual time; nothing is learned.
@@ -123,7 +129,7 @@ def simulate(**options: Any) -> None:
 
     Example: distseq simulate --profile bursts --scheduler pipeline --parts 8 --parts 16 --copies 1 --copies 2
 
-    Example: distseq simulate --profile bursts --sweep --bounds --slope 20
+    Example: distseq simulate --profile bursts --sweep --bounds --slope 20 --plot bursts.svg
     """
     from distseq.commands import simulate_schemes
 

@@ -11,11 +11,13 @@ from distseq.cluster.profiles import delays
 from distseq.cluster.trace import Trace, load_trace
 from distseq.comparing import Result, Setting
 from distseq.config import SCHEDULERS, SchedulerConfig
+from distseq.plotting import check_plot, draw
 from distseq.profiling import probe, probe_spec, run_trace
 from distseq.scheduling.candidates import Candidate, candidates
 from distseq.scheduling.closing import closing_rule
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation import check_numbers
+from distseq.timeline import Timeline
 
 PROFILE_WORKERS = 256
 COLUMNS = {
@@ -51,9 +53,10 @@ def simulate_schemes(
     sweep: bool = False,
     slope: float | None = None,
     bounds: bool = False,
+    plot: Path | None = None,
 ) -> list[Result]:
     """`distseq simulate`: each scheme, and each pipeline of these numbers, or all candidates, on the same delays, best first;
-    then the bounds."""
+    then the bounds. With `plot` also a picture."""
     named: list[Candidate] = [*schemes, *_pipelines(scheduler, parts, copies, lanes)]
     if sweep and named:
         raise ValueError("--sweep tries every family: it takes no --scheme and no --scheduler pipeline")
@@ -75,8 +78,16 @@ def simulate_schemes(
     least = setting.bounds() if bounds else []
     tried = candidates(table.workers, models) if sweep else named
     of_rounds = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
-    results = [setting.run(one) | ({} if isinstance(one, Pipeline) else of_rounds) for one in tried]
-    return sorted(results, key=lambda result: result["total_seconds"]) + least
+    if plot is not None:
+        check_plot(plot)
+    found = [(setting.run(one) | ({} if isinstance(one, Pipeline) else of_rounds), one) for one in tried]
+    found.sort(key=lambda pair: pair[0]["total_seconds"])
+    results = [result for result, _ in found]
+    if plot is not None:
+        timeline = Timeline(unfinished)
+        setting.run(found[0][1], timeline)
+        draw(plot, results, least, timeline.spans())
+    return results + least
 
 
 def _pipelines(scheduler: str, parts: Sequence[int], copies: Sequence[int], lanes: Sequence[int]) -> list[Pipeline]:

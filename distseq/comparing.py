@@ -12,6 +12,7 @@ from distseq.scheduling.candidates import Candidate, family
 from distseq.scheduling.closing import Closing
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation import simulate, simulate_pipeline
+from distseq.timeline import Timeline
 
 Result = dict[str, Any]  # what `distseq simulate --json` prints of a candidate or a bound
 ROUND_ASSUMES = "rounds, each with one job and one message to each worker, that know all start-ups"
@@ -29,9 +30,10 @@ class Setting:
     unfinished: str
     arrival: str
 
-    def run(self, candidate: Candidate) -> Result:
+    def run(self, candidate: Candidate, timeline: Timeline | None = None) -> Result:
         """ValueError for a candidate or a setting that cannot be."""
         of_all: dict[str, Any] = {"models": self.models, "jobs": self.jobs, "unfinished": self.unfinished}
+        of_all["timeline"] = timeline
         if isinstance(candidate, Pipeline):
             result = simulate_pipeline(self.trace, candidate, **of_all)
         else:

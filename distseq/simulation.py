@@ -17,6 +17,7 @@ from distseq.scheduling.closing import Closing
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.rounds import check_delay
 from distseq.scheduling.scheduler import Scheduler
+from distseq.timeline import Timeline, Watched
 
 NOTHING = Opening(np.zeros(0), np.zeros(0, dtype=np.int64))
 
@@ -45,6 +46,7 @@ def simulate(
     unfinished: str = "lost",
     arrival: str = "scheme",
     journal: Journal | None = None,
+    timeline: Timeline | None = None,
 ) -> dict[str, object]:
     """Seconds of `jobs` jobs of `models` learners under a scheme, on a trace, one worker per column.
 
@@ -61,7 +63,7 @@ def simulate(
         arrival = "row" if parsed.streams else "message"
     tally, pool = Tally(), SimulatedPool(trace, unfinished=unfinished, arrival=arrival)
     scheduler = round_scheduler(parsed, closing, late=unfinished != "lost")
-    seconds = _seconds(scheduler, pool, models, jobs, journal, tally)
+    seconds = _seconds(scheduler, pool, models, jobs, journal, tally, timeline)
     own = {"scheme": parsed.spec, "load": float(parsed.load), "load_fraction": str(parsed.load), "delay": parsed.delay}
     of_rounds = {"arrival": arrival, "rounds": tally.rounds, "waits": tally.waits}
     return own | of_rounds | _figures(pool, trace.workers, models, jobs, unfinished, seconds)
@@ -75,12 +77,13 @@ def simulate_pipeline(
     jobs: int,
     unfinished: str = "lost",
     journal: Journal | None = None,
+    timeline: Timeline | None = None,
 ) -> dict[str, object]:
     """As `simulate`, without rounds. A cancelled copy keeps its worker until it ends if `unfinished` is serial, else not."""
     check_numbers(models, jobs)
     pool = SimulatedPool(trace, unfinished=unfinished)
     scheduler = PipelineScheduler(pipeline, trace.workers, frees=unfinished != "serial")
-    seconds = _seconds(scheduler, pool, models, jobs, journal, Tally())
+    seconds = _seconds(scheduler, pool, models, jobs, journal, Tally(), timeline)
     own = {"scheme": pipeline.name, "parts": pipeline.parts, "copies": pipeline.copies, "lanes": pipeline.lanes}
     return own | _figures(pool, trace.workers, models, jobs, unfinished, seconds)
 
@@ -92,8 +95,16 @@ def check_numbers(models: int, jobs: int) -> None:
 
 
 def _seconds(
-    scheduler: Scheduler, pool: SimulatedPool, models: int, jobs: int, journal: Journal | None, tally: Tally
+    scheduler: Scheduler,
+    pool: SimulatedPool,
+    models: int,
+    jobs: int,
+    journal: Journal | None,
+    tally: Tally,
+    timeline: Timeline | None,
 ) -> float:
+    if timeline is not None:
+        scheduler = Watched(scheduler, timeline)
     learners = [Idle(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(min(models, jobs))]
     return Master(learners, scheduler, pool, journal, [tally]).run()
 

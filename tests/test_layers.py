@@ -25,7 +25,7 @@ LAYERS = {
     "cluster": {"cluster", "coding", "numpy", "ray", "boto3", "botocore", "awslambdaric"},
     "distseq": {
         *("distseq", "models", "cluster", "kernels", "coding"),
-        *("torch", "numpy", "scipy", "numba", "safetensors", "cloudpickle", "click", "rich"),
+        *("torch", "numpy", "scipy", "numba", "safetensors", "cloudpickle", "click", "rich", "matplotlib"),
     },
 }
 # Module -> the only files that may import it.
@@ -40,6 +40,7 @@ HOMES = {
     # Optional: a data set that needs one says so.
     "pyarrow": "models/parquet*",
     "datasets": "models/hf*",
+    "matplotlib": "distseq/plotting*",
     # Clocks, processes, sockets.
     "time": "cluster/*",
     "threading": "cluster/*",
@@ -162,6 +163,7 @@ def test_every_exception_is_used() -> None:
         ("cluster/ray_pool.py", "import boto3", "boto3 is imported only in cluster/aws*"),
         ("cluster/ray_pool.py", "from botocore.config import Config", "botocore is imported only in cluster/aws*"),
         ("distseq/master.py", "from ray.util import metrics", "distseq may not import ray"),
+        ("distseq/commands.py", "import matplotlib.figure", "matplotlib is imported only in distseq/plotting*"),
         ("distseq/master.py", "from time import monotonic", "time is imported only in cluster/*"),
         ("distseq/scheduling/rounds.py", "import threading", "threading is imported only in cluster/*"),
         ("distseq/master.py", "from concurrent.futures import wait", "concurrent is imported only in cluster/*"),
@@ -242,7 +244,7 @@ except SystemExit as stop:
 def test_the_command_line_starts_without_heavy_imports(code: str) -> None:
     answer = python("-c", f"import sys\n{code}\nprint(*sorted(sys.modules), file=sys.stderr)")
     assert answer.returncode == 0, answer.stderr
-    assert {"torch", "ray", "boto3", "scipy", "triton"} & set(answer.stderr.split()) == set()
+    assert {"torch", "ray", "boto3", "scipy", "triton", "matplotlib"} & set(answer.stderr.split()) == set()
 
 
 def code_lines(text: str) -> int:

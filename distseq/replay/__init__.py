@@ -23,14 +23,12 @@ class Replayed:
 
     decoded: np.ndarray  # (jobs,) seconds at which each job was decoded
     worker_seconds: float  # busy ones, until the last of them
+    messages: int  # that workers have started
+    rows: int  # that arrived while they were wanted
 
     @property
     def seconds_per_job(self) -> float:
         return float(self.decoded[-1]) / len(self.decoded)
-
-    @property
-    def worker_seconds_per_job(self) -> float:
-        return self.worker_seconds / len(self.decoded)
 
 
 def replay(

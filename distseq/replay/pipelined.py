@@ -39,11 +39,11 @@ def pipelined(  # noqa: C901
     sites: np.ndarray,  # (site, n) bool: who is where
     own: bool,  # every part has a site of its own
     mode: int,
-) -> tuple[np.ndarray, float]:
-    """(jobs,) decode times, and busy worker-seconds until the last of them."""
+) -> tuple[np.ndarray, float, int, int]:
+    """(jobs,) decode times; until the last of them, busy worker-seconds, messages that have started, rows that were wanted."""
     n, count = startups.shape[1], len(sites)
     frees, most = mode != SERIAL, (jobs + models) * parts * copies + 1
-    times, busy, decoded, opened = np.zeros(jobs), 0.0, 0, 0
+    times, busy, decoded, opened, received = np.zeros(jobs), 0.0, 0, 0, 0
     # Parts: job of each learner, and who has a copy.
     job, left, lane = np.full(models, -1), np.zeros(models, np.int64), np.zeros(models, np.int64)
     size = models * parts
@@ -100,7 +100,7 @@ def pipelined(  # noqa: C901
                     for m in range(messages):
                         if not ended[m] and begun[m] < np.inf:
                             busy += max(0.0, now - begun[m])
-                    return times, busy
+                    return times, busy, int(invocations.sum()), received
             complete.clear()
         for l in ready:
             k = 0
@@ -261,6 +261,7 @@ def pipelined(  # noqa: C901
                 freed[w], key[w] = frees_so_far, expected(weight[w], total[w], share if known[w] else 0.0)
             elif current[w] == m and thought[m, k] == GONE:
                 thought[m, k] = ANSWERED
+            received += not old
             if old or job_of[m, k] != job[l] or done[p]:
                 continue
             done[p] = True

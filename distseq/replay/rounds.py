@@ -41,10 +41,10 @@ def rounds(  # noqa: C901
     whole: bool,
     mode: int,
     most: int,  # mini-tasks of a message
-) -> tuple[np.ndarray, float]:
-    """(jobs,) decode times, and busy worker-seconds until the last of them."""
+) -> tuple[np.ndarray, float, int, int]:
+    """(jobs,) decode times; until the last of them, busy worker-seconds, messages that have started, rows that were wanted."""
     n, groups, slots = startups.shape[1], len(loads), delay + 1
-    times, busy, decoded = np.zeros(jobs), 0.0, 0
+    times, busy, decoded, received = np.zeros(jobs), 0.0, 0, 0
     start = np.full(slots, FREE)  # round of each open job
     owner = np.full(slots, FREE)
     rows = np.zeros((slots, groups, n), np.bool_)
@@ -94,7 +94,7 @@ def rounds(  # noqa: C901
                     for m in range(len(ended)):
                         if not ended[m] and long[m] and begun[m] < np.inf:
                             busy += max(0.0, now - begun[m])
-                    return times, busy
+                    return times, busy, int(invocations.sum()), received
             complete.clear()
             continue
         may_end = not running_round or outstanding == 0
@@ -281,6 +281,7 @@ def rounds(  # noqa: C901
                     known[w] = known[w] or (start[q] == r and compute > 0)
                 if old_row:
                     continue
+                received += 1
                 if wanted[q, g, w]:
                     wanted[q, g, w] = False
                     owed[q] -= 1

@@ -13,9 +13,11 @@ from distseq.scheduling.rounds import RoundScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 
 
-def round_scheduler(scheme: Scheme, closing: Closing | None = None, *, late: bool = True) -> Scheduler:
-    """Rounds under any scheme."""
-    rounds = RoundScheduler(scheme, closing, late=late)
+def round_scheduler(
+    scheme: Scheme, closing: Closing | None = None, *, late: bool = True, left: Mapping[int, int] | None = None
+) -> Scheduler:
+    """Rounds under any scheme; see RoundScheduler."""
+    rounds = RoundScheduler(scheme, closing, late=late, left=left)
     return BackupScheduler(rounds) if isinstance(scheme, Backup) else rounds
 
 

@@ -90,7 +90,7 @@ class Open:
     """An open job."""
 
     site: int  # of all its parts; -1 where each has its own
-    cost: float
+    load: float  # of a part
     parts: dict[int, Part]  # group -> without a row
     rows: dict[int, MiniTask] = field(default_factory=dict)  # group -> its row
 
@@ -135,6 +135,12 @@ class PipelineScheduler:
         self._prediction.members(workers)
         if set(workers) != set(self._workers):
             self._divide(workers)
+
+    def retune(self, pipeline: Pipeline) -> None:
+        """Open the next jobs under other numbers; open jobs keep their parts. Not from or to pipelines with places."""
+        assert not (pipeline.places or self._pipeline.places), "parts that cannot move stay where they are"
+        self._pipeline, self._scheme = pipeline, pipeline.scheme(self._scheme.n)
+        self._divide(self._workers)
 
     def _divide(self, workers: Collection[int]) -> None:
         """Who is where, and the parts of open jobs, anew."""
@@ -210,7 +216,7 @@ class PipelineScheduler:
 
     def _load(self, job: int) -> float:
         """Of an open job's part; 0 when its job is over."""
-        return self._jobs[job].cost / self._pipeline.parts if job in self._jobs else 0.0
+        return self._jobs[job].load if job in self._jobs else 0.0
 
     def _row(self, task: MiniTask, now: float) -> None:
         job = self._jobs[task.job]
@@ -274,7 +280,7 @@ class PipelineScheduler:
         for job, cost in ready.items():
             k = -1 if self._pipeline.places else min(range(len(self._sites)), key=lambda k: self._sites[k].jobs)
             parts = {g: Part(job, g) for g in range(self._pipeline.parts)}
-            self._jobs[job] = Open(k, cost, parts)
+            self._jobs[job] = Open(k, cost / self._pipeline.parts, parts)
             if k >= 0:
                 self._sites[k].jobs += 1
             for part in parts.values():

@@ -29,15 +29,18 @@ def check_delay(scheme: Scheme, models: int) -> None:
 
 class RoundScheduler:
     """Any scheme, any closing rule. A learner that finishes early leaves fewer than T + 1 behind: the jobs opened from then
-    on go to a second ledger, under `scheme.within(...)`, while the first one finishes its own."""
+    on go to a second ledger, under `scheme.within(...)`, while the first one finishes its own. `left`: learners whose latest
+    jobs another scheduler has, and how many each will open after them."""
 
-    def __init__(self, scheme: Scheme, closing: Closing | None = None, *, late: bool = True) -> None:
+    def __init__(
+        self, scheme: Scheme, closing: Closing | None = None, *, late: bool = True, left: Mapping[int, int] | None = None
+    ) -> None:
         self._asked = self._scheme = scheme  # as given, and of the jobs to open
         self._closing = closing or Safe()
         self._late = late
         self._streams = [_stream(scheme)]  # the last one takes new jobs
         self._ready: deque[tuple[int, int]] = deque()  # (job, learner) in order of opening
-        self._left: dict[int, int] = {}  # learner -> jobs it will open after its latest
+        self._left = dict(left or {})  # learner -> jobs it will open after its latest
         self._owner: dict[int, Stream] = {}  # open job -> stream
         self._cost: dict[int, float] = {}  # job that is not over -> units of a trace's slope
         self._loads: dict[int, list[list[float]]] = {}  # open job -> of each group and worker

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from distseq.cluster.pool import Delivery
 from distseq.coding.plan import MiniTask
@@ -32,6 +32,7 @@ class Decision:
     cancel: Sequence[MiniTask] = ()
     wake: float | None = None  # look again at this time, even if nothing has arrived
     ended: Round | None = None
+    chosen: Mapping[str, Any] | None = None  # how it schedules from now on, and why: a record
     roundless: bool = False  # no round will end: what has arrived is journaled with the jobs of `decode`
 
 

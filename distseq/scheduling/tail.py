@@ -37,6 +37,11 @@ class Tail:
         """Events per invocation."""
         return max(RATE, self.events / self.invocations) if self.invocations else RATE
 
+    @property
+    def seconds(self) -> float:
+        """Mean of an event."""
+        return float(np.mean(self._lengths))
+
     def quantiles(self, q: np.ndarray) -> np.ndarray:
         """Start-up seconds below which the fraction `q` (any shape, 0 to 1) of invocations lies; 0 for a body never seen."""
         body = np.sort(self._body[: max(1, self.invocations - self.events)])

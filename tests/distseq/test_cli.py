@@ -83,6 +83,7 @@ MISTAKES = [
     (SIMULATE, "simulate needs --scheme SCHEME or --scheduler pipeline, or --sweep"),
     (f"{SIMULATE} --sweep --scheme gc:1", "--sweep tries every family: it takes no --scheme"),
     (f"{SIMULATE} --scheme gc:1 --slope -2", "load and slope must be finite and >= 0: got load=0.0, slope=-2.0"),
+    (f"{SIMULATE} --scheme gc:1 --plot workers.gif", "a plot is written as .png, .svg, .pdf: got workers.gif"),
     (f"{SIMULATE} --scheme gc:1 --slope much", "'much' is not a valid float"),
     ("simulate --trace flat.npz --scheme gc:1", "`times` must be (rounds, workers): got shape (12,)"),
     ("simulate --trace pickled.npz --scheme gc:1", "pickled.npz is not a trace: Object arrays cannot be loaded"),

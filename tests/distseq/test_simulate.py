@@ -175,7 +175,7 @@ import sys
 from distseq.cli import cli
 for more in (), ("--json",):
     cli(["simulate", "--profile", "spikes", "--workers", "8", "--scheme", "msgc:1,2,2", *more], standalone_mode=False)
-print(*sorted({"torch", "ray", "boto3", "triton", "scipy"} & set(sys.modules)), file=sys.stderr)
+print(*sorted({"torch", "ray", "boto3", "triton", "scipy", "matplotlib"} & set(sys.modules)), file=sys.stderr)
 """
     answer = python("-c", code, cwd=tmp_path)
     assert (answer.returncode, answer.stderr) == (0, "\n")

@@ -1,0 +1,216 @@
+"""Chooses how to schedule from what it observes, again and again, and changes over without losing a job.
+
+It starts with a pipeline that keeps every worker busy. Each selection replays the latest start-ups under every candidate. Jobs
+that are open finish under the scheduler that opened them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from distseq.cluster.pool import Delivery
+from distseq.cluster.trace import Trace
+from distseq.coding.layout import layout
+from distseq.coding.plan import MiniTask
+from distseq.coding.schemes import parse
+from distseq.scheduling.backup import round_scheduler
+from distseq.scheduling.candidates import Candidate, candidates
+from distseq.scheduling.estimate import Question
+from distseq.scheduling.evidence import Evidence
+from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.scheduler import Decision, Scheduler
+from distseq.scheduling.selection import Selection
+
+BETTER = 0.97  # of the present value is worth a change
+GROWTH, SELDOM = 2, 16  # deliveries per worker between selections: this times as many each time, until so many
+AT_ONCE = 2  # selections that are made at a stroke; later ones in small steps
+MESSAGES = 80  # replayed for each delivery
+AGAIN = 24  # of the most promising candidates that are looked at again, while what is seen is ALIKE
+ALIKE = 1.15
+SHOWN = 8  # candidates that a record names
+
+
+def first_pipeline(n: int, models: int, batch: int | None, places: int) -> Pipeline:
+    """Every worker has a part, and those that are done early a copy."""
+    parts = max(1, min(-(-n // models), batch or n))
+    return Pipeline(parts, min(2, n), places=min(places, n))
+
+
+class AdaptiveScheduler:
+    """`n`: the most workers that there will ever be. `batch`: samples of the smallest batch, more parts than which are not tried.
+
+    With `places` > 0 every part is bound to so many workers, so that only pipelines are tried.
+    """
+
+    def __init__(self, n: int, question: Question, *, batch: int | None = None, places: int = 0) -> None:
+        self._n, self._question, self._batch, self._places = n, question, batch, places
+        self._lost = question.unfinished == "lost"
+        self.evidence = Evidence(silent=self._lost)
+        self._candidate: Candidate = first_pipeline(n, question.models, batch, places)
+        self._left: dict[int, int] = {}  # learner -> jobs it will open after its latest
+        self._cost: dict[int, float] = {}  # open job -> units of the slope
+        self._parts: dict[int, list[list[float]]] = {}
+        self._workers: Mapping[int, str] = {}
+        self._schedulers: list[tuple[Scheduler, set[int]]] = []  # with their open jobs; the last one takes new jobs
+        self._change(self._candidate)
+        self._selection: Selection | None = None
+        self._heard, self._wait, self._selections, self._credit = 0, 1, 0, 0
+        self._next = n  # deliveries until the next selection
+        self._promising: list[Candidate] = []
+        self._asked: tuple[float, ...] = ()
+
+    def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
+        self._left[learner], self._cost[job] = left, cost
+        scheduler, jobs = self._schedulers[-1]
+        jobs.add(job)
+        scheduler.opened(job, learner, cost, left, now)
+
+    def members(self, workers: Mapping[int, str], now: float) -> None:
+        changed, self._workers = len(workers) != (len(self._workers) or self._n), workers
+        self.evidence.members(workers)
+        for scheduler, _ in self._schedulers:
+            scheduler.members(workers, now)
+        if changed:
+            self._selection, self._next = None, self._heard + len(workers)
+
+    def withdrawn(self, job: int, learner: int) -> None:
+        self._left.pop(learner, None)
+        for scheduler, jobs in self._schedulers:
+            scheduler.withdrawn(job, learner)
+            jobs.discard(job)
+        self._forget([job], 0.0)
+
+    def _forget(self, jobs: Sequence[int], now: float) -> None:
+        self.evidence.over(jobs, now)
+        for job in jobs:
+            self._cost.pop(job, None)
+            self._parts.pop(job, None)
+
+    def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
+        for delivery in arrivals:
+            self.evidence.told(delivery, self._load(delivery.task))
+        self._heard += len(arrivals)
+        self._credit += MESSAGES * len(arrivals)
+        for scheduler, _ in self._schedulers:
+            scheduler.delivered(arrivals, now)
+
+    def _load(self, task: MiniTask) -> float:
+        """Of an open job's row; 0 when its job is over."""
+        job, group, worker = task
+        return self._cost[job] * self._parts[job][group][worker] if job in self._parts else 0.0
+
+    def missing(self) -> Mapping[int, int]:
+        owed: dict[int, int] = {}
+        for scheduler, _ in self._schedulers:
+            for worker, count in scheduler.missing().items():
+                owed[worker] = owed.get(worker, 0) + count
+        return owed
+
+    def step(self, now: float) -> Decision:
+        chosen = self._choose(now)
+        self._schedulers = [one for one in self._schedulers[:-1] if one[1]] + self._schedulers[-1:]
+        wakes = []
+        for scheduler, jobs in self._schedulers:
+            decision = scheduler.step(now)
+            if decision.decode or decision.start or decision.send or decision.cancel or decision.ended or chosen:
+                self._note(decision, jobs, now)
+                others = len(self._schedulers) > 1 and not decision.decode
+                return replace(decision, wake=now if others else decision.wake, chosen=chosen)
+            if decision.wake is not None:
+                wakes.append(decision.wake)
+        return Decision(wake=min(wakes, default=None))
+
+    def _note(self, decision: Decision, jobs: set[int], now: float) -> None:
+        jobs.difference_update(decision.decode)
+        for job, scheme in decision.start.items():
+            self._parts[job] = layout(scheme.spec, scheme.n).loads
+        self.evidence.given_up(decision.cancel, now)
+        self._forget(list(decision.decode), now)
+        self.evidence.sent(decision.send, now, self._load)
+
+    def _choose(self, now: float) -> Mapping[str, Any] | None:
+        """Go on with selecting, and change over when something better was found: then what was found."""
+        if self._selection is None:
+            if self._heard < self._next or not self.evidence.heard:
+                return None
+            self._selection, self._credit = self._begin(now), 0
+        at_once = self._selections < AT_ONCE
+        over = False
+        while not over and (at_once or self._credit > 0):
+            over = self._selection.advance()
+            self._credit -= self._selection.messages
+        if not over:
+            return None
+        selection, self._selection = self._selection, None
+        if self._selections < AT_ONCE or len(selection.promising) > AGAIN + 3:
+            self._promising = selection.promising
+        self._selections, self._wait = self._selections + 1, min(self._wait * GROWTH, SELDOM)
+        self._next = self._heard + self._wait * len(self._workers or range(self._n))
+        best, present = selection.ranking[0], selection.found[self._candidate]
+        if best.value >= BETTER * present.value:
+            return None
+        self._change(best.candidate)
+        return self._record(selection, present.name, now)
+
+    def _begin(self, now: float) -> Selection:
+        n, models = len(self._workers) or self._n, max(1, self._active())
+        question = replace(self._question, models=models, cost=float(np.mean(list(self._cost.values()) or [1.0])))
+        most = n if self._batch is None else min(n, self._batch)
+        trace = self.evidence.trace(n, now)
+        grid = candidates(n, models, self._batch)
+        if self._places:
+            grid = list(dict.fromkeys(replace(c, lanes=1, places=self._places) for c in grid if isinstance(c, Pipeline)))
+        own = self._candidate
+        always = [own] if self._places else ["uncoded", Pipeline(), own]
+        seen = described(trace)
+        asked = (n, models, seen["median"], seen["compute_per_batch"])
+        if self._promising and _alike(asked, self._asked):
+            grid = self._promising[:AGAIN]
+        else:
+            self._asked = asked
+        return Selection(trace, grid, question, always, most)
+
+    def _active(self) -> int:
+        """Learners that have an open job or will open another."""
+        return max(sum(left > 0 for left in self._left.values()), len(self._cost))
+
+    def _change(self, candidate: Candidate) -> None:
+        """Open the next jobs under this one."""
+        self._candidate = candidate
+        last = self._schedulers[-1][0] if self._schedulers else None
+        if isinstance(candidate, Pipeline):
+            if isinstance(last, PipelineScheduler) and not candidate.places:
+                last.retune(candidate)
+                return
+            scheduler: Scheduler = PipelineScheduler(candidate, self._n, frees=self._question.unfinished != "serial")
+        else:
+            n = len(self._workers) or self._n
+            scheduler = round_scheduler(parse(candidate, n), late=not self._lost, left=self._left)
+        if self._workers:
+            scheduler.members(self._workers, 0.0)
+        self._schedulers.append((scheduler, set()))
+
+    def _record(self, selection: Selection, before: str, now: float) -> Mapping[str, Any]:
+        return {
+            "at": round(now, 6),
+            "before": before,
+            "chosen": selection.ranking[0].name,
+            "evidence": described(selection.trace) | {"invocations": self.evidence.invocations},
+            "candidates": [
+                {"name": one.name, "seconds": round(one.seconds, 6), "worker_seconds": round(one.worker_seconds, 6)}
+                for one in selection.ranking[:SHOWN]
+            ],
+        }
+
+
+def _alike(now: Sequence[float], then: Sequence[float]) -> bool:
+    return len(now) == len(then) and all(a == b or max(a, b) < ALIKE * min(a, b) for a, b in zip(now, then, strict=True))
+
+
+def described(trace: Trace) -> dict[str, float]:
+    """What a start-up table says, in numbers."""
+    low, usual, high = np.quantile(trace.times - trace.slope * trace.load, [0.05, 0.5, 0.99])
+    seconds = {"fast": low, "median": usual, "slowest_hundredth": high, "compute_per_batch": trace.slope}
+    return {name: round(float(value), 6) for name, value in seconds.items()}

@@ -1,0 +1,180 @@
+"""What has been observed of the workers lately, as a trace to replay: their latest start-ups, in order, and seconds per load.
+
+An invocation that was given up, or is still waited for, has only been seen to take longer than it was waited for. It gets the
+seconds that longer ones took (the estimate of Kaplan and Meier, 1958). Rare long events are expected by their rate.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from distseq.cluster.pool import Delivery
+from distseq.cluster.trace import Trace
+from distseq.coding.plan import MiniTask
+from distseq.scheduling.tail import EVENT, Tail
+
+DEPTH = 24  # latest invocations of each worker
+UNITS = 512  # latest rows whose compute is kept
+CHANGED = 1.4  # medians of older and newer start-ups this far apart: what is older counts no more
+GOLDEN = 0.6180339887498949
+
+
+@dataclass
+class Seen:
+    """One invocation."""
+
+    number: int  # of all that were seen
+    seconds: float
+    whole: bool = True  # else it took longer than this
+
+
+@dataclass
+class Waited:
+    """A worker that owes rows."""
+
+    since: float
+    tasks: dict[MiniTask, float] = field(default_factory=dict)  # and their loads
+
+
+class Evidence:
+    """Told of everything that is sent, given up and delivered. `silent`: of what is given up the pool says nothing more."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self.tail = Tail()
+        self.invocations = 0
+        self._silent = silent
+        self._seen: dict[int, deque[Seen]] = {}
+        self._waited: dict[int, Waited] = {}
+        self._of_job: dict[int, set[MiniTask]] = {}
+        self._heard: dict[int, tuple[int, int]] = {}
+        self._hosts: dict[int, str] = {}
+        self._units: deque[float] = deque(maxlen=UNITS)
+        self._looked_at, self._slope = 0, 0.0
+
+    def members(self, workers: Mapping[int, str]) -> None:
+        """worker -> host. What was seen of a worker on another host is forgotten."""
+        for worker in [w for w, host in self._hosts.items() if workers.get(w) != host]:
+            for table in (self._seen, self._waited, self._heard):
+                table.pop(worker, None)
+        self._hosts = dict(workers)
+
+    def sent(self, tasks: Iterable[MiniTask], now: float, load: Callable[[MiniTask], float]) -> None:
+        for task in tasks:
+            self._waited.setdefault(task.worker, Waited(now)).tasks[task] = load(task)
+            self._of_job.setdefault(task.job, set()).add(task)
+
+    def given_up(self, tasks: Iterable[MiniTask], now: float) -> None:
+        """Cancelled, or of jobs that are over."""
+        for task in tasks:
+            waited = self._waited.get(task.worker)
+            if waited is not None and task in waited.tasks:
+                load = waited.tasks.pop(task)
+                if not waited.tasks:
+                    del self._waited[task.worker]
+                    if self._silent:
+                        self._add(task.worker, max(0.0, now - waited.since - self.slope * load), whole=False)
+
+    def over(self, jobs: Iterable[int], now: float) -> None:
+        """These jobs are decoded or withdrawn."""
+        for job in jobs:
+            self.given_up(self._of_job.pop(job, ()), now)
+
+    def told(self, delivery: Delivery, load: float) -> None:
+        """A row, or word of work that went stale; `load` of the row, 0 where it is not known."""
+        worker, message = delivery.task.worker, (delivery.invocation, delivery.attempt)
+        waited = self._waited.get(worker)
+        if waited is not None and delivery.at - delivery.startup - delivery.compute > waited.since - 1e-9:
+            waited.tasks.pop(delivery.task, None)
+            waited.since = delivery.at
+            if not waited.tasks:
+                del self._waited[worker]
+        if self._heard.get(worker) != message:
+            self._heard[worker] = message
+            self._add(worker, delivery.startup)
+            self.tail.add(delivery.startup)
+        if load > 0 and delivery.compute > 0:
+            self._units.append(delivery.compute / load)
+            self._looked_at += 1
+            if self._looked_at & (self._looked_at - 1) == 0 or self._looked_at % (UNITS // 4) == 0:
+                self._slope = float(np.median(self._units))
+            beyond = delivery.compute - self._slope * load
+            self._seen[worker][-1].seconds += max(0.0, beyond)
+
+    def _add(self, worker: int, seconds: float, *, whole: bool = True) -> None:
+        self.invocations += 1
+        self._seen.setdefault(worker, deque(maxlen=DEPTH)).append(Seen(self.invocations, seconds, whole))
+
+    @property
+    def slope(self) -> float:
+        """Seconds of compute per unit of load; 0 before any."""
+        return self._slope
+
+    @property
+    def heard(self) -> int:
+        """Workers of which something is known."""
+        return len(self._seen)
+
+    def trace(self, n: int, now: float) -> Trace:
+        """A start-up table of n workers, a column of at most DEPTH rows for each. Needs one invocation at least.
+
+        Workers of which nothing is known are like those of which something is.
+        """
+        columns = {w: list(seen) for w, seen in self._seen.items() if w < n}
+        for worker, waited in self._waited.items():
+            if worker < n:
+                so_far = now - waited.since - self.slope * min(waited.tasks.values())
+                columns.setdefault(worker, []).append(Seen(self.invocations + 1, max(0.0, so_far), whole=False))
+        since = _changed([one for seen in columns.values() for one in seen])
+        columns = {w: [one for one in seen if one.number > since] or seen[-1:] for w, seen in columns.items()}
+        seconds = _imputed([one for seen in columns.values() for one in seen])
+        known, first = [], 0
+        for seen in columns.values():
+            known.append(seconds[first : first + len(seen)])
+            first += len(seen)
+        rows = max(map(len, known))
+        by_worker = dict(zip(columns, known, strict=True))
+        table = np.array([np.resize(by_worker.get(i, known[i % len(known)]), rows) for i in range(n)]).T
+        return Trace(self._with_events(table), 0.0, self.slope)
+
+    def _with_events(self, table: np.ndarray) -> np.ndarray:
+        """With as many seconds of rare events as are to be expected."""
+        lacking = self.tail.rate * table.size - np.count_nonzero(table >= EVENT)
+        if lacking <= 0:
+            return table
+        count = int(np.ceil(lacking))
+        places = np.floor(GOLDEN * np.arange(1, count + 1) % 1 * table.size).astype(int)
+        table = table.copy()
+        table.flat[places] += self.tail.seconds * lacking / count
+        return table
+
+
+def _changed(seen: list[Seen]) -> int:
+    """The number of the latest invocation before the start-ups changed for good; 0 when they have not."""
+    order = sorted(seen, key=lambda one: one.number)
+    since = 0
+    for fraction in (0.5, 0.7, 0.85):
+        cut = int(fraction * len(order))
+        older, newer = ([one.seconds for one in part if one.whole] for part in (order[:cut], order[cut:]))
+        if min(len(older), len(newer)) >= 8:
+            ratio = (np.median(newer) + 1e-9) / (np.median(older) + 1e-9)
+            if not 1 / CHANGED < ratio < CHANGED:
+                since = order[cut - 1].number
+    return since
+
+
+def _imputed(seen: list[Seen]) -> np.ndarray:
+    """Seconds of each, those that took longer than they were waited for by what longer ones took."""
+    seconds, whole = np.array([one.seconds for one in seen]), np.array([one.whole for one in seen])
+    order = np.lexsort((~whole, seconds))
+    at_risk = np.arange(len(seen), 0, -1)
+    survival = np.cumprod(np.where(whole[order], 1 - 1 / at_risk, 1.0))  # after each
+    steps, left = seconds[order][whole[order]], survival[whole[order]]
+    for j, k in enumerate(np.flatnonzero(~whole)):
+        later = int(np.searchsorted(steps, seconds[k], side="right"))
+        before = left[later - 1] if later else 1.0
+        wanted = before * (1 - (GOLDEN * (j + 1)) % 1)  # survival at the value drawn
+        drawn = later + int(np.count_nonzero(left[later:] > wanted))
+        seconds[k] = steps[drawn] if drawn < len(steps) else max(2 * seconds[k], steps[-1] if len(steps) else 0.0)
+    return seconds
