@@ -1,0 +1,259 @@
+"""make bench-scheduling: what every way of scheduling takes on recorded and generated delays, and what choosing among them does.
+
+All in virtual time: the seconds are those of the trace, exact and the same twice, whatever this machine is busy with. Candidates
+are ranked by replays, which have the simulator's very times; what is printed of the best is the simulator's own whole run.
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from distseq.cluster.profiles import PROFILES, profile
+from distseq.cluster.simulated import SimulatedPool
+from distseq.cluster.trace import Trace, load_trace
+from distseq.coding.genie import least_seconds, rounds_bounds
+from distseq.coding.schemes import parse
+from distseq.journal import MemoryJournal
+from distseq.replay import replay
+from distseq.scheduling.adaptive import AdaptiveScheduler
+from distseq.scheduling.candidates import Candidate, candidates, family
+from distseq.scheduling.closing import Mu, Safe
+from distseq.scheduling.estimate import Question
+from distseq.scheduling.pipeline import Pipeline
+from distseq.simulation import Idle, simulate, simulate_pipeline
+from distseq.master import Master
+
+LOOK = 3  # candidates of a family whose whole run is simulated
+
+
+@dataclass(frozen=True)
+class Run:
+    """A whole run, from the first dispatch to the last decode."""
+
+    name: str
+    seconds: float  # per job
+    worker_seconds: float  # busy, per job
+    iterations: np.ndarray  # seconds of every learner's iterations
+    changes: int = 0
+    deciding: float = 0.0  # CPU milliseconds per delivery, all of master, scheduler and simulated pool
+    deliveries: int = 0
+
+
+def name_of(candidate: Candidate) -> str:
+    return candidate if isinstance(candidate, str) else candidate.name
+
+
+def iterations(records: Iterable[dict]) -> np.ndarray:
+    """Seconds from one decoded job of a learner to its next."""
+    last: dict[str, float] = {}
+    found = []
+    for record in records:
+        if record["kind"] == "job":
+            found.append(record["decoded"] - last.get(record["learner"], 0.0))
+            last[record["learner"]] = record["decoded"]
+    return np.array(found)
+
+
+def fixed(trace: Trace, candidate: Candidate, models: int, jobs: int, unfinished: str, *, mu: bool = False) -> Run:
+    journal = MemoryJournal()
+    options = {"models": models, "jobs": jobs, "unfinished": unfinished, "journal": journal}
+    if isinstance(candidate, Pipeline):
+        found = simulate_pipeline(trace, candidate, **options)
+    else:
+        how = {"arrival": "message"} if mu else {"arrival": "row"}
+        found = simulate(trace, candidate, Mu() if mu else Safe(), **options, **how)
+    name = name_of(candidate) + (", mu = 1" if mu else "")
+    return Run(name, found["seconds_per_job"], found["worker_seconds_per_job"], iterations(journal.records))
+
+
+def auto(trace: Trace, models: int, jobs: int, unfinished: str) -> Run:
+    pool, journal = SimulatedPool(trace, unfinished=unfinished), MemoryJournal()
+    scheduler = AdaptiveScheduler(trace.workers, Question(models, unfinished))
+    learners = [Idle(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(models)]
+    begun = time.process_time()
+    seconds = Master(learners, scheduler, pool, journal).run()
+    used = 1e3 * (time.process_time() - begun)
+    chosen = [record["chosen"] for record in journal.records if record["kind"] == "choice"]
+    heard = sum(len(record.get("arrivals", ())) for record in journal.records)
+    name = f"auto ({', '.join(chosen) or 'as it began'})"
+    return Run(name, seconds / jobs, pool.worker_seconds() / jobs, iterations(journal.records), len(chosen), used / heard, heard)
+
+
+def ranked(trace: Trace, models: int, jobs: int, unfinished: str, tried: Iterable[Candidate]) -> list[tuple[float, Candidate]]:
+    """By the seconds of a replay of so many jobs."""
+    found = []
+    for one in tried:
+        scheme = one if isinstance(one, Pipeline) else parse(one, trace.workers)
+        if isinstance(scheme, Pipeline) or scheme.delay < models:
+            found.append((float(replay(trace, scheme, models=models, jobs=jobs, unfinished=unfinished).decoded[-1]), one))
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def grid(trace: Trace, models: int) -> list[Candidate]:
+    """The candidates, finer in the parts of pipelines, and the static sets: lanes with as many copies as fill them."""
+    n = trace.workers
+    fine = [
+        Pipeline(parts, copies, lanes)
+        for lanes in dict.fromkeys((1, models))
+        for copies in (1, 2, 3, 4, 6)
+        for parts in sorted({round(2 ** (k / 4)) for k in range(4 * int(np.log2(n)) + 1)})
+        if parts * copies <= 4 * n // min(models, n) and lanes <= n
+    ]
+    return list(dict.fromkeys([*candidates(n, models), *fine]))
+
+
+def static(n: int, models: int) -> list[Candidate]:
+    """A set of n / M workers for each model, divided into replica sets: no worker ever helps another model."""
+    width = n // models
+    return [Pipeline(width // copies, copies, models) for copies in range(1, width + 1) if width // copies] if width else []
+
+
+def best(trace: Trace, models: int, jobs: int, unfinished: str, tried: list[Candidate]) -> Run:
+    """The quickest whole run of those that are quickest in replays."""
+    order = [one for _, one in ranked(trace, models, jobs, unfinished, tried)[:LOOK]]
+    return min((fixed(trace, one, models, jobs, unfinished) for one in order), key=lambda run: run.seconds)
+
+
+def by_family(trace: Trace, models: int, jobs: int, unfinished: str) -> Iterator[Run]:
+    groups: dict[str, list[Candidate]] = {}
+    for one in grid(trace, models):
+        groups.setdefault(family(one), []).append(one)
+    for kind, members in groups.items():
+        if found := ranked(trace, models, min(jobs, 100), unfinished, members)[:1]:
+            run = fixed(trace, found[0][1], models, jobs, unfinished)
+            yield replace(run, name=f"{kind}: {run.name}" if kind != run.name else kind)
+
+
+def line(run: Run, least: float) -> str:
+    spread = np.quantile(run.iterations, 0.99) / np.median(run.iterations)
+    return f"| {run.name} | {run.seconds:.4f} | {run.seconds / least:.2f} | {run.worker_seconds:.1f} | {spread:.2f} |"
+
+
+HEAD = "| scheduling | s/job | of the best | worker-s/job | 99th percentile of an iteration / median |\n|---|---|---|---|---|"
+
+
+def on_canada(trace: Trace, sizes: dict[int, int], unfinished: str) -> None:
+    for models, jobs in sizes.items():
+        runs = list(by_family(trace, models, jobs, unfinished))
+        if models > 1:
+            runs.append(fixed(trace, "msgc:1,2,27,code=cyclic", models, jobs, unfinished, mu=True))
+        if width := static(trace.workers, models):
+            runs.append(replace(run := best(trace, models, jobs, unfinished, width), name=f"static sets: {run.name}"))
+        cheap = [one for one in grid(trace, models) if isinstance(one, Pipeline) and one.parts * one.copies <= 24]
+        runs.append(best(trace, models, jobs, unfinished, cheap))
+        runs.append(auto(trace, models, jobs, unfinished))
+        least = min(run.seconds for run in runs)
+        print(f"\nM = {models}, {jobs} jobs, {trace.workers} workers, unfinished = {unfinished}\n\n{HEAD}")
+        for run in sorted(runs, key=lambda run: run.seconds):
+            print(line(run, least), flush=True)
+        startups = trace.startups()
+        bounds = {name: s / jobs for name, s in rounds_bounds(startups, trace.slope, jobs, trace.master).items()}
+        bounds["genieAny"] = least_seconds(startups, trace.slope, models, jobs, trace.master) / jobs
+        print("\nbounds, s/job: " + ", ".join(f"{name} {seconds:.4f}" for name, seconds in bounds.items()))
+
+
+def scaled(trace: Trace, unfinished: str) -> None:
+    print(f"\nCompute scaled, M = 4, 400 jobs, unfinished = {unfinished}\n")
+    print("| slope/n, s | M-SGC, mu rule, best lam | M-SGC, safe, best | auto | less time than M-SGC by the mu rule |")
+    print("|---|---|---|---|---|")
+    lams = (1, 3, 9, 27, 64, 128, 256)
+    for each in (0.43, 1.7):
+        with_slope = trace.with_slope(each * trace.workers)
+        by_mu = min((fixed(with_slope, f"msgc:1,2,{lam}", 4, 80, unfinished, mu=True) for lam in lams), key=lambda r: r.seconds)
+        safe = best(with_slope, 4, 80, unfinished, [f"msgc:1,2,{lam}" for lam in lams])
+        chosen = auto(with_slope, 4, 400, unfinished)
+        print(
+            f"| {each} | {by_mu.seconds:.3f} ({by_mu.name}) | {safe.seconds:.3f} | {chosen.seconds:.3f} | "
+            f"{100 * (1 - chosen.seconds / by_mu.seconds):.0f} % |",
+            flush=True,
+        )
+
+
+def joined(first: Trace, second: Trace, invocations: int) -> Trace:
+    """A regime that changes after so many invocations of each worker."""
+    rows = np.resize(first.startups(), (invocations, first.workers))
+    return Trace(np.vstack([rows, np.resize(second.startups(), (4096, first.workers))]), 0.0, first.slope)
+
+
+def changing(n: int) -> dict[str, Trace]:
+    """Profiles whose regime changes half-way, in the middle of a run of 800 jobs."""
+    calm, slow = profile("bursts", n, 1), profile("half-slow", n, 2)
+    return {
+        "bursts, then half of the workers slow": joined(calm, slow, 80),
+        "quick start-ups, then four times as long": joined(replace(calm, times=calm.times / 4), calm, 80),
+        "heavy tail, then none": joined(profile("heavy-tail", n, 3), profile("bursts", n, 4), 80),
+    }
+
+
+def hindsight(traces: dict[str, Trace], unfinished: str, models: int, jobs: int) -> None:
+    print(f"\nWhole run from a cold start, M = {models}, {jobs} jobs, unfinished = {unfinished}\n")
+    print("| delays | best fixed choice in hindsight, s/job | auto, s/job | of the best | changes | p99/median |")
+    print("|---|---|---|---|---|---|")
+    for name, trace in traces.items():
+        known = best(trace, models, jobs, unfinished, grid(trace, models))
+        run = auto(trace, models, jobs, unfinished)
+        spread = np.quantile(run.iterations, 0.99) / np.median(run.iterations)
+        print(
+            f"| {name} | {known.seconds:.4f} ({known.name}) | {run.seconds:.4f} | {run.seconds / known.seconds:.3f} | "
+            f"{run.changes} | {spread:.2f} |",
+            flush=True,
+        )
+
+
+def never_worse(traces: dict[str, Trace], unfinished: str, sizes: Iterable[tuple[int, int, int]]) -> None:
+    print(f"\nauto beside the better of uncoded and not splitting, unfinished = {unfinished}\n")
+    print("| delays | workers | M | uncoded | not splitting | auto | of the better |\n|---|---|---|---|---|---|---|")
+    for name, trace in traces.items():
+        for n, models, jobs in sizes:
+            if n > trace.workers:
+                continue
+            own = trace.first(n)
+            plain, whole = fixed(own, "uncoded", models, jobs, unfinished), fixed(own, Pipeline(), models, jobs, unfinished)
+            run = auto(own, models, jobs, unfinished)
+            ratio = run.seconds / min(plain.seconds, whole.seconds)
+            print(f"| {name} | {n} | {models} | {plain.seconds:.4f} | {whole.seconds:.4f} | {run.seconds:.4f} | {ratio:.3f} |", flush=True)
+
+
+def cost(unfinished: str) -> None:
+    print("\nCPU milliseconds per delivery of deciding and simulating together (auto, bursts)\n")
+    print("| workers | M | jobs | deliveries | ms per delivery |\n|---|---|---|---|---|")
+    for n, models, jobs in ((64, 16, 640), (256, 16, 1600), (1024, 64, 3200), (4096, 256, 6400)):
+        run = auto(profile("bursts", n, 0), models, jobs, unfinished)
+        print(f"| {n} | {models} | {jobs} | {run.deliveries} | {run.deciding:.3f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--traces", type=Path, help="folder of recorded traces: canada_l000.npz and others")
+    parser.add_argument("--unfinished", default="lost")
+    parser.add_argument("--only", nargs="*", default=["canada", "scaled", "hindsight", "never", "cost"])
+    options = parser.parse_args()
+    print(f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}")
+    recorded = {p.stem: load_trace(p) for p in sorted(options.traces.glob("*.npz"))} if options.traces else {}
+    recorded = {name: replace(t, times=t.times.astype(float)) for name, t in recorded.items()}
+    generated = {name: profile(name, 256, 0) for name in PROFILES}
+    replay(generated["bursts"].first(4), parse("uncoded", 4), models=1, jobs=1)  # compile
+    replay(generated["bursts"].first(4), Pipeline(), models=1, jobs=1)
+    u = options.unfinished
+    if "canada" in options.only and recorded:
+        on_canada(recorded["canada_l000"], {4: 400, 16: 1600, 64: 6400, 256: 5120}, u)
+    if "scaled" in options.only and recorded:
+        scaled(recorded["canada_l000"], u)
+    if "hindsight" in options.only:
+        named = {k: t for k, t in recorded.items() if k in ("canada_l000", "canada_500", "canada_b2048_l000")}
+        tails = {name: generated[name] for name in ("heavy-tail", "spikes")}
+        hindsight(named | tails | changing(256), u, 4, 800)
+        hindsight(named, u, 16, 1600)
+    if "never" in options.only:
+        never_worse(recorded | generated, u, ((256, 4, 200), (16, 4, 200), (8, 1, 100), (4, 16, 200)))
+    if "cost" in options.only:
+        cost("serial")
+
+
+if __name__ == "__main__":
+    main()
