@@ -12,6 +12,7 @@ from distseq.cluster.trace import Trace, load_trace
 from distseq.config import SCHEDULERS, SchedulerConfig
 from distseq.profiling import probe, probe_spec, run_trace
 from distseq.scheduling.closing import closing_rule
+from distseq.scheduling.inexact import marked
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation import simulate, simulate_pipeline
 
@@ -46,6 +47,7 @@ def simulate_schemes(
     parts: Sequence[int] = (),
     copies: Sequence[int] = (),
     lanes: Sequence[int] = (),
+    inexact: bool = False,
 ) -> list[dict[str, Any]]:
     """`distseq simulate`: each scheme, and each pipeline of these numbers, on the same delays, best first."""
     pipelines = _pipelines(scheduler, parts, copies, lanes)
@@ -63,10 +65,11 @@ def simulate_schemes(
         table = table.first(workers or table.workers)
     rule = closing_rule(closing, cutoff=cutoff, mu=mu)
     results = [
-        simulate(table, s, rule, models=models, jobs=jobs, unfinished=unfinished, arrival=arrival) for s in schemes
+        simulate(table, s, rule, models=models, jobs=jobs, unfinished=unfinished, arrival=arrival, inexact=inexact)
+        for s in schemes
     ]
     named = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
-    results = [result | named for result in results] + [
+    results = [result | (named if "rounds" in result else {}) for result in results] + [
         simulate_pipeline(table, one, models=models, jobs=jobs, unfinished=unfinished) for one in pipelines
     ]
     return sorted(results, key=lambda result: result["total_seconds"])
@@ -92,7 +95,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         f"{first['workers']} workers, {first['models']} models, {first['jobs']} jobs, "
         f"{''.join(rules)}unfinished={first['unfinished']}"
     )
-    rows = [list(COLUMNS.values())] + [[_cell(result.get(key, "-")) for key in COLUMNS] for result in results]
+    named = [result | {"scheme": marked(result["scheme"], result["exact"])} for result in results]
+    rows = [list(COLUMNS.values())] + [[_cell(result.get(key, "-")) for key in COLUMNS] for result in named]
     widths = [max(len(row[c]) for row in rows) for c in range(len(COLUMNS))]
     lines = [
         "  ".join(f"{cell:>{w}}" if c else f"{cell:<{w}}" for c, (cell, w) in enumerate(zip(row, widths, strict=True)))

@@ -18,6 +18,7 @@ OPTIONS = {
     "parts": ("scheduler", "parts"),
     "copies": ("scheduler", "copies"),
     "lanes": ("scheduler", "lanes"),
+    "inexact": ("scheduler", "inexact"),
     "pool": ("pool", "kind"),
     "workers": ("pool", "workers"),
     "hosts": ("pool", "hosts"),
