@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Self
+from typing import ClassVar, Self
 
 from distseq.coding.gradient_code import GradientCode, make_code
 from distseq.coding.stragglers import PerRound, StragglerModel
@@ -14,6 +14,7 @@ class Anywhere:
     """A part for each of n workers, and no worker bound to its part."""
 
     n: int
+    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         make_code("fr", self.n, self.n - 1)

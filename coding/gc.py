@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from math import ceil
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class GC:
     s: int
     q: int = 1
     code: str = "fr"
+    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         make_code(self.code, self.n, self.s)

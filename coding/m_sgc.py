@@ -6,6 +6,7 @@ Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 3.2 (M-SGC) and its GC-Re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class MSGC:
     W: int
     lam: int
     code: str = "fr"
+    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.B < self.W:

@@ -6,7 +6,7 @@ says which rows of the job that started in round t are in hand; a job that is co
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -19,6 +19,8 @@ Rows = Mapping[int, np.ndarray]  # round in which the job started -> (groups, n)
 
 class Scheme(Protocol):
     """One way to spread jobs over n workers and rounds."""
+
+    exact: ClassVar[bool]  # what is decoded is the sum over all parts, not an estimate of it
 
     @property
     def n(self) -> int: ...

@@ -1,11 +1,12 @@
 """The list of schemes, and their one-line specifications: `parse("msgc:1,2,27", n=256)` and back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from typing import Any
 
 from distseq.coding.backup import Backup
 from distseq.coding.gc import GC
+from distseq.coding.ksync import KSync
 from distseq.coding.m_sgc import MSGC
 from distseq.coding.redispatch import Redispatch
 from distseq.coding.scheme import Scheme
@@ -28,6 +29,7 @@ SCHEMES: dict[str, Entry] = {
     "msgc": Entry(MSGC, ("B", "W", "lam"), "msgc:1,2,27"),
     "redispatch": Entry(Redispatch, ("T",), "redispatch:1,copies=3"),
     "backup": Entry(Backup, ("percent",), "backup:90"),
+    "ksync": Entry(KSync, ("K",), "ksync:240"),
 }
 
 
@@ -36,26 +38,30 @@ def parse(spec: str, n: int) -> Scheme:
 
     ValueError naming the rule and the value for an unknown name, a wrong number of values or parameters out of range.
     """
-    name, _, rest = spec.strip().partition(":")
+    name = spec.strip().partition(":")[0]
     if name not in SCHEMES:
         raise ValueError(f"unknown scheme {name!r}; known: {', '.join(e.example for e in SCHEMES.values())}")
     entry = SCHEMES[name]
+    return entry.build(n=n, **arguments(spec, entry.positional, _options(entry), entry.example))
+
+
+def arguments(spec: str, positional: Collection[str], allowed: Collection[str], example: str) -> dict[str, Any]:
+    """What a specification says, by the names of its values and options. ValueError as `parse`."""
+    name, _, rest = spec.strip().partition(":")
     words = [word.strip() for word in rest.split(",")] if rest else []
     values = [word for word in words if "=" not in word]
     options = [word.split("=", 1) for word in words if "=" in word]
     named = dict(options)
     if len(named) < len(options):
         raise ValueError(f"scheme {spec!r}: an option is given twice")
-    if len(values) != len(entry.positional):
-        wanted = ",".join(entry.positional) or "no values"
-        raise ValueError(f"scheme {spec!r}: {name} takes {wanted}, as in {entry.example!r}")
-    allowed = _options(entry)
+    if len(values) != len(positional):
+        wanted = ",".join(positional) or "no values"
+        raise ValueError(f"scheme {spec!r}: {name} takes {wanted}, as in {example!r}")
     for key in named:
         if key not in allowed:
             raise ValueError(f"scheme {spec!r}: {name} has no option {key!r}; known: {', '.join(allowed) or 'none'}")
-    arguments: dict[str, Any] = {key: _integer(spec, v) for key, v in zip(entry.positional, values, strict=True)}
-    arguments |= {key: v if key == "code" else _integer(spec, v) for key, v in named.items()}
-    return entry.build(n=n, **arguments)
+    own: dict[str, Any] = {key: _integer(spec, v) for key, v in zip(positional, values, strict=True)}
+    return own | {key: v if key == "code" else _integer(spec, v) for key, v in named.items()}
 
 
 def _options(entry: Entry) -> tuple[str, ...]:

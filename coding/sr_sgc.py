@@ -6,6 +6,7 @@ Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 3.1 (SR-SGC) and its GC-R
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class SRSGC:
     W: int
     lam: int
     code: str = "fr"
+    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.B < 1 or self.W < 2 or (self.W - 1) % self.B:

@@ -5,20 +5,41 @@ from distseq.coding.schemes import parse
 from distseq.config import Config
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import closing_rule
+from distseq.scheduling.inexact import Stale, allow, stale_of
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.scheduler import Scheduler
 
 
 def pipeline_of(config: Config) -> Pipeline | None:
     """None for a job in rounds."""
-    own = config.scheduler
-    return Pipeline(own.parts, own.copies, own.lanes) if own.kind == "pipeline" else None
+    own, stale = config.scheduler, _stale_of(config)
+    if own.kind == "pipeline":
+        return Pipeline(own.parts, own.copies, own.lanes)
+    return None if stale is None else stale.pipeline
+
+
+def _stale_of(config: Config) -> Stale | None:
+    return stale_of(config.scheduler.scheme) if config.scheduler.kind == "rounds" else None
+
+
+def ahead_of(config: Config) -> int:
+    """How many jobs of one learner are open at once."""
+    stale = _stale_of(config)
+    return 1 if stale is None else stale.A
+
+
+def exact_of(config: Config) -> bool:
+    """Whether every step uses the full batch's gradient at the parameters before it."""
+    return _stale_of(config) is None and scheme_of(config).exact
 
 
 def scheme_of(config: Config) -> Scheme:
-    """How a job's batches are laid out at first. ValueError for a wrong specification."""
+    """How a job's batches are laid out at first. ValueError for a wrong specification, or one that is not exact and not
+    asked for."""
     pipeline, n = pipeline_of(config), config.pool.workers
-    return parse(config.scheduler.scheme, n) if pipeline is None else pipeline.scheme(n)
+    scheme = parse(config.scheduler.scheme, n) if pipeline is None else pipeline.scheme(n)
+    allow(name_of(config), scheme.exact and _stale_of(config) is None, config.scheduler.inexact)
+    return scheme
 
 
 def scheduler_of(config: Config) -> Scheduler:
@@ -32,5 +53,7 @@ def scheduler_of(config: Config) -> Scheduler:
 
 def name_of(config: Config) -> str:
     """What figures of the job are headed with."""
-    pipeline = pipeline_of(config)
+    pipeline, stale = pipeline_of(config), _stale_of(config)
+    if stale is not None:
+        return stale.spec
     return config.scheduler.scheme if pipeline is None else pipeline.name

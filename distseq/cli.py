@@ -41,8 +41,9 @@ def cli(context: click.Context) -> None:
 @click.option(
     "--scheme",
     help="rounds: uncoded, gc:S[,q=Q], srsgc:B,W,LAM or msgc:B,W,LAM, each with [,code=fr|cyclic]; "
-    "redispatch:T[,copies=C] or backup:PERCENT.",
+    "redispatch:T[,copies=C] or backup:PERCENT. Not exact: ksync:K or async:A[,parts=P].",
 )
+@click.option("--inexact", is_flag=True, default=None, help="Take a scheme that changes the gradients: ksync or async.")
 @click.option("--closing", help="When a round ends: safe or mu.")
 @click.option("--cutoff", type=float, help="closing=safe: not before so many seconds.")
 @click.option("--mu", type=float, help="closing=mu: not before 1 + MU times the fastest.")
@@ -95,6 +96,7 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
 @click.option("--slope", type=float, metavar="SECONDS", help="Of compute per batch, in place of the trace's.")
 @click.option("--scheme", "schemes", multiple=True, help="May be given several times: best first.")
 @click.option("--sweep", is_flag=True, help="Try a grid of every family of schemes instead: the best of each.")
+@click.option("--inexact", is_flag=True, help="Take schemes that change the gradients: ksync:K, async:A[,parts=P].")
 @click.option("--scheduler", default="rounds", show_default=True, help="pipeline: beside the schemes, without rounds.")
 @click.option("--parts", multiple=True, type=int, help="pipeline: parts of a job; several times: each.  [default: 4]")
 @click.option(

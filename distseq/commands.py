@@ -15,6 +15,7 @@ from distseq.plotting import check_plot, draw
 from distseq.profiling import probe, probe_spec, run_trace
 from distseq.scheduling.candidates import Candidate, candidates
 from distseq.scheduling.closing import closing_rule
+from distseq.scheduling.inexact import marked
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation import check_numbers
 from distseq.timeline import Timeline
@@ -50,6 +51,7 @@ def simulate_schemes(
     parts: Sequence[int] = (),
     copies: Sequence[int] = (),
     lanes: Sequence[int] = (),
+    inexact: bool = False,
     sweep: bool = False,
     slope: float | None = None,
     bounds: bool = False,
@@ -74,13 +76,14 @@ def simulate_schemes(
         table = table.first(workers or table.workers)
     table = table if slope is None else table.with_slope(slope)
     check_numbers(models, jobs)
-    setting = Setting(table, closing_rule(closing, cutoff=cutoff, mu=mu), models, jobs, unfinished, arrival)
+    setting = Setting(table, closing_rule(closing, cutoff=cutoff, mu=mu), models, jobs, unfinished, arrival, inexact)
     least = setting.bounds() if bounds else []
     tried = candidates(table.workers, models) if sweep else named
     of_rounds = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
     if plot is not None:
         check_plot(plot)
-    found = [(setting.run(one) | ({} if isinstance(one, Pipeline) else of_rounds), one) for one in tried]
+    found = [(setting.run(one), one) for one in tried]
+    found = [(result | (of_rounds if "rounds" in result else {}), one) for result, one in found]
     found.sort(key=lambda pair: pair[0]["total_seconds"])
     results = [result for result, _ in found]
     if plot is not None:
@@ -110,7 +113,8 @@ def table(results: Sequence[Result]) -> str:
         f"{first['workers']} workers, {first['models']} models, {first['jobs']} jobs, "
         f"{''.join(rules)}unfinished={first['unfinished']}"
     )
-    rows = [list(COLUMNS.values())] + [[_cell(result.get(key, "-")) for key in COLUMNS] for result in results]
+    named = [result | {"scheme": marked(result["scheme"], result.get("exact", True))} for result in results]
+    rows = [list(COLUMNS.values())] + [[_cell(result.get(key, "-")) for key in COLUMNS] for result in named]
     for row, result in zip(rows[1:], results, strict=True):
         row[0] += " (bound)" if "bound" in result else ""
     widths = [max(len(row[c]) for row in rows) for c in range(len(COLUMNS))]

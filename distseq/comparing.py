@@ -29,6 +29,7 @@ class Setting:
     jobs: int
     unfinished: str
     arrival: str
+    inexact: bool = False
 
     def run(self, candidate: Candidate, timeline: Timeline | None = None) -> Result:
         """ValueError for a candidate or a setting that cannot be."""
@@ -37,7 +38,7 @@ class Setting:
         if isinstance(candidate, Pipeline):
             result = simulate_pipeline(self.trace, candidate, **of_all)
         else:
-            result = simulate(self.trace, candidate, self.closing, arrival=self.arrival, **of_all)
+            result = simulate(self.trace, candidate, self.closing, arrival=self.arrival, inexact=self.inexact, **of_all)
         return {"family": family(candidate), **result}
 
     def bounds(self) -> list[Result]:

@@ -56,6 +56,7 @@ class SchedulerConfig:
     parts: int = 4  # pipeline: into how many a job is cut
     copies: int = 2  # pipeline: of a part that may be under way at once
     lanes: int = 1  # pipeline: static sets of workers
+    inexact: bool = False  # take a scheme that changes the gradients: ksync or async
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Records: {"kind": "run", ...} once, {"kind": "round", ..., "arrivals": [...]} and {"kind": "job", ...}. Where there are no
 rounds, a job's record has the arrivals since the last one. An arrival is a list in the order of ARRIVAL. Seconds are pool
-time. Totals, plots and replays are sums over records.
+time. Totals, plots and replays are sums over records. "exact" says whether every gradient is, "staleness" of a job how many
+steps its learner has made between the parameters that the gradient is of and those that it is applied to.
 
 {"kind": "failed", ...} says that a learner is trained no further, and why. Evaluations have records of their own, with their
 arrivals (distseq.evaluation).
@@ -101,13 +102,15 @@ class Past:
     rounds: int
     waits: int
     seconds: float  # of all its pools
+    exact: bool = True  # every part of it
 
 
 def past(records: Iterable[Record], steps: Mapping[str, int]) -> Past:
     """The past of learners that have made these steps."""
     jobs: list[Record] = []
-    rounds, waits, seconds, latest = 0, 0, 0.0, 0.0
+    rounds, waits, seconds, latest, exact = 0, 0, 0.0, 0.0, True
     for record in records:
+        exact = exact and record.get("exact", True)
         if record["kind"] == "resume":
             jobs, seconds, latest = _made(jobs, record["steps"]), seconds + latest, 0.0
         elif record["kind"] == "job":
@@ -115,7 +118,7 @@ def past(records: Iterable[Record], steps: Mapping[str, int]) -> Past:
             latest = max(latest, record["decoded"])
         elif record["kind"] == "round":
             rounds, waits, latest = rounds + 1, waits + record["waited"], max(latest, record["ended"])
-    return Past(tuple(_made(jobs, steps)), rounds, waits, seconds + latest)
+    return Past(tuple(_made(jobs, steps)), rounds, waits, seconds + latest, exact)
 
 
 def _made(jobs: list[Record], steps: Mapping[str, int]) -> list[Record]:

@@ -18,6 +18,8 @@ class Master:
     """Trains the learners to their last step, or until `keeper` stops it; `run` returns the pool's time at the end.
 
     `done`: steps that the learners have already made. Who has made fewer opens first, as in a run without a break.
+    `ahead`: jobs of one learner that are open at once; they are applied in their order. With more than one, a job's parameters
+    may miss the steps of those before it: training is not exact.
     A learner whose rows or steps fail is in `failed` from then on and opens no more; the others go on.
     """
 
@@ -33,13 +35,16 @@ class Master:
         done: Sequence[int] | None = None,
         keeper: Keeper | None = None,
         evaluate: Evaluate | None = None,
+        ahead: int = 1,
     ) -> None:
         self._learners, self._scheduler, self._pool = learners, scheduler, pool
         self._journal, self._observers = journal, observers
         self._opened = first_job  # number of the next job
         self._done = [0] * len(learners) if done is None else list(done)  # steps made by each learner
+        self._ahead, self._next = ahead, list(self._done)  # step that each learner opens next
         self._keeper = keeper
-        self._openings: dict[int, tuple[int, int, Opening]] = {}  # open job -> learner, step, opening
+        self._openings: dict[int, tuple[int, int, int, Opening]] = {}  # open job -> learner, step, made then, opening
+        self._waiting: dict[tuple[int, int], tuple[int, Mapping[MiniTask, float]]] = {}  # learner, step -> complete job
         self._payloads: dict[int, Payload] = {}  # published job -> payload
         self._arrivals: list[list[float]] = []
         self._members: Mapping[int, str] = {}
@@ -50,7 +55,7 @@ class Master:
         self.stopped = False  # by the keeper, before the end
 
     def run(self) -> float:
-        for learner in sorted(range(len(self._learners)), key=lambda m: self._done[m]):
+        for learner in sorted(range(len(self._learners)), key=lambda m: self._done[m]) * self._ahead:
             self._open(learner)
         while self._openings:
             if self._asked_to_stop():
@@ -91,11 +96,12 @@ class Master:
             self._journal.write(record)
 
     def _open(self, learner: int) -> None:
-        step, steps = self._done[learner], self._learners[learner].steps
+        step, steps = self._next[learner], self._learners[learner].steps
         if step == steps:
             return
+        self._next[learner] = step + 1
         job, opening = self._number(), self._learners[learner].open(step)
-        self._openings[job] = (learner, step, opening)
+        self._openings[job] = (learner, step, self._done[learner], opening)
         self._scheduler.opened(job, learner, opening.cost, steps - step - 1, self._pool.now())
 
     def _follow(self) -> None:
@@ -136,7 +142,8 @@ class Master:
         if decision.ended is not None:
             self._end_round(decision.ended)
         for job, weights in decision.decode.items():
-            self._decode(job, weights, decision.roundless)
+            if job in self._openings:  # its learner may have failed just now
+                self._complete(job, weights, decision.roundless)
         for job, scheme in decision.start.items():
             self._publish(job, scheme)
         if decision.send:
@@ -154,13 +161,20 @@ class Master:
         return arrivals
 
     def _publish(self, job: int, scheme: Scheme) -> None:
-        learner, step, o = self._openings[job]
+        learner, step, _, o = self._openings[job]
         payload = Payload(job, learner, step, o.parameters, o.ids, o.seed, scheme.spec, scheme.n, cost=o.cost)
         self._payloads[job] = payload
         self._pool.publish(job, payload)
 
+    def _complete(self, job: int, weights: Mapping[MiniTask, float], roundless: bool) -> None:
+        """Apply the jobs of a learner whose turn it is, now that this one can be decoded."""
+        learner, step, *_ = self._openings[job]
+        self._waiting[learner, step] = (job, weights)
+        while (turn := (learner, self._done[learner])) in self._waiting:
+            self._decode(*self._waiting.pop(turn), roundless)
+
     def _decode(self, job: int, weights: Mapping[MiniTask, float], roundless: bool) -> None:
-        learner, step, _ = self._openings[job]
+        learner, step, made, _ = self._openings[job]
         try:
             total = self._pool.collect(job, weights)
             self._pool.retire(job)
@@ -180,7 +194,8 @@ class Master:
         record = {"kind": "job", "job": job, "learner": name, "step": step, "scheme": payload.scheme}
         rows = [[task.group, task.worker] for task in weights]
         arrivals = {"arrivals": self._taken()} if roundless else {}
-        self._write({**record, "decoded": round(now, 6), "rows": rows, **metrics, **arrivals})
+        record |= {"staleness": step - made, "decoded": round(now, 6), "rows": rows}
+        self._write({**record, **metrics, **arrivals})
         self._done[learner] = step + 1
         if self._keeper is not None:
             self._keeper.applied(self._done, self._opened)
@@ -191,13 +206,15 @@ class Master:
 
     def _fail(self, job: int, fault: Fault, host: str = "") -> None:
         """Stop the learner of an open job, for a fault on a worker's host or, without one, in this process."""
-        learner, step, _ = self._openings.pop(job)
-        del self._payloads[job]
-        self._scheduler.withdrawn(job, learner)
-        self._pool.retire(job)
+        learner = self._openings[job][0]
+        for own in [other for other, opening in self._openings.items() if opening[0] == learner]:
+            del self._openings[own]
+            self._payloads.pop(own, None)
+            self._scheduler.withdrawn(own, learner)
+            self._pool.retire(own)
         self._evaluations.drop(learner)
         host += f" on {fault.machine}" if fault.machine else ""
-        failed = Failed(self._learners[learner].name, step, fault.text, host, fault.traceback)
+        failed = Failed(self._learners[learner].name, self._done[learner], fault.text, host, fault.traceback)
         self.failed.append(failed)
         if self._keeper is not None:
             self._done[learner] = self._keeper.failed(learner)

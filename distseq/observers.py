@@ -1,6 +1,7 @@
 """What looks on while the master runs, and changes nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,7 @@ class Tally(Silent):
 
     def __init__(self) -> None:
         self.rounds = self.waits = self.jobs = 0
+        self.exact = True  # before it was resumed
         self.losses: dict[str, list[float]] = {}
         self.evaluations: dict[str, tuple[int, float]] = {}
         self.failed: dict[str, Failed] = {}
@@ -40,7 +42,7 @@ class Tally(Silent):
 
     def remember(self, past: Past) -> None:
         """Count what the run did before it was resumed."""
-        self.rounds, self.waits = past.rounds, past.waits
+        self.rounds, self.waits, self.exact = past.rounds, past.waits, past.exact
         for job in past.jobs:
             self.job_applied(job["learner"], job["step"], job, job["decoded"])
 
@@ -84,22 +86,32 @@ class Metered(Silent):
 
 
 class GradientCheck(Silent):
-    """Compares the decoded sum with the full batch's, computed on this machine, for `checks` jobs: evenly spaced over the
-    steps, the learners in turn.
+    """Compares the decoded sum with the full batch's at the parameters that the learner has when it takes the sum, computed
+    on this machine, for `checks` jobs: evenly spaced over the steps, the learners in turn. `current`: learner -> its
+    parameters now.
 
     Where the pool itself has computed in one pass (`one_pass`), the sum of the very rows is taken for the comparison.
     """
 
-    def __init__(self, work: Work, steps: Sequence[int], checks: int, *, one_pass: bool) -> None:
-        self._work, self._one_pass = work, one_pass
+    def __init__(
+        self, work: Work, steps: Sequence[int], checks: int, current: Callable[[int], np.ndarray], *, one_pass: bool
+    ) -> None:
+        self._work, self._current, self._one_pass = work, current, one_pass
         turns = ((c, c % len(steps)) for c in range(checks))
         self._chosen = {(m, (2 * c + 1) * steps[m] // (2 * checks)) for c, m in turns}  # (learner, step)
+        self._before: dict[tuple[int, int], np.ndarray] = {}  # chosen (learner, step) -> parameters before it
         self.differences: list[float] = []  # |decoded - full| / |full| of each job looked at
 
     def job_decoded(self, payload: Payload, weights: Mapping[MiniTask, float], total: np.ndarray) -> None:
-        if (payload.learner, payload.step) not in self._chosen:
+        learner, step = payload.learner, payload.step
+        if (learner, step + 1) in self._chosen:
+            self._before[learner, step + 1] = self._current(learner)
+        if (learner, step) not in self._chosen:
             return
-        full = self._work.row(payload, payload.ids, np.ones(len(payload.ids))).astype(np.float64)
+        # Those of the opening, for a job that was its learner's first in this process.
+        before = self._before.pop((learner, step), payload.parameters)
+        fresh = replace(payload, parameters=before, version=-1)
+        full = self._work.row(fresh, payload.ids, np.ones(len(payload.ids))).astype(np.float64)
         decoded = self._rows(payload, weights) if self._one_pass else total
         if len(decoded) != len(full):
             raise ValueError(f"a row must have {len(full)} numbers: got {len(decoded)}")

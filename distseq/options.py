@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from distseq.config import Config
+from distseq.scheduling.inexact import stale_of
 
 # option -> table and key of the job file
 OPTIONS = {
@@ -18,6 +19,7 @@ OPTIONS = {
     "parts": ("scheduler", "parts"),
     "copies": ("scheduler", "copies"),
     "lanes": ("scheduler", "lanes"),
+    "inexact": ("scheduler", "inexact"),
     "pool": ("pool", "kind"),
     "workers": ("pool", "workers"),
     "hosts": ("pool", "hosts"),
@@ -53,6 +55,9 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
         given = [name for name in names if options.get(name) is not None]
         if given and config.scheduler.kind != kind:
             raise ValueError(f"{given[0]} is an option of scheduler={kind!r}: got scheduler={config.scheduler.kind!r}")
+    closing = [name for name in ("closing", "cutoff", "mu") if options.get(name) is not None]
+    if closing and stale_of(config.scheduler.scheme) is not None:
+        raise ValueError(f"{closing[0]} is an option of rounds: {config.scheduler.scheme} has none")
     if options.get("steps") is not None:
         config = replace(config, learner=tuple(replace(one, steps=None) for one in config.learner))
     return config

@@ -14,6 +14,7 @@ from distseq.observers import Tally
 from distseq.roles import Opening
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Closing
+from distseq.scheduling.inexact import allow, stale_of
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.rounds import check_delay
 from distseq.scheduling.scheduler import Scheduler
@@ -45,6 +46,7 @@ def simulate(
     jobs: int,
     unfinished: str = "lost",
     arrival: str = "scheme",
+    inexact: bool = False,
     journal: Journal | None = None,
     timeline: Timeline | None = None,
 ) -> dict[str, object]:
@@ -52,9 +54,26 @@ def simulate(
 
     `unfinished` is what an unfinished worker does (distseq.cluster.simulated). `arrival`: rows of a message arrive one by
     one ("row"), all together ("message"), or as the scheme's authors assume ("scheme": only streamed ones one by one).
-    Returns the numbers that `distseq simulate --json` prints. ValueError for bad arguments.
+    Returns the numbers that `distseq simulate --json` prints. ValueError for bad arguments, and for a scheme that is not
+    exact unless `inexact`; "async:A" has no rounds.
     """
+    stale = stale_of(scheme)
+    if stale is not None:
+        allow(stale.spec, False, inexact)
+        pipeline, ahead = stale.pipeline, stale.A
+        result = simulate_pipeline(
+            trace,
+            pipeline,
+            models=models,
+            jobs=jobs,
+            unfinished=unfinished,
+            ahead=ahead,
+            journal=journal,
+            timeline=timeline,
+        )
+        return result | {"scheme": stale.spec, "exact": False}
     parsed = parse(scheme, trace.workers)
+    allow(parsed.spec, parsed.exact, inexact)
     check_numbers(models, jobs)
     check_delay(parsed, models)
     if arrival not in ("scheme", *ARRIVAL):
@@ -64,7 +83,13 @@ def simulate(
     tally, pool = Tally(), SimulatedPool(trace, unfinished=unfinished, arrival=arrival)
     scheduler = round_scheduler(parsed, closing, late=unfinished != "lost")
     seconds = _seconds(scheduler, pool, models, jobs, journal, tally, timeline)
-    own = {"scheme": parsed.spec, "load": float(parsed.load), "load_fraction": str(parsed.load), "delay": parsed.delay}
+    own = {
+        "scheme": parsed.spec,
+        "exact": parsed.exact,
+        "load": float(parsed.load),
+        "load_fraction": str(parsed.load),
+        "delay": parsed.delay,
+    }
     of_rounds = {"arrival": arrival, "rounds": tally.rounds, "waits": tally.waits}
     return own | of_rounds | _figures(pool, trace.workers, models, jobs, unfinished, seconds)
 
@@ -76,15 +101,25 @@ def simulate_pipeline(
     models: int,
     jobs: int,
     unfinished: str = "lost",
+    ahead: int = 1,
     journal: Journal | None = None,
     timeline: Timeline | None = None,
 ) -> dict[str, object]:
-    """As `simulate`, without rounds. A cancelled copy keeps its worker until it ends if `unfinished` is serial, else not."""
+    """As `simulate`, without rounds. A cancelled copy keeps its worker until it ends if `unfinished` is serial, else not.
+
+    `ahead`: jobs of one model that are open at once; more than one is not exact.
+    """
     check_numbers(models, jobs)
     pool = SimulatedPool(trace, unfinished=unfinished)
     scheduler = PipelineScheduler(pipeline, trace.workers, frees=unfinished != "serial")
-    seconds = _seconds(scheduler, pool, models, jobs, journal, Tally(), timeline)
-    own = {"scheme": pipeline.name, "parts": pipeline.parts, "copies": pipeline.copies, "lanes": pipeline.lanes}
+    seconds = _seconds(scheduler, pool, models, jobs, journal, Tally(), timeline, ahead)
+    own = {
+        "scheme": pipeline.name,
+        "exact": ahead == 1,
+        "parts": pipeline.parts,
+        "copies": pipeline.copies,
+        "lanes": pipeline.lanes,
+    }
     return own | _figures(pool, trace.workers, models, jobs, unfinished, seconds)
 
 
@@ -102,11 +137,12 @@ def _seconds(
     journal: Journal | None,
     tally: Tally,
     timeline: Timeline | None,
+    ahead: int = 1,
 ) -> float:
     if timeline is not None:
         scheduler = Watched(scheduler, timeline)
     learners = [Idle(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(min(models, jobs))]
-    return Master(learners, scheduler, pool, journal, [tally]).run()
+    return Master(learners, scheduler, pool, journal, [tally], ahead=ahead).run()
 
 
 def _figures(

@@ -8,13 +8,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from distseq.choosing import name_of, pipeline_of, scheme_of
+from distseq.choosing import ahead_of, exact_of, name_of, pipeline_of, scheme_of
 from distseq.cluster.errors import PoolError
 from distseq.config import Config
 from distseq.journal import Record, arrival_table
 from distseq.learner import Learner
 from distseq.observers import GradientCheck, Tally
 from distseq.scheduling.closing import closing_rule
+from distseq.scheduling.inexact import marked
 from distseq.simulation import simulate, simulate_pipeline
 
 LAST = 10  # steps whose losses make the final training loss
@@ -44,7 +45,8 @@ def summarize(
             models[learner.name]["evaluation_error"] = tally.evaluations_failed[learner.name].error
     return {
         "scheme": name_of(config),
-        "closing": config.scheduler.closing if config.scheduler.kind == "rounds" else None,
+        "exact": exact_of(config) and tally.exact,
+        "closing": config.scheduler.closing if pipeline_of(config) is None else None,
         "pool": config.pool.kind,
         "workers": config.pool.workers,
         "delays": config.pool.delays,
@@ -75,11 +77,13 @@ def replays(config: Config, records: list[Record], jobs: int) -> dict[str, Any]:
     try:
         trace = arrival_table(records, config.pool.workers)
         if pipeline is not None:
-            result = simulate_pipeline(trace, pipeline, models=models, jobs=jobs, unfinished=unfinished)
-            seconds[pipeline.name] = result["seconds_per_job"]
+            options: dict[str, Any] = {"ahead": ahead_of(config), "unfinished": unfinished}
+            result = simulate_pipeline(trace, pipeline, models=models, jobs=jobs, **options)
+            seconds[marked(name_of(config), exact_of(config))] = result["seconds_per_job"]
         for spec in dict.fromkeys([own.spec, *others] if pipeline is None else others):
-            result = simulate(trace, spec, rule, models=models, jobs=jobs, unfinished=unfinished, arrival="row")
-            seconds[spec] = result["seconds_per_job"]
+            options = {"unfinished": unfinished, "arrival": "row", "inexact": config.scheduler.inexact}
+            result = simulate(trace, spec, rule, models=models, jobs=jobs, **options)
+            seconds[marked(spec, bool(result["exact"]))] = result["seconds_per_job"]
     except (ValueError, PoolError) as error:
         return {"replayed_seconds_per_job": {}, "not_replayed": str(error)}
     return {"replayed_seconds_per_job": seconds}
@@ -96,7 +100,7 @@ def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
     rounds = f"{summary['rounds']} rounds" if summary["rounds"] else "no rounds"
     console.print(
         f"{summary['jobs']} jobs in {rounds}, {summary['total_seconds']:.1f} s: "
-        f"{summary['seconds_per_job']:.3f} s/job under {summary['scheme']}",
+        f"{summary['seconds_per_job']:.3f} s/job under {marked(summary['scheme'], summary['exact'])}",
         highlight=False,
     )
     replayed = ", ".join(f"{spec} {seconds:.3f}" for spec, seconds in summary["replayed_seconds_per_job"].items())

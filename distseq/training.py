@@ -16,7 +16,7 @@ from rich.console import Console
 
 from distseq.checkpoint import identity
 from distseq.checkpointer import Checkpointer
-from distseq.choosing import name_of, scheduler_of, scheme_of
+from distseq.choosing import ahead_of, exact_of, name_of, scheduler_of, scheme_of
 from distseq.cluster.errors import PoolError
 from distseq.cluster.profiles import delays
 from distseq.cluster.signals import Stopped, StopRequest
@@ -176,7 +176,13 @@ def run(
         console.print(f"nothing to do: {out} is complete, {sum(job.start.done)} jobs", highlight=False, soft_wrap=True)
         return Result(job.fleet.learners, out, json.loads((out / "summary.json").read_bytes()))
     one_pass = config.pool.kind == "simulated" and config.pool.compute == "decoded"
-    check = GradientCheck(job.fleet.task, list(job.steps.values()), config.run.checks, one_pass=one_pass)
+    check = GradientCheck(
+        job.fleet.task,
+        list(job.steps.values()),
+        config.run.checks,
+        lambda m: job.fleet.learners[m].publish(),
+        one_pass=one_pass,
+    )
     tally, kept, texts = Tally(), MemoryJournal(), job.fleet.texts()
     tally.remember(job.start.past)
     folder = RunFolder.resumed(out) if resume else RunFolder(out, config)
@@ -219,7 +225,7 @@ def _drive(
         # After the pool: Ray sets handlers of its own.
         request.install()
         journal = Tee(folder.journal, kept)
-        record = {"config": asdict(config), "members": dict(pool.members())}
+        record = {"config": asdict(config), "members": dict(pool.members()), "exact": exact_of(config)}
         if resume:
             folder.go_on(config)
             journal.write({"kind": "resume", "steps": dict(zip(job.steps, start.done, strict=True)), **record})
@@ -243,6 +249,7 @@ def _drive(
             done=start.done,
             keeper=keeper,
             evaluate=Evaluate(job.fleet.evaluated, config.run.evaluate_every),
+            ahead=ahead_of(config),
         )
         return _to_the_end(master, keeper, sum(job.steps.values()), request, _again(config, folder.path))
 

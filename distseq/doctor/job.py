@@ -10,6 +10,7 @@ from distseq.coding.scheme import Scheme
 from distseq.config import Config, load_config
 from distseq.doctor.cluster import nodes
 from distseq.doctor.findings import Check, Finding, Subject, UnknownError, ok, warning
+from distseq.scheduling.inexact import marked
 from distseq.scheduling.pipeline import Pipeline
 
 MiB = 1 << 20
@@ -40,7 +41,7 @@ def parses(subject: Subject) -> list[Finding]:
 
 
 def scheme_holds(subject: Subject) -> list[Finding]:
-    from distseq.choosing import name_of, pipeline_of
+    from distseq.choosing import exact_of, name_of, pipeline_of
     from distseq.training import check_scheme
 
     job, found = config(subject), scheme(subject)
@@ -48,8 +49,11 @@ def scheme_holds(subject: Subject) -> list[Finding]:
     pipeline = pipeline_of(job)
     if pipeline is not None:
         parts = f"{pipeline.parts} parts of each job, at most {pipeline.copies} copies of one"
-        return ok("scheme", f"{name_of(job)} for {found.n} workers: {parts}")
-    return ok("scheme", f"{found.spec} for {found.n} workers: load {float(found.load):.3g}, delay {found.delay}")
+        return ok("scheme", f"{marked(name_of(job), exact_of(job))} for {found.n} workers: {parts}")
+    return ok(
+        "scheme",
+        f"{marked(found.spec, found.exact)} for {found.n} workers: load {float(found.load):.3g}, delay {found.delay}",
+    )
 
 
 def models(subject: Subject) -> list[Finding]:
@@ -115,10 +119,11 @@ def _fit(subject: Subject) -> tuple[int, str]:
 
 def memory(subject: Subject) -> list[Finding]:
     """An upper estimate: no row of an open job is given back before it is decoded."""
-    from distseq.choosing import pipeline_of
+    from distseq.choosing import ahead_of, pipeline_of
 
     job = config(subject)
-    sizes = [count * (8 if job.run.dtype == "float64" else 4) for count in _parameters(subject)]
+    width = ahead_of(job) * (8 if job.run.dtype == "float64" else 4)
+    sizes = [count * width for count in _parameters(subject)]
     master, host = estimate(sizes, scheme(subject), pipeline_of(job))
     free, where = _free(subject)
     hosts = 0 if job.pool.kind == "simulated" else job.pool.hosts or min(job.pool.workers, _fit(subject)[0])

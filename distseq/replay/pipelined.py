@@ -47,7 +47,12 @@ def pipelined(  # noqa: C901
     # Parts: job of each learner, and who has a copy.
     job, left, lane = np.full(models, -1), np.zeros(models, np.int64), np.zeros(models, np.int64)
     size = models * parts
-    done, stale, sent, on = np.zeros(size, np.bool_), np.zeros(size, np.bool_), np.zeros(size, np.int64), np.zeros(size, np.int64)
+    done, stale, sent, on = (
+        np.zeros(size, np.bool_),
+        np.zeros(size, np.bool_),
+        np.zeros(size, np.int64),
+        np.zeros(size, np.int64),
+    )
     copy_message, copy_place = np.zeros((size, copies), np.int64), np.zeros((size, copies), np.int64)
     # Sites: a queue of parts never sent, and a doubly linked list of those that may have a further copy.
     lane_jobs = np.zeros(count, np.int64)
@@ -56,13 +61,23 @@ def pipelined(  # noqa: C901
     before, behind, linked = np.full(size, -1), np.full(size, -1), np.zeros(size, np.bool_)
     waiting = linkeds = sendings = 0
     # Messages: parts in order, how far the worker is, what the scheduler thinks of each.
-    worker_of, part_of, job_of = np.zeros(most, np.int64), np.zeros((most, burst), np.int64), np.zeros((most, burst), np.int64)
+    worker_of, part_of, job_of = (
+        np.zeros(most, np.int64),
+        np.zeros((most, burst), np.int64),
+        np.zeros((most, burst), np.int64),
+    )
     long, place, thought = np.zeros(most, np.int64), np.zeros(most, np.int64), np.zeros((most, burst), np.int64)
     begun, startup, ended, follows = np.zeros(most), np.zeros(most), np.zeros(most, np.bool_), np.full(most, -1)
     messages = 0
     # Workers.
     state, current, wanted = np.zeros(n, np.int64), np.full(n, -1), np.zeros(n, np.int64)
-    since, key, freed, drained, heard_then = np.zeros(n), np.zeros(n), np.arange(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    since, key, freed, drained, heard_then = (
+        np.zeros(n),
+        np.zeros(n),
+        np.arange(n),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+    )
     weight, total, known, told = np.zeros(n), np.zeros(n), np.zeros(n, np.bool_), np.full(n, -1)
     invocations, running, queued = np.zeros(n, np.int64), np.full(n, -1), np.full(n, -1)
     heard, frees_so_far, drains, draining, busies = 0, n, 0, 0, 0
@@ -229,7 +244,9 @@ def pipelined(  # noqa: C901
                         if queued[w] == follower:
                             queued[w] = -1
                         begun[follower] = now
-                        while place[follower] < long[follower] and _passed(follower, place, part_of, job_of, job, stale, parts):
+                        while place[follower] < long[follower] and _passed(
+                            follower, place, part_of, job_of, job, stale, parts
+                        ):
                             place[follower] += 1
                         pushed += 1
                         if place[follower] < long[follower]:
@@ -308,7 +325,11 @@ def _fresh(w: int, sites, head, job, parts: int) -> tuple[int, int]:  # type: ig
     p, s = -1, -1
     for k in range(len(sites)):
         q = head[k]
-        if sites[k, w] and q >= 0 and (p < 0 or job[q // parts] < job[p // parts] or (job[q // parts] == job[p // parts] and q < p)):
+        if (
+            sites[k, w]
+            and q >= 0
+            and (p < 0 or job[q // parts] < job[p // parts] or (job[q // parts] == job[p // parts] and q < p))
+        ):
             p, s = q, k
     return p, s
 

@@ -77,7 +77,11 @@ def rounds(  # noqa: C901
     running_round, round_begun, first_arrival, outstanding = False, 0.0, np.inf, 0
     block_worker, block_set, block_kind = -1, -1, -1
     turns, turn = 0, np.arange(n)  # in which order messages are sent
-    plan_start, plan_group, plan_long = np.zeros((n, most), np.int64), np.zeros((n, most), np.int64), np.zeros(n, np.int64)
+    plan_start, plan_group, plan_long = (
+        np.zeros((n, most), np.int64),
+        np.zeros((n, most), np.int64),
+        np.zeros(n, np.int64),
+    )
     while True:
         sending = False
         if len(complete):
@@ -89,7 +93,9 @@ def rounds(  # noqa: C901
                 outstanding -= owed[q]
                 start[q], owed[q] = FREE, 0
                 if mode == LOST:
-                    busy += _drop(alive, ended, place, long, task_start, task_group, start, gone, rows, slots, now, begun)
+                    busy += _drop(
+                        alive, ended, place, long, task_start, task_group, start, gone, rows, slots, now, begun
+                    )
                 if decoded == jobs:
                     for m in range(len(ended)):
                         if not ended[m] and long[m] and begun[m] < np.inf:
@@ -104,7 +110,9 @@ def rounds(  # noqa: C901
                 may_end = start[(t - delay) % slots] != t - delay if t >= delay else True
             else:
                 if block_kind == -2:
-                    block_worker, block_set, block_kind = _short(t, delay, numbers, start, left, rows, set_of, need, kind, dense, hit)
+                    block_worker, block_set, block_kind = _short(
+                        t, delay, numbers, start, left, rows, set_of, need, kind, dense, hit
+                    )
                 may_end = block_kind == -1
         if may_end:
             if running_round and mode == LOST:
@@ -149,7 +157,10 @@ def rounds(  # noqa: C901
                         w = at[k]
                         if since[w] < np.inf:
                             silent, usual = now - since[w], exp(total[w] / weight[w]) if weight[w] else 0.0
-                            weight[w], total[w] = DECAY * weight[w] + 1, DECAY * total[w] + log(max(max(silent, usual), LEAST))
+                            weight[w], total[w] = (
+                                DECAY * weight[w] + 1,
+                                DECAY * total[w] + log(max(max(silent, usual), LEAST)),
+                            )
                         since[w] = now
         elif assigns == COPIED and 0 < missing.sum() <= few:
             plan_long[:], turns = 0, 0

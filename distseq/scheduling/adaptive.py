@@ -161,7 +161,9 @@ class AdaptiveScheduler:
         trace = self.evidence.trace(n, now)
         grid = candidates(n, models, self._batch)
         if self._places:
-            grid = list(dict.fromkeys(replace(c, lanes=1, places=self._places) for c in grid if isinstance(c, Pipeline)))
+            grid = list(
+                dict.fromkeys(replace(c, lanes=1, places=self._places) for c in grid if isinstance(c, Pipeline))
+            )
         own = self._candidate
         always = [own] if self._places else ["uncoded", Pipeline(), own]
         seen = described(trace)
@@ -206,7 +208,9 @@ class AdaptiveScheduler:
 
 
 def _alike(now: Sequence[float], then: Sequence[float]) -> bool:
-    return len(now) == len(then) and all(a == b or max(a, b) < ALIKE * min(a, b) for a, b in zip(now, then, strict=True))
+    return len(now) == len(then) and all(
+        a == b or max(a, b) < ALIKE * min(a, b) for a, b in zip(now, then, strict=True)
+    )
 
 
 def described(trace: Trace) -> dict[str, float]:

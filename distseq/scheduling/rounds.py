@@ -33,7 +33,12 @@ class RoundScheduler:
     jobs another scheduler has, and how many each will open after them."""
 
     def __init__(
-        self, scheme: Scheme, closing: Closing | None = None, *, late: bool = True, left: Mapping[int, int] | None = None
+        self,
+        scheme: Scheme,
+        closing: Closing | None = None,
+        *,
+        late: bool = True,
+        left: Mapping[int, int] | None = None,
     ) -> None:
         self._asked = self._scheme = scheme  # as given, and of the jobs to open
         self._closing = closing or Safe()

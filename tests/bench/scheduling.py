@@ -81,16 +81,28 @@ def auto(trace: Trace, models: int, jobs: int, unfinished: str) -> Run:
     chosen = [record["chosen"] for record in journal.records if record["kind"] == "choice"]
     heard = sum(len(record.get("arrivals", ())) for record in journal.records)
     name = f"auto ({', '.join(chosen) or 'as it began'})"
-    return Run(name, seconds / jobs, pool.worker_seconds() / jobs, iterations(journal.records), len(chosen), used / heard, heard)
+    return Run(
+        name,
+        seconds / jobs,
+        pool.worker_seconds() / jobs,
+        iterations(journal.records),
+        len(chosen),
+        used / heard,
+        heard,
+    )
 
 
-def ranked(trace: Trace, models: int, jobs: int, unfinished: str, tried: Iterable[Candidate]) -> list[tuple[float, Candidate]]:
+def ranked(
+    trace: Trace, models: int, jobs: int, unfinished: str, tried: Iterable[Candidate]
+) -> list[tuple[float, Candidate]]:
     """By the seconds of a replay of so many jobs."""
     found = []
     for one in tried:
         scheme = one if isinstance(one, Pipeline) else parse(one, trace.workers)
         if isinstance(scheme, Pipeline) or scheme.delay < models:
-            found.append((float(replay(trace, scheme, models=models, jobs=jobs, unfinished=unfinished).decoded[-1]), one))
+            found.append(
+                (float(replay(trace, scheme, models=models, jobs=jobs, unfinished=unfinished).decoded[-1]), one)
+            )
     return sorted(found, key=lambda pair: pair[0])
 
 
@@ -110,7 +122,11 @@ def grid(trace: Trace, models: int) -> list[Candidate]:
 def static(n: int, models: int) -> list[Candidate]:
     """A set of n / M workers for each model, divided into replica sets: no worker ever helps another model."""
     width = n // models
-    return [Pipeline(width // copies, copies, models) for copies in range(1, width + 1) if width // copies] if width else []
+    return (
+        [Pipeline(width // copies, copies, models) for copies in range(1, width + 1) if width // copies]
+        if width
+        else []
+    )
 
 
 def best(trace: Trace, models: int, jobs: int, unfinished: str, tried: list[Candidate]) -> Run:
@@ -164,7 +180,9 @@ def scaled(trace: Trace, unfinished: str) -> None:
     lams = (1, 3, 9, 27, 64, 128, 256)
     for each in (0.43, 1.7):
         with_slope = trace.with_slope(each * trace.workers)
-        by_mu = min((fixed(with_slope, f"msgc:1,2,{lam}", 4, 80, unfinished, mu=True) for lam in lams), key=lambda r: r.seconds)
+        by_mu = min(
+            (fixed(with_slope, f"msgc:1,2,{lam}", 4, 80, unfinished, mu=True) for lam in lams), key=lambda r: r.seconds
+        )
         safe = best(with_slope, 4, 80, unfinished, [f"msgc:1,2,{lam}" for lam in lams])
         chosen = auto(with_slope, 4, 400, unfinished)
         print(
@@ -213,10 +231,16 @@ def never_worse(traces: dict[str, Trace], unfinished: str, sizes: Iterable[tuple
             if n > trace.workers:
                 continue
             own = trace.first(n)
-            plain, whole = fixed(own, "uncoded", models, jobs, unfinished), fixed(own, Pipeline(), models, jobs, unfinished)
+            plain, whole = (
+                fixed(own, "uncoded", models, jobs, unfinished),
+                fixed(own, Pipeline(), models, jobs, unfinished),
+            )
             run = auto(own, models, jobs, unfinished)
             ratio = run.seconds / min(plain.seconds, whole.seconds)
-            print(f"| {name} | {n} | {models} | {plain.seconds:.4f} | {whole.seconds:.4f} | {run.seconds:.4f} | {ratio:.3f} |", flush=True)
+            print(
+                f"| {name} | {n} | {models} | {plain.seconds:.4f} | {whole.seconds:.4f} | {run.seconds:.4f} | {ratio:.3f} |",
+                flush=True,
+            )
 
 
 def cost(unfinished: str) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from distseq.coding.backup import Backup
 from distseq.coding.gc import GC
 from distseq.coding.gradient_code import CODES
+from distseq.coding.ksync import KSync
 from distseq.coding.m_sgc import MSGC
 from distseq.coding.redispatch import Redispatch
 from distseq.coding.scheme import Scheme
@@ -53,6 +54,10 @@ def _backup(draw: st.DrawFn, n: int, code: str) -> Scheme:
     return Backup(n, draw(st.sampled_from((1, 40, 75, 90, 99))))
 
 
+def _ksync(draw: st.DrawFn, n: int, code: str) -> Scheme:
+    return KSync(n, draw(st.integers(1, n)))
+
+
 # by the names of distseq.coding.schemes.SCHEMES; test_schemes.py checks that none is missing
 BUILDERS = {
     "uncoded": _uncoded,
@@ -61,6 +66,7 @@ BUILDERS = {
     "msgc": _msgc,
     "redispatch": _redispatch,
     "backup": _backup,
+    "ksync": _ksync,
 }
 
 
@@ -69,3 +75,8 @@ def schemes(draw: st.DrawFn, max_n: int = 8) -> Scheme:
     """Any scheme on a few workers, under any code."""
     build, n = BUILDERS[draw(st.sampled_from(sorted(BUILDERS)))], draw(st.integers(2, max_n))
     return build(draw, n, draw(st.sampled_from(sorted(CODES))))
+
+
+def exact_schemes() -> st.SearchStrategy[Scheme]:
+    """Any scheme that promises the sum over all parts."""
+    return schemes().filter(lambda scheme: scheme.exact)

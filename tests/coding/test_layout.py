@@ -16,7 +16,7 @@ from distseq.coding.m_sgc import MSGC
 from distseq.coding.plan import MiniTask
 from distseq.coding.scheme import Scheme
 from tests.coding.play import Play, random_play
-from tests.coding.strategies import PROPERTY, generators, schemes
+from tests.coding.strategies import PROPERTY, exact_schemes, generators, schemes
 
 samples_of_a_batch = st.integers(0, 200)
 
@@ -86,7 +86,7 @@ def complete_jobs(scheme: Scheme, draws: np.random.Generator) -> list[dict[MiniT
 
 
 @PROPERTY
-@given(scheme=schemes(), samples=samples_of_a_batch, draws=generators())
+@given(scheme=exact_schemes(), samples=samples_of_a_batch, draws=generators())
 def test_the_rows_of_a_complete_job_weigh_every_sample_by_one(
     scheme: Scheme, samples: int, draws: np.random.Generator
 ) -> None:
@@ -95,7 +95,7 @@ def test_the_rows_of_a_complete_job_weigh_every_sample_by_one(
 
 
 @PROPERTY
-@given(scheme=schemes(), samples=samples_of_a_batch, draws=generators())
+@given(scheme=exact_schemes(), samples=samples_of_a_batch, draws=generators())
 def test_the_weighted_sum_of_rows_is_the_sum_over_the_batch(
     scheme: Scheme, samples: int, draws: np.random.Generator
 ) -> None:

@@ -70,6 +70,8 @@ def test_a_specification_names_all_that_a_scheme_is_made_of() -> None:
         ("msgc:-1,2,3", "M-SGC needs 0 < B < W: got B=-1, W=2"),
         ("msgc:1,2,9", "M-SGC needs 0 <= lam <= n: got lam=9, n=8"),
         ("msgc:1,2,-1", "M-SGC needs 0 <= lam <= n: got lam=-1, n=8"),
+        ("ksync:0", "ksync needs 1 <= K <= n: got K=0, n=8"),
+        ("ksync:9", "ksync needs 1 <= K <= n: got K=9, n=8"),
     ],
 )
 def test_a_wrong_specification_is_refused_naming_rule_and_value(spec: str, message: str) -> None:

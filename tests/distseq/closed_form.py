@@ -10,6 +10,9 @@ from distseq.cluster.probe import Probe, feature
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.gradient_code import RESIDUAL
+from distseq.coding.ksync import KSync
+from distseq.coding.layout import layout
+from distseq.coding.plan import MiniTask
 from distseq.coding.scheme import Scheme
 from distseq.coding.schemes import parse
 from distseq.journal import MemoryJournal, Record
@@ -75,10 +78,12 @@ def play(
     fails: Mapping[int, tuple[int, str]] | None = None,
     wrap: Callable[[Scheduler], Scheduler] = lambda scheduler: scheduler,
     inner: Scheduler | None = None,
+    ahead: int = 1,
 ) -> Played:
     """Learner m makes `steps[m]` steps; `times` (rounds, n) are start-up seconds; `inner` schedules in place of rounds.
 
-    `fails`: learner -> the step that it cannot make, and whether it is a "row" or the "step" itself that fails.
+    `fails`: learner -> the step that it cannot make, and whether it is a "row" or the "step" itself that fails. `ahead`: jobs of
+    a learner that are open at once; where a row fails, the steps before it may not be made either.
     """
     draws = np.random.default_rng([*steps, scheme.n])
     learners = [
@@ -98,30 +103,61 @@ def play(
     )
     journal = MemoryJournal()
     scheduler = wrap(inner or round_scheduler(scheme, closing, late=unfinished != "lost"))
-    master = Master(learners, scheduler, pool, journal)
+    master = Master(learners, scheduler, pool, journal, ahead=ahead)
     seconds = master.run()
-    assert {int(one.learner[1:]): one.step for one in master.failed} == {
-        m: step for m, (step, _) in (fails or {}).items()
-    }
+    failed = {int(one.learner[1:]): one.step for one in master.failed}
+    assert failed.keys() == (fails or {}).keys()
+    for m, (step, how) in (fails or {}).items():
+        assert failed[m] == step or (how == "row" and step - ahead < failed[m] < step)
     return Played(learners, journal.records, seconds)
 
 
 def check_exact(played: Played, code: str, fails: Mapping[int, tuple[int, str]] | None = None) -> None:
     """Each step of each learner, but those that fail, was made once, in order, with the sum over its full batch: to the bit
     under fr."""
+    check_steps(played, fails)
     for m, learner in enumerate(played.learners):
         steps = (fails or {}).get(m, (learner.steps, ""))[0]
-        made = [record["step"] for record in played.jobs if record["learner"] == learner.name]
-        assert made == list(range(steps))
-        assert len(learner.totals) == steps
         for total, ids in zip(learner.totals, learner.batches[:steps], strict=True):
             rows = feature(ids, SIZE)
             if code == "fr":
                 np.testing.assert_array_equal(total, rows.sum(axis=0))
             else:
                 assert (np.abs(total - rows.sum(axis=0)) <= RESIDUAL * np.abs(rows).sum(axis=0)).all()
+
+
+def check_steps(played: Played, fails: Mapping[int, tuple[int, str]] | None = None) -> None:
+    """Each step of each learner, but those that fail, was made once, in order."""
+    for m, learner in enumerate(played.learners):
+        steps = (fails or {}).get(m, (learner.steps, ""))[0]
+        made = [record["step"] for record in played.jobs if record["learner"] == learner.name]
+        assert made == list(range(steps))
+        assert len(learner.totals) == steps
     numbers = [record["job"] for record in played.jobs]
     assert fails or sorted(numbers) == list(range(len(numbers)))
+
+
+def check_scaled(played: Played, n: int, K: int, fails: Mapping[int, tuple[int, str]] | None = None) -> None:
+    """Each step was made once, in order, with n/K times the sum over the parts of exactly K workers: those recorded."""
+    check_steps(played, fails)
+    cut, learners = layout("uncoded", n), {learner.name: learner for learner in played.learners}
+    for record in played.jobs:
+        learner, step = learners[record["learner"]], record["step"]
+        workers = [worker for _, worker in record["rows"]]
+        assert len(set(workers)) == len(workers) == K
+        parts = [cut.row(MiniTask(0, 0, worker), learner.batches[step])[0] for worker in workers]
+        np.testing.assert_allclose(
+            learner.totals[step], n / K * feature(np.concatenate(parts), SIZE).sum(axis=0), rtol=1e-12
+        )
+
+
+def check_sums(played: Played, scheme: Scheme, fails: Mapping[int, tuple[int, str]] | None = None) -> None:
+    """What the scheme promises of the sums."""
+    if isinstance(scheme, KSync):
+        check_scaled(played, scheme.n, scheme.K, fails)
+    else:
+        assert scheme.exact
+        check_exact(played, getattr(scheme, "code", "fr"), fails)
 
 
 def check_on_time(played: Played, n: int, early: bool = True) -> None:
@@ -135,7 +171,7 @@ def check_on_time(played: Played, n: int, early: bool = True) -> None:
 
 
 def checked(played: Played, scheme: Scheme, closing: Closing | None = None) -> Played:
-    """The run, once it is known to be exact and on time."""
-    check_exact(played, getattr(scheme, "code", "fr"))
+    """The run, once it is known to be on time, and exact where its scheme is."""
+    check_sums(played, scheme)
     check_on_time(played, scheme.n, (closing or Safe()).early)
     return played
