@@ -3,18 +3,22 @@
 from distseq.coding.scheme import Scheme
 from distseq.coding.schemes import parse
 from distseq.config import Config
+from distseq.scheduling.adaptive import AdaptiveScheduler, first_pipeline
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import closing_rule
+from distseq.scheduling.estimate import Prices, Question, prices
 from distseq.scheduling.inexact import Stale, allow, stale_of
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.scheduler import Scheduler
 
 
 def pipeline_of(config: Config) -> Pipeline | None:
-    """None for a job in rounds."""
+    """What it begins with, if that is a pipeline; None for a job in rounds."""
     own, stale = config.scheduler, _stale_of(config)
     if own.kind == "pipeline":
-        return Pipeline(own.parts, own.copies, own.lanes)
+        return Pipeline(own.parts, own.copies, own.lanes, own.burst, own.places)
+    if own.kind == "auto":
+        return first_pipeline(config.pool.workers, len(config.learner), smallest_batch(config), own.places)
     return None if stale is None else stale.pipeline
 
 
@@ -42,18 +46,38 @@ def scheme_of(config: Config) -> Scheme:
     return scheme
 
 
-def scheduler_of(config: Config) -> Scheduler:
-    """ValueError when the numbers of the scheme, the closing rule or the pipeline are wrong."""
-    own, pipeline, simulated = config.scheduler, pipeline_of(config), config.pool.kind == "simulated"
+def smallest_batch(config: Config) -> int:
+    return min(one.batch for one in config.learner)
+
+
+def unfinished_of(config: Config) -> str:
+    """What an unfinished worker does; a real one is a process."""
+    return config.pool.unfinished if config.pool.kind == "simulated" else "serial"
+
+
+def question_of(config: Config, numbers: int = 0) -> Question:
+    """What adaptive scheduling asks of every candidate; `numbers` in a row."""
+    own = config.scheduler
+    paid = prices(own.prices) if own.prices else Prices()
+    return Question(len(config.learner), unfinished_of(config), numbers=numbers, objective=own.objective, prices=paid)
+
+
+def scheduler_of(config: Config, numbers: int = 0) -> Scheduler:
+    """`numbers`: in a row. ValueError when the numbers of the scheme, the closing rule or the pipeline are wrong."""
+    own, n, unfinished = config.scheduler, config.pool.workers, unfinished_of(config)
+    if own.kind == "auto":
+        question = question_of(config, numbers)
+        return AdaptiveScheduler(n, question, batch=smallest_batch(config), places=own.places)
+    pipeline = pipeline_of(config)
     if pipeline is not None:
-        return PipelineScheduler(pipeline, config.pool.workers, frees=simulated and config.pool.unfinished != "serial")
+        return PipelineScheduler(pipeline, n, frees=unfinished != "serial")
     closing = closing_rule(own.closing, cutoff=own.cutoff, mu=own.mu)
-    return round_scheduler(scheme_of(config), closing, late=not (simulated and config.pool.unfinished == "lost"))
+    return round_scheduler(scheme_of(config), closing, late=unfinished != "lost")
 
 
 def name_of(config: Config) -> str:
     """What figures of the job are headed with."""
     pipeline, stale = pipeline_of(config), _stale_of(config)
-    if stale is not None:
-        return stale.spec
+    if stale is not None or config.scheduler.kind == "auto":
+        return "auto" if stale is None else stale.spec
     return config.scheduler.scheme if pipeline is None else pipeline.name

@@ -37,7 +37,7 @@ def cli(context: click.Context) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [default: runs/NAME-N]")
 @click.option("--steps", type=int, help="Steps of each learner.")
 @click.option("--seed", type=int)
-@click.option("--scheduler", help="rounds, or pipeline: idle workers pull parts.  [default: rounds]")
+@click.option("--scheduler", help="auto: as seems best; rounds; pipeline: idle workers pull parts.  [default: auto]")
 @click.option(
     "--scheme",
     help="rounds: uncoded, gc:S[,q=Q], srsgc:B,W,LAM or msgc:B,W,LAM, each with [,code=fr|cyclic]; "
@@ -50,6 +50,10 @@ def cli(context: click.Context) -> None:
 @click.option("--parts", type=int, help="pipeline: parts of a job.  [default: 4]")
 @click.option("--copies", type=int, help="pipeline: of a part that may be under way at once.  [default: 2]")
 @click.option("--lanes", type=int, help="pipeline: static sets of workers, a job in each.  [default: 1]")
+@click.option("--burst", type=int, help="pipeline: parts that may share a message.  [default: 1]")
+@click.option("--places", type=int, help="pipeline, auto: workers that have a part's data.  [default: all]")
+@click.option("--objective", help="auto: seconds, worker-seconds or price.  [default: seconds]")
+@click.option("--prices", metavar="KEY=DOLLARS,...", help="auto: of worker_second, held_second, message, gigabyte.")
 @click.option("--pool", help="ray, local or simulated.")
 @click.option("--workers", type=int)
 @click.option(
@@ -97,12 +101,20 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
 @click.option("--scheme", "schemes", multiple=True, help="May be given several times: best first.")
 @click.option("--sweep", is_flag=True, help="Try a grid of every family of schemes instead: the best of each.")
 @click.option("--inexact", is_flag=True, help="Take schemes that change the gradients: ksync:K, async:A[,parts=P].")
-@click.option("--scheduler", default="rounds", show_default=True, help="pipeline: beside the schemes, without rounds.")
+@click.option(
+    "--scheduler", help="auto, rounds, or pipeline, beside the schemes.  [default: auto; rounds with a scheme]"
+)
 @click.option("--parts", multiple=True, type=int, help="pipeline: parts of a job; several times: each.  [default: 4]")
 @click.option(
     "--copies", multiple=True, type=int, help="pipeline: copies of a part; several times: each.  [default: 2]"
 )
 @click.option("--lanes", multiple=True, type=int, help="pipeline: sets of workers; several times: each.  [default: 1]")
+@click.option("--burst", type=int, help="pipeline: parts that may share a message.  [default: 1]")
+@click.option("--places", type=int, default=0, help="pipeline, auto: workers that have a part's data.  [default: all]")
+@click.option("--objective", default="seconds", show_default=True, help="auto: seconds, worker-seconds or price.")
+@click.option(
+    "--prices", "price", metavar="KEY=DOLLARS,...", help="auto: of worker_second, held_second, message, gigabyte."
+)
 @click.option("--closing", default="safe", show_default=True, help="When a round ends: safe or mu.")
 @click.option("--cutoff", type=float, default=0.0, show_default=True, help="closing=safe: not before so many seconds.")
 @click.option(
@@ -127,6 +139,8 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
 def simulate(**options: Any) -> None:
     """Seconds per job of schemes on a trace, in virtual time; nothing is learned.
 
+    Example: distseq simulate --profile bursts
+
     Example: distseq simulate --profile bursts --scheme uncoded --scheme gc:3 --scheme msgc:1,2,27
 
     Example: distseq simulate --profile bursts --scheduler pipeline --parts 8 --parts 16 --copies 1 --copies 2
@@ -143,6 +157,35 @@ def simulate(**options: Any) -> None:
         from distseq.comparing import best_of_families
 
         click.echo(table(best_of_families(results) if options["sweep"] else results))
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path), required=False)
+@click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
+@click.option("--profile", help="Generated delays, NAME[:base=SECONDS].  [default: the job's]")
+@click.option("--run", type=click.Path(path_type=Path), help="The delays that this run folder's journal holds.")
+@click.option("--slope", type=float, metavar="SECONDS", help="Of compute per batch, in place of the trace's.")
+@click.option("--workers", type=int, help="[default: the job's, or all of the trace; 256 for a profile]")
+@click.option("--models", type=int, help="[default: the job's learners, or 4]")
+@click.option("--batch", type=int, help="Samples of a job: it is not cut into more parts.  [default: the job's]")
+@click.option("--parameters", type=int, default=0, help="Of a model: what a row has numbers.  [default: bytes unknown]")
+@click.option("--unfinished", help="Unfinished workers: lost, overlap or serial.  [default: the job's, or serial]")
+@click.option("--objective", help="seconds, worker-seconds or price.  [default: the job's, or seconds]")
+@click.option("--prices", "price", metavar="KEY=DOLLARS,...", help="Of worker_second, held_second, message, gigabyte.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of a generated profile.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+def plan(as_json: bool, **options: Any) -> None:
+    """What each way of scheduling would take on these delays, the best of every family, and what auto would choose.
+
+    Example: distseq plan examples/main.toml
+
+    Example: distseq plan --trace measured.npz --models 4 --parameters 270000 --prices worker_second=1.7e-5,message=2e-7
+    """
+    from distseq.planning import lines
+    from distseq.planning import plan as made
+
+    found = made(**options)
+    click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
 
 
 @cli.command()

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from distseq.cluster.host_pool import HostPool
-from distseq.cluster.profiles import delays
-from distseq.cluster.trace import Trace, load_trace
-from distseq.comparing import Result, Setting
+from distseq.cluster.trace import Trace
+from distseq.comparing import AUTO, Result, Setting
 from distseq.config import SCHEDULERS, SchedulerConfig
+from distseq.planning import given_delays
 from distseq.plotting import check_plot, draw
 from distseq.profiling import probe, probe_spec, run_trace
 from distseq.scheduling.candidates import Candidate, candidates
 from distseq.scheduling.closing import closing_rule
+from distseq.scheduling.estimate import Prices, Question, prices
 from distseq.scheduling.inexact import marked
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation import check_numbers
 from distseq.timeline import Timeline
 
-PROFILE_WORKERS = 256
 COLUMNS = {
     "scheme": "scheme",
     "load": "load",
@@ -47,36 +47,35 @@ def simulate_schemes(
     jobs: int,
     workers: int | None,
     seed: int,
-    scheduler: str = "rounds",
+    scheduler: str | None = None,
     parts: Sequence[int] = (),
     copies: Sequence[int] = (),
     lanes: Sequence[int] = (),
+    burst: int | None = None,
+    places: int = 0,
+    objective: str = "seconds",
+    price: str | None = None,
     inexact: bool = False,
     sweep: bool = False,
     slope: float | None = None,
     bounds: bool = False,
     plot: Path | None = None,
 ) -> list[Result]:
-    """`distseq simulate`: each scheme, and each pipeline of these numbers, or all candidates, on the same delays, best first;
+    """`distseq simulate`: each scheme, and each pipeline of these numbers, or all candidates, or as seems best from what is seen, on the same delays, best first;
     then the bounds. With `plot` also a picture."""
-    named: list[Candidate] = [*schemes, *_pipelines(scheduler, parts, copies, lanes)]
+    named: list[Candidate] = [*schemes, *_pipelines(scheduler, parts, copies, lanes, burst, places)]
+    if scheduler == "auto" or (scheduler is None and not named and not sweep):
+        named.append(AUTO)
     if sweep and named:
-        raise ValueError("--sweep tries every family: it takes no --scheme and no --scheduler pipeline")
+        raise ValueError("--sweep tries every family: it takes no --scheme and no --scheduler")
     if not sweep and not named:
-        raise ValueError("simulate needs --scheme SCHEME or --scheduler pipeline, or --sweep")
-    if (trace is None) == (profile is None):
-        raise ValueError("simulate needs one of --trace FILE and --profile NAME")
-    if workers is not None and workers < 1:
-        raise ValueError(f"simulate needs at least one worker: got {workers}")
-    if profile is not None:
-        table = delays(profile, workers or PROFILE_WORKERS, seed)
-    else:
-        assert trace is not None
-        table = load_trace(trace)
-        table = table.first(workers or table.workers)
-    table = table if slope is None else table.with_slope(slope)
+        raise ValueError("--scheduler rounds needs --scheme SCHEME")
+    table = given_delays(trace, profile, workers, seed, slope)
     check_numbers(models, jobs)
-    setting = Setting(table, closing_rule(closing, cutoff=cutoff, mu=mu), models, jobs, unfinished, arrival, inexact)
+    rule = closing_rule(closing, cutoff=cutoff, mu=mu)
+    paid = Prices() if price is None else prices(price)
+    question = Question(models, unfinished, objective=objective, prices=paid)
+    setting = Setting(table, rule, jobs, question, arrival, inexact, places)
     least = setting.bounds() if bounds else []
     tried = candidates(table.workers, models) if sweep else named
     of_rounds = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
@@ -93,16 +92,24 @@ def simulate_schemes(
     return results + least
 
 
-def _pipelines(scheduler: str, parts: Sequence[int], copies: Sequence[int], lanes: Sequence[int]) -> list[Pipeline]:
+def _pipelines(
+    scheduler: str | None,
+    parts: Sequence[int],
+    copies: Sequence[int],
+    lanes: Sequence[int],
+    burst: int | None,
+    places: int,
+) -> list[Pipeline]:
     """Every combination. ValueError for another scheduler, or numbers of pipelines without one."""
-    if scheduler not in SCHEDULERS:
+    if scheduler is not None and scheduler not in SCHEDULERS:
         raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}: got {scheduler!r}")
-    if scheduler == "rounds":
-        if parts or copies or lanes:
-            raise ValueError("--parts, --copies and --lanes are options of --scheduler pipeline")
+    if scheduler != "pipeline":
+        if parts or copies or lanes or burst is not None:
+            raise ValueError("--parts, --copies, --lanes and --burst are options of --scheduler pipeline")
         return []
     usual = SchedulerConfig()
-    return [Pipeline(*one) for one in product(parts or [usual.parts], copies or [usual.copies], lanes or [usual.lanes])]
+    numbers = product(parts or [usual.parts], copies or [usual.copies], lanes or [usual.lanes])
+    return [Pipeline(*one, usual.burst if burst is None else burst, places) for one in numbers]
 
 
 def table(results: Sequence[Result]) -> str:

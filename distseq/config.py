@@ -48,14 +48,25 @@ class PoolConfig:
 class SchedulerConfig:
     """[scheduler]"""
 
-    kind: str = "rounds"  # under `scheme`, or "pipeline": no rounds, and idle workers pull parts
-    scheme: str = "gc:1"
+    kind: str = ""  # "auto", "rounds" or "pipeline"; by default rounds where a scheme is given, else auto
+    scheme: str = ""  # of rounds
     closing: str = "safe"
     cutoff: float = 0.0  # safe: seconds
     mu: float = 1.0
     parts: int = 4  # pipeline: into how many a job is cut
     copies: int = 2  # pipeline: of a part that may be under way at once
     lanes: int = 1  # pipeline: static sets of workers
+    burst: int = 1  # pipeline: parts that may share a message
+    places: int = 0  # pipeline, auto: workers that have the data of a part, which cannot move; 0 = all
+    objective: str = "seconds"  # auto: per job; or "worker-seconds", or "price"
+    prices: str = ""  # auto: KEY=DOLLARS,... (distseq.scheduling.estimate)
+
+    def __post_init__(self) -> None:
+        if not self.kind:
+            object.__setattr__(self, "kind", "rounds" if self.scheme else "auto")
+        if self.kind == "rounds" and not self.scheme:
+            object.__setattr__(self, "scheme", "gc:1")
+
     inexact: bool = False  # take a scheme that changes the gradients: ksync or async
 
 
@@ -126,6 +137,8 @@ class Config:
             ("scheduler.parts", self.scheduler.parts, 1),
             ("scheduler.copies", self.scheduler.copies, 1),
             ("scheduler.lanes", self.scheduler.lanes, 1),
+            ("scheduler.burst", self.scheduler.burst, 1),
+            ("scheduler.places", self.scheduler.places, 0),
             ("checkpoint.every", self.checkpoint.every, 0),
             ("checkpoint.keep", self.checkpoint.keep, 1),
             *((f"accumulate of learner {one.name}", one.accumulate, 1) for one in self.learner),
@@ -148,7 +161,7 @@ class Config:
 
 DTYPES = ("float32", "float64")
 POOLS = ("ray", "local", "simulated")
-SCHEDULERS = ("rounds", "pipeline")
+SCHEDULERS = ("auto", "rounds", "pipeline")
 DEVICES = ("cpu", "cuda", "auto")
 
 

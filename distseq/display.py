@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -47,6 +48,11 @@ class Display(Silent):
 
     def pool_changed(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)
+
+    def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
+        before, after = choice["before"], choice["chosen"]
+        predicted = f"{choice['candidates'][0]['seconds']:.4g} s/job predicted, {choice['predicted_before']:.4g} before"
+        self._console.print(f"scheduling: {after} in place of {before}, {predicted}", highlight=False, soft_wrap=True)
 
     def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
         loss = metrics.get("loss", math.nan)

@@ -137,6 +137,8 @@ class Master:
     def _act(self, decision: Decision) -> None:
         if decision.chosen is not None:
             self._write({"kind": "choice", **decision.chosen})
+            for observer in self._observers:
+                observer.scheduling_changed(decision.chosen)
         if decision.cancel:
             self._pool.cancel(decision.cancel)
         if decision.ended is not None:

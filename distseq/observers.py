@@ -26,6 +26,7 @@ class Silent:
     def round_ended(self, ended: Round) -> None: ...
     def polled(self, scheduler: Scheduler, now: float) -> None: ...
     def pool_changed(self, line: str) -> None: ...
+    def scheduling_changed(self, choice: Mapping[str, Any]) -> None: ...
 
 
 class Tally(Silent):
@@ -34,6 +35,7 @@ class Tally(Silent):
 
     def __init__(self) -> None:
         self.rounds = self.waits = self.jobs = 0
+        self.chosen: list[str] = []  # what scheduling was changed to
         self.exact = True  # before it was resumed
         self.losses: dict[str, list[float]] = {}
         self.evaluations: dict[str, tuple[int, float]] = {}
@@ -54,6 +56,9 @@ class Tally(Silent):
         self.jobs += 1
         if "loss" in metrics:
             self.losses.setdefault(learner, []).append(metrics["loss"])
+
+    def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
+        self.chosen.append(choice["chosen"])
 
     def learner_failed(self, failed: Failed) -> None:
         self.failed[failed.learner] = failed

@@ -19,6 +19,10 @@ OPTIONS = {
     "parts": ("scheduler", "parts"),
     "copies": ("scheduler", "copies"),
     "lanes": ("scheduler", "lanes"),
+    "burst": ("scheduler", "burst"),
+    "places": ("scheduler", "places"),
+    "objective": ("scheduler", "objective"),
+    "prices": ("scheduler", "prices"),
     "inexact": ("scheduler", "inexact"),
     "pool": ("pool", "kind"),
     "workers": ("pool", "workers"),
@@ -35,8 +39,13 @@ OPTIONS = {
     "checkpoint_every": ("checkpoint", "every"),
     "checkpoint_keep": ("checkpoint", "keep"),
 }
-# kind of scheduler -> the options that say something only there
-OF_KIND = {"rounds": ("scheme", "closing", "cutoff", "mu"), "pipeline": ("parts", "copies", "lanes")}
+# option -> the kinds of scheduler that it says something to
+KINDS = {
+    **dict.fromkeys(("scheme", "closing", "cutoff", "mu"), ("rounds",)),
+    **dict.fromkeys(("parts", "copies", "lanes", "burst"), ("pipeline",)),
+    **dict.fromkeys(("objective", "prices"), ("auto",)),
+    "places": ("pipeline", "auto"),
+}
 
 
 def override(config: Config, options: Mapping[str, Any]) -> Config:
@@ -51,10 +60,10 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
         if value is not None:
             table, key = OPTIONS[option]
             config = replace(config, **{table: replace(getattr(config, table), **{key: value})})
-    for kind, names in OF_KIND.items():
-        given = [name for name in names if options.get(name) is not None]
-        if given and config.scheduler.kind != kind:
-            raise ValueError(f"{given[0]} is an option of scheduler={kind!r}: got scheduler={config.scheduler.kind!r}")
+    for option, kinds in KINDS.items():
+        if options.get(option) is not None and config.scheduler.kind not in kinds:
+            wanted = " or ".join(map(repr, kinds))
+            raise ValueError(f"{option} is an option of scheduler={wanted}: got scheduler={config.scheduler.kind!r}")
     closing = [name for name in ("closing", "cutoff", "mu") if options.get(name) is not None]
     if closing and stale_of(config.scheduler.scheme) is not None:
         raise ValueError(f"{closing[0]} is an option of rounds: {config.scheduler.scheme} has none")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -62,6 +62,10 @@ class Observer(Protocol):
     def round_ended(self, ended: Round) -> None: ...
     def polled(self, scheduler: Scheduler, now: float) -> None:
         """After each poll."""
+        ...
+
+    def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
+        """The next jobs are scheduled in another way; `choice` is the journal's record."""
         ...
 
     def pool_changed(self, line: str) -> None:

@@ -8,12 +8,14 @@ import numpy as np
 from distseq.cluster.simulated import ARRIVAL, SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.schemes import parse
-from distseq.journal import Journal
+from distseq.journal import Journal, MemoryJournal, Tee
 from distseq.master import Master
 from distseq.observers import Tally
 from distseq.roles import Opening
+from distseq.scheduling.adaptive import AdaptiveScheduler
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Closing
+from distseq.scheduling.estimate import Question
 from distseq.scheduling.inexact import allow, stale_of
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.rounds import check_delay
@@ -121,6 +123,26 @@ def simulate_pipeline(
         "lanes": pipeline.lanes,
     }
     return own | _figures(pool, trace.workers, models, jobs, unfinished, seconds)
+
+
+def simulate_auto(
+    trace: Trace,
+    *,
+    question: Question,
+    jobs: int,
+    places: int = 0,
+    journal: Journal | None = None,
+    timeline: Timeline | None = None,
+) -> dict[str, object]:
+    """As `simulate`, scheduled as seems best from what is observed; "choices" are the changes, with what they rest on."""
+    check_numbers(question.models, jobs)
+    pool, kept = SimulatedPool(trace, unfinished=question.unfinished), MemoryJournal()
+    scheduler = AdaptiveScheduler(trace.workers, question, places=places)
+    both = kept if journal is None else Tee(kept, journal)
+    seconds = _seconds(scheduler, pool, question.models, jobs, both, Tally(), timeline)
+    choices = [record for record in kept.records if record["kind"] == "choice"]
+    own = {"scheme": "auto", "exact": True, "chosen": scheduler.name, "choices": choices}
+    return own | _figures(pool, trace.workers, question.models, jobs, question.unfinished, seconds)
 
 
 def check_numbers(models: int, jobs: int) -> None:

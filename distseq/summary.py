@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from distseq.choosing import ahead_of, exact_of, name_of, pipeline_of, scheme_of
+from distseq.choosing import ahead_of, exact_of, name_of, pipeline_of, question_of, scheme_of, unfinished_of
 from distseq.cluster.errors import PoolError
 from distseq.config import Config
 from distseq.journal import Record, arrival_table
@@ -16,7 +16,7 @@ from distseq.learner import Learner
 from distseq.observers import GradientCheck, Tally
 from distseq.scheduling.closing import closing_rule
 from distseq.scheduling.inexact import marked
-from distseq.simulation import simulate, simulate_pipeline
+from distseq.simulation import simulate, simulate_auto, simulate_pipeline
 
 LAST = 10  # steps whose losses make the final training loss
 
@@ -47,6 +47,7 @@ def summarize(
         "scheme": name_of(config),
         "exact": exact_of(config) and tally.exact,
         "closing": config.scheduler.closing if pipeline_of(config) is None else None,
+        "chosen": tally.chosen,
         "pool": config.pool.kind,
         "workers": config.pool.workers,
         "delays": config.pool.delays,
@@ -70,7 +71,7 @@ def replays(config: Config, records: list[Record], jobs: int) -> dict[str, Any]:
     own, pipeline = scheme_of(config), pipeline_of(config)
     rule = closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu)
     models = len(config.learner)
-    unfinished = config.pool.unfinished if config.pool.kind == "simulated" else "serial"
+    unfinished = unfinished_of(config)
     spare = max(own.tolerance) if pipeline is None else pipeline.copies - 1
     others = ["uncoded", f"gc:{min(spare or 1, own.n - 1)}"]
     seconds: dict[str, Any] = {}
@@ -78,7 +79,10 @@ def replays(config: Config, records: list[Record], jobs: int) -> dict[str, Any]:
         trace = arrival_table(records, config.pool.workers)
         if pipeline is not None:
             options: dict[str, Any] = {"ahead": ahead_of(config), "unfinished": unfinished}
-            result = simulate_pipeline(trace, pipeline, models=models, jobs=jobs, **options)
+            if config.scheduler.kind == "auto":
+                result = simulate_auto(trace, question=question_of(config), jobs=jobs, places=config.scheduler.places)
+            else:
+                result = simulate_pipeline(trace, pipeline, models=models, jobs=jobs, **options)
             seconds[marked(name_of(config), exact_of(config))] = result["seconds_per_job"]
         for spec in dict.fromkeys([own.spec, *others] if pipeline is None else others):
             options = {"unfinished": unfinished, "arrival": "row", "inexact": config.scheduler.inexact}

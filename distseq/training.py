@@ -146,11 +146,12 @@ class Job:
 
 
 def _prepare(config: Config, out: Path, console: Console, resume: bool, learners: Sequence[Learner] | None) -> Job:
-    scheme, scheduler = scheme_of(config), scheduler_of(config)
+    scheme = scheme_of(config)
     trace = delays(config.pool.delays, config.pool.workers, config.run.seed)
     for n in range(1, scheme.n + 1) if config.pool.elastic else [scheme.n]:
         check_scheme(scheme.on(n), len(config.learner), config.run.dtype)
     fleet = build_fleet(config) if learners is None else live_fleet(config, learners)
+    scheduler = scheduler_of(config, max(len(learner.publish()) for learner in fleet.learners))
     _warn_of_empty_parts(config, scheme, console)
     own = identity(config, fleet.same)
     start = resumed(out, own, fleet, console) if resume else Start((0,) * len(fleet.learners))

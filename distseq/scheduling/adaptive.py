@@ -16,8 +16,8 @@ from distseq.coding.layout import layout
 from distseq.coding.plan import MiniTask
 from distseq.coding.schemes import parse
 from distseq.scheduling.backup import round_scheduler
-from distseq.scheduling.candidates import Candidate, candidates
-from distseq.scheduling.estimate import Question
+from distseq.scheduling.candidates import Candidate, candidates, name_of
+from distseq.scheduling.estimate import Estimate, Question
 from distseq.scheduling.evidence import Evidence
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
@@ -60,6 +60,11 @@ class AdaptiveScheduler:
         self._next = n  # deliveries until the next selection
         self._promising: list[Candidate] = []
         self._asked: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of what it schedules by now."""
+        return name_of(self._candidate)
 
     def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
         self._left[learner], self._cost[job] = left, cost
@@ -152,7 +157,7 @@ class AdaptiveScheduler:
         if best.value >= BETTER * present.value:
             return None
         self._change(best.candidate)
-        return self._record(selection, present.name, now)
+        return self._record(selection, present, now)
 
     def _begin(self, now: float) -> Selection:
         n, models = len(self._workers) or self._n, max(1, self._active())
@@ -194,10 +199,11 @@ class AdaptiveScheduler:
             scheduler.members(self._workers, 0.0)
         self._schedulers.append((scheduler, set()))
 
-    def _record(self, selection: Selection, before: str, now: float) -> Mapping[str, Any]:
+    def _record(self, selection: Selection, before: Estimate, now: float) -> Mapping[str, Any]:
         return {
             "at": round(now, 6),
-            "before": before,
+            "before": before.name,
+            "predicted_before": round(before.seconds, 6),
             "chosen": selection.ranking[0].name,
             "evidence": described(selection.trace) | {"invocations": self.evidence.invocations},
             "candidates": [

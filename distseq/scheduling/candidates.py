@@ -11,6 +11,11 @@ MOST_ROUNDS = 3  # of delay: later ones only repeat what is rarely missing
 NOT_SPLIT = "not splitting"
 
 
+def name_of(candidate: Candidate) -> str:
+    """What figures of it are headed with."""
+    return candidate.name if isinstance(candidate, Pipeline) else candidate
+
+
 def family(candidate: Candidate) -> str:
     """What a candidate is one of: the name of its scheme, "streamed gc", "pipeline", or "not splitting"."""
     if isinstance(candidate, Pipeline):

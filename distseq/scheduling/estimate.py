@@ -5,9 +5,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from distseq.cluster.trace import Trace
+from distseq.coding.scheme import Scheme
 from distseq.coding.schemes import parse
 from distseq.replay import replay
-from distseq.scheduling.candidates import Candidate, family
+from distseq.scheduling.candidates import Candidate, family, name_of
 from distseq.scheduling.pipeline import Pipeline
 
 OBJECTIVES = ("seconds", "worker-seconds", "price")
@@ -71,7 +72,7 @@ class Estimate:
 
     @property
     def name(self) -> str:
-        return self.candidate if isinstance(self.candidate, str) else self.candidate.name
+        return name_of(self.candidate)
 
     @property
     def family(self) -> str:
@@ -81,12 +82,13 @@ class Estimate:
 def estimate(trace: Trace, candidate: Candidate, question: Question, *, long: bool) -> Estimate:
     """Replay a candidate, for a short look or a long one."""
     q = question
+    one: Scheme | Pipeline
     if isinstance(candidate, Pipeline):
         one, first = candidate, q.models
         jobs = first + max(60, 4 * first) if long else 3 * first
     else:
-        one = parse(candidate, trace.workers)
-        first = 1 + one.delay
+        one = scheme = parse(candidate, trace.workers)
+        first = 1 + scheme.delay
         jobs = first + (60 if long else 8)
     found = replay(trace, one, models=q.models, jobs=jobs, unfinished=q.unfinished, whole=q.whole, cost=q.cost)
     seconds = float(found.decoded[-1] - found.decoded[first - 1]) / (jobs - first)

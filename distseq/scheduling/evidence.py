@@ -13,12 +13,11 @@ import numpy as np
 from distseq.cluster.pool import Delivery
 from distseq.cluster.trace import Trace
 from distseq.coding.plan import MiniTask
-from distseq.scheduling.tail import EVENT, Tail
+from distseq.scheduling.tail import GOLDEN, Tail
 
 DEPTH = 24  # latest invocations of each worker
 UNITS = 512  # latest rows whose compute is kept
 CHANGED = 1.4  # medians of older and newer start-ups this far apart: what is older counts no more
-GOLDEN = 0.6180339887498949
 
 
 @dataclass
@@ -136,18 +135,7 @@ class Evidence:
         rows = max(map(len, known))
         by_worker = dict(zip(columns, known, strict=True))
         table = np.array([np.resize(by_worker.get(i, known[i % len(known)]), rows) for i in range(n)]).T
-        return Trace(self._with_events(table), 0.0, self.slope)
-
-    def _with_events(self, table: np.ndarray) -> np.ndarray:
-        """With as many seconds of rare events as are to be expected."""
-        lacking = self.tail.rate * table.size - np.count_nonzero(table >= EVENT)
-        if lacking <= 0:
-            return table
-        count = int(np.ceil(lacking))
-        places = np.floor(GOLDEN * np.arange(1, count + 1) % 1 * table.size).astype(int)
-        table = table.copy()
-        table.flat[places] += self.tail.seconds * lacking / count
-        return table
+        return Trace(self.tail.expected_in(table), 0.0, self.slope)
 
 
 def _changed(seen: list[Seen]) -> int:

@@ -121,7 +121,7 @@ class Prediction:
             first = startup if own is None else exp(own)
             silent = now - self._since.get(worker, now)
             times[worker] = max(first, silent) + load * (compute if unit is None else exp(unit))
-        return _to_the_microsecond(times)
+        return np.asarray(_to_the_microsecond(times))
 
     def order(self, n: int, load: float, now: float) -> np.ndarray:
         """(n,) workers, the fastest first; equal ones by number."""

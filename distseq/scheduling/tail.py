@@ -12,6 +12,7 @@ EVENT = 10.0  # seconds
 RATE = 3e-4  # events per invocation, at least
 SECONDS = 27.0  # of the event that is always expected
 BODY = 4096  # latest start-ups that are no events
+GOLDEN = 0.6180339887498949  # its multiples are spread over the unit interval
 EVENTS = 1024  # latest events whose seconds are kept; all are counted
 
 
@@ -37,11 +38,6 @@ class Tail:
         """Events per invocation."""
         return max(RATE, self.events / self.invocations) if self.invocations else RATE
 
-    @property
-    def seconds(self) -> float:
-        """Mean of an event."""
-        return float(np.mean(self._lengths))
-
     def quantiles(self, q: np.ndarray) -> np.ndarray:
         """Start-up seconds below which the fraction `q` (any shape, 0 to 1) of invocations lies; 0 for a body never seen."""
         body = np.sort(self._body[: max(1, self.invocations - self.events)])
@@ -50,6 +46,17 @@ class Tail:
         within = np.where(q < usual, q / max(usual, RATE), 0.0)
         beyond = (np.maximum(q, usual) - usual) / self.rate
         return np.where(q < usual, _inverse(body, within), _inverse(events, beyond))
+
+    def expected_in(self, table: np.ndarray) -> np.ndarray:
+        """A table of start-up seconds with as many seconds of events as so many invocations are expected to have."""
+        lacking = self.rate * table.size - np.count_nonzero(table >= EVENT)
+        if lacking <= 0:
+            return table
+        count = int(np.ceil(lacking))
+        places = np.floor(GOLDEN * np.arange(1, count + 1) % 1 * table.size).astype(int)
+        table = table.copy()
+        table.flat[places] += float(np.mean(self._lengths)) * lacking / count
+        return table
 
     def draw(self, draws: np.random.Generator, size: int) -> np.ndarray:
         """(size,) start-up seconds."""

@@ -378,5 +378,5 @@ def test_seconds_per_job_on_the_measured_trace(shared: Path, spec: str) -> None:
     print(
         f"\n{spec} (not exact): {result['seconds_per_job']:.4f} s/job, {result['worker_seconds_per_job']:.1f} worker-s/job"
     )
-    expected = {"ksync:240": 0.9865, "ksync:250": 1.193, "async:2,parts=8": 0.1653, "async:4,parts=8": 0.0882}
+    expected = {"ksync:240": 0.9865, "ksync:250": 1.193, "async:2,parts=8": 0.1488, "async:4,parts=8": 0.0848}
     assert result["seconds_per_job"] == pytest.approx(expected[spec], rel=2e-3)

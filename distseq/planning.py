@@ -1,0 +1,134 @@
+"""`distseq plan`: what is known of the workers, what each way of scheduling would take, and which is best."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distseq.choosing import question_of, smallest_batch
+from distseq.cluster.profiles import delays
+from distseq.cluster.trace import Trace, load_trace
+from distseq.config import load_config
+from distseq.profiling import run_trace
+from distseq.scheduling.adaptive import described
+from distseq.scheduling.candidates import candidates
+from distseq.scheduling.estimate import Estimate, Prices, Question, estimate, prices
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.selection import select
+from distseq.scheduling.tail import Tail
+
+PROFILE_WORKERS = 256
+
+
+def given_delays(
+    trace: Path | None,
+    profile: str | None,
+    workers: int | None,
+    seed: int,
+    slope: float | None,
+    run: Path | None = None,
+) -> Trace:
+    """The delays that a command names. ValueError unless exactly one source is given."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"there must be at least one worker: got {workers}")
+    sources = [one for one in (trace, profile, run) if one is not None]
+    if len(sources) != 1:
+        raise ValueError(
+            f"delays come from one of --trace FILE, --profile NAME and --run RUN: got {len(sources)} of them"
+        )
+    if profile is not None:
+        table = delays(profile, workers or PROFILE_WORKERS, seed)
+    else:
+        table = load_trace(trace) if trace is not None else run_trace(sources[0])  # type: ignore[arg-type]
+        table = table.first(workers or table.workers)
+    return table if slope is None else table.with_slope(slope)
+
+
+def plan(
+    *,
+    job: Path | None,
+    trace: Path | None,
+    profile: str | None,
+    run: Path | None,
+    slope: float | None,
+    workers: int | None,
+    models: int | None,
+    batch: int | None,
+    parameters: int,
+    unfinished: str | None,
+    objective: str | None,
+    price: str | None,
+    seed: int,
+) -> dict[str, Any]:
+    """What `distseq plan --json` prints. Options go before what the job file says; ValueError for what cannot be."""
+    asked, own_workers, own_batch = Question(4), None, None
+    if job is not None:
+        config = load_config(job)
+        asked, own_workers, own_batch = question_of(config), config.pool.workers, smallest_batch(config)
+        if trace is None and profile is None and run is None:
+            profile = config.pool.delays
+    question = Question(
+        asked.models if models is None else models,
+        unfinished or asked.unfinished,
+        numbers=parameters,
+        objective=objective or asked.objective,
+        prices=asked.prices if price is None else prices(price),
+    )
+    if question.models < 1 or parameters < 0:
+        raise ValueError(f"plan needs models >= 1 and parameters >= 0: got {question.models} and {parameters}")
+    table = given_delays(trace, profile, workers or own_workers, seed, slope, run)
+    return planned(table, question, batch or own_batch)
+
+
+def planned(trace: Trace, question: Question, batch: int | None = None) -> dict[str, Any]:
+    """The best of every family on the trace, with as many rare events as are to be expected, best first."""
+    tail = Tail()
+    for seconds in trace.startups().ravel():
+        tail.add(float(seconds))
+    expected = Trace(tail.expected_in(trace.startups()), 0.0, trace.slope, trace.master)
+    grid = candidates(trace.workers, question.models, batch)
+    most = trace.workers if batch is None else min(trace.workers, batch)
+    best: dict[str, Estimate] = {}
+    for one in grid:
+        if not isinstance(one, Pipeline):
+            found = estimate(expected, one, question, long=False)
+            if found.family not in best or found.value < best[found.family].value:
+                best[found.family] = found
+    looked = [estimate(expected, one.candidate, question, long=True) for one in best.values()]
+    pipelines = [one for one in grid if isinstance(one, Pipeline)]
+    of_pipelines = [*select(expected, pipelines, question, most), estimate(expected, Pipeline(), question, long=True)]
+    for pipeline in of_pipelines:
+        if pipeline.family not in {found.family for found in looked}:
+            looked.append(pipeline)
+    ranking = sorted(looked, key=lambda one: (one.value, one.worker_seconds))
+    return {
+        "workers": trace.workers,
+        "models": question.models,
+        "unfinished": question.unfinished,
+        "objective": question.objective,
+        "evidence": described(trace) | {"events": tail.events, "events_per_invocation": tail.rate},
+        "chosen": ranking[0].name,
+        "candidates": [_row(one, question.prices != Prices()) for one in ranking],
+    }
+
+
+def _row(one: Estimate, priced: bool) -> dict[str, Any]:
+    figures = {"seconds": one.seconds, "worker_seconds": one.worker_seconds, "bytes": one.bytes}
+    return {"family": one.family, "candidate": one.name, **figures, **({"dollars": one.dollars} if priced else {})}
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """For people."""
+    seen = found["evidence"]
+    head = [
+        f"{found['workers']} workers, {found['models']} models, unfinished={found['unfinished']}: best by "
+        f"{found['objective']} is {found['chosen']}",
+        f"start-up {seen['median']:.3g} s (fast {seen['fast']:.3g}, slowest hundredth {seen['slowest_hundredth']:.3g}), "
+        f"compute {seen['compute_per_batch']:.3g} s per batch, "
+        f"{seen['events']} events of 10 s or more, {seen['events_per_invocation']:.1g} per invocation expected",
+    ]
+    rows = [["family", "candidate", "s/job", "worker-s/job", "MB/job", "dollars/job"]]
+    for one in found["candidates"]:
+        figures = [one["seconds"], one["worker_seconds"], one["bytes"] / 1e6, one.get("dollars")]
+        rows.append([one["family"], one["candidate"], *("-" if f is None else f"{f:.4g}" for f in figures)])
+    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
+    return head + ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
