@@ -51,8 +51,8 @@ class Display(Silent):
 
     def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
         before, after = choice["before"], choice["chosen"]
-        predicted = f"{choice['candidates'][0]['seconds']:.4g} s/job predicted, {choice['predicted_before']:.4g} before"
-        self._console.print(f"scheduling: {after} in place of {before}, {predicted}", highlight=False, soft_wrap=True)
+        line = f"scheduling: {after} in place of {before}, {choice['candidates'][0]['seconds']:.4g} s/job predicted"
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
         loss = metrics.get("loss", math.nan)

@@ -141,8 +141,8 @@ class Master:
                 observer.scheduling_changed(decision.chosen)
         if decision.cancel:
             self._pool.cancel(decision.cancel)
-        if decision.ended is not None:
-            self._end_round(decision.ended)
+        for ended in decision.ended:
+            self._end_round(ended)
         for job, weights in decision.decode.items():
             if job in self._openings:  # its learner may have failed just now
                 self._complete(job, weights, decision.roundless)

@@ -26,10 +26,13 @@ from distseq.scheduling.selection import Selection
 BETTER = 0.97  # of the present value is worth a change
 GROWTH, SELDOM = 2, 16  # deliveries per worker between selections: this times as many each time, until so many
 AT_ONCE = 2  # selections that are made at a stroke; later ones in small steps
-MESSAGES = 80  # replayed for each delivery
+MESSAGES = 40  # replayed for each delivery
 AGAIN = 24  # of the most promising candidates that are looked at again, while what is seen is ALIKE
 ALIKE = 1.15
 SHOWN = 8  # candidates that a record names
+
+
+Asked = tuple[tuple[int, ...], tuple[float, ...]]
 
 
 def first_pipeline(n: int, models: int, batch: int | None, places: int) -> Pipeline:
@@ -51,15 +54,19 @@ class AdaptiveScheduler:
         self._candidate: Candidate = first_pipeline(n, question.models, batch, places)
         self._left: dict[int, int] = {}  # learner -> jobs it will open after its latest
         self._cost: dict[int, float] = {}  # open job -> units of the slope
+        self._waiting: dict[int, tuple[int, float, int]] = {}  # job that is not started -> learner, cost, left
         self._parts: dict[int, list[list[float]]] = {}
         self._workers: Mapping[int, str] = {}
         self._schedulers: list[tuple[Scheduler, set[int]]] = []  # with their open jobs; the last one takes new jobs
-        self._change(self._candidate)
+        self._change(self._candidate, 0.0)
         self._selection: Selection | None = None
         self._heard, self._wait, self._selections, self._credit = 0, 1, 0, 0
         self._next = n  # deliveries until the next selection
         self._promising: list[Candidate] = []
-        self._asked: tuple[float, ...] = ()
+        # Workers and learners, and what the start-ups were like, when the promising ones were found; and of a selection that
+        # looks at all.
+        self._asked: Asked = ((), ())
+        self._asking: Asked | None = None
 
     @property
     def name(self) -> str:
@@ -67,7 +74,7 @@ class AdaptiveScheduler:
         return name_of(self._candidate)
 
     def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
-        self._left[learner], self._cost[job] = left, cost
+        self._left[learner], self._cost[job], self._waiting[job] = left, cost, (learner, cost, left)
         scheduler, jobs = self._schedulers[-1]
         jobs.add(job)
         scheduler.opened(job, learner, cost, left, now)
@@ -90,8 +97,8 @@ class AdaptiveScheduler:
     def _forget(self, jobs: Sequence[int], now: float) -> None:
         self.evidence.over(jobs, now)
         for job in jobs:
-            self._cost.pop(job, None)
-            self._parts.pop(job, None)
+            for table in (self._cost, self._parts, self._waiting):
+                table.pop(job, None)
 
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
         for delivery in arrivals:
@@ -116,20 +123,17 @@ class AdaptiveScheduler:
     def step(self, now: float) -> Decision:
         chosen = self._choose(now)
         self._schedulers = [one for one in self._schedulers[:-1] if one[1]] + self._schedulers[-1:]
-        wakes = []
+        decision = Decision(chosen=chosen)
         for scheduler, jobs in self._schedulers:
-            decision = scheduler.step(now)
-            if decision.decode or decision.start or decision.send or decision.cancel or decision.ended or chosen:
-                self._note(decision, jobs, now)
-                others = len(self._schedulers) > 1 and not decision.decode
-                return replace(decision, wake=now if others else decision.wake, chosen=chosen)
-            if decision.wake is not None:
-                wakes.append(decision.wake)
-        return Decision(wake=min(wakes, default=None))
+            own = scheduler.step(now)
+            self._note(own, jobs, now)
+            decision = decision.beside(own)
+        return decision
 
     def _note(self, decision: Decision, jobs: set[int], now: float) -> None:
         jobs.difference_update(decision.decode)
         for job, scheme in decision.start.items():
+            del self._waiting[job]
             self._parts[job] = layout(scheme.spec, scheme.n).loads
         self.evidence.given_up(decision.cancel, now)
         self._forget(list(decision.decode), now)
@@ -138,9 +142,11 @@ class AdaptiveScheduler:
     def _choose(self, now: float) -> Mapping[str, Any] | None:
         """Go on with selecting, and change over when something better was found: then what was found."""
         if self._selection is None:
-            if self._heard < self._next or not self.evidence.heard:
+            if self._heard < self._next:
                 return None
             self._selection, self._credit = self._begin(now), 0
+            if self._selection is None:
+                return None
         at_once = self._selections < AT_ONCE
         over = False
         while not over and (at_once or self._credit > 0):
@@ -149,42 +155,45 @@ class AdaptiveScheduler:
         if not over:
             return None
         selection, self._selection = self._selection, None
-        if self._selections < AT_ONCE or len(selection.promising) > AGAIN + 3:
-            self._promising = selection.promising
+        if self._asking is not None:
+            self._promising, self._asked, self._asking = selection.promising, self._asking, None
         self._selections, self._wait = self._selections + 1, min(self._wait * GROWTH, SELDOM)
         self._next = self._heard + self._wait * len(self._workers or range(self._n))
-        best, present = selection.ranking[0], selection.found[self._candidate]
-        if best.value >= BETTER * present.value:
+        best, present = selection.ranking[0], selection.found.get(self._candidate)
+        if present is not None and best.value >= BETTER * present.value:
             return None
-        self._change(best.candidate)
-        return self._record(selection, present, now)
+        before = self.name
+        self._change(best.candidate, now)
+        return self._record(selection, before, present, now)
 
-    def _begin(self, now: float) -> Selection:
+    def _begin(self, now: float) -> Selection | None:
         n, models = len(self._workers) or self._n, max(1, self._active())
         question = replace(self._question, models=models, cost=float(np.mean(list(self._cost.values()) or [1.0])))
         most = n if self._batch is None else min(n, self._batch)
         trace = self.evidence.trace(n, now)
+        if trace is None:
+            return None
         grid = candidates(n, models, self._batch)
         if self._places:
             grid = list(
                 dict.fromkeys(replace(c, lanes=1, places=self._places) for c in grid if isinstance(c, Pipeline))
             )
-        own = self._candidate
-        always = [own] if self._places else ["uncoded", Pipeline(), own]
+        always = [self._candidate] if fits(self._candidate, n, models) else []
+        always += [] if self._places else ["uncoded", Pipeline()]
         seen = described(trace)
-        asked = (n, models, seen["median"], seen["compute_per_batch"])
-        if self._promising and _alike(asked, self._asked):
-            grid = self._promising[:AGAIN]
+        asked, looks = (n, models), (seen["median"], seen["compute_per_batch"])
+        if self._promising and asked == self._asked[0] and _alike(looks, self._asked[1]):
+            grid, self._asking = self._promising[:AGAIN], None
         else:
-            self._asked = asked
+            self._asking = (asked, looks)
         return Selection(trace, grid, question, always, most)
 
     def _active(self) -> int:
         """Learners that have an open job or will open another."""
         return max(sum(left > 0 for left in self._left.values()), len(self._cost))
 
-    def _change(self, candidate: Candidate) -> None:
-        """Open the next jobs under this one."""
+    def _change(self, candidate: Candidate, now: float) -> None:
+        """Start the next jobs under this one."""
         self._candidate = candidate
         last = self._schedulers[-1][0] if self._schedulers else None
         if isinstance(candidate, Pipeline):
@@ -196,14 +205,19 @@ class AdaptiveScheduler:
             n = len(self._workers) or self._n
             scheduler = round_scheduler(parse(candidate, n), late=not self._lost, left=self._left)
         if self._workers:
-            scheduler.members(self._workers, 0.0)
-        self._schedulers.append((scheduler, set()))
+            scheduler.members(self._workers, now)
+        for job, (learner, cost, left) in self._waiting.items():
+            before, jobs = self._schedulers[-1]
+            before.withdrawn(job, learner)
+            jobs.discard(job)
+            scheduler.opened(job, learner, cost, left, now)
+        self._schedulers.append((scheduler, set(self._waiting)))
 
-    def _record(self, selection: Selection, before: Estimate, now: float) -> Mapping[str, Any]:
+    def _record(self, selection: Selection, before: str, present: Estimate | None, now: float) -> Mapping[str, Any]:
         return {
             "at": round(now, 6),
-            "before": before.name,
-            "predicted_before": round(before.seconds, 6),
+            "before": before,
+            "predicted_before": None if present is None else round(present.seconds, 6),
             "chosen": selection.ranking[0].name,
             "evidence": described(selection.trace) | {"invocations": self.evidence.invocations},
             "candidates": [
@@ -213,8 +227,18 @@ class AdaptiveScheduler:
         }
 
 
+def fits(candidate: Candidate, n: int, models: int) -> bool:
+    """Whether so many workers and learners can be scheduled like this."""
+    try:
+        if isinstance(candidate, Pipeline):
+            return candidate.scheme(n).n == n
+        return parse(candidate, n).delay < models
+    except ValueError:
+        return False
+
+
 def _alike(now: Sequence[float], then: Sequence[float]) -> bool:
-    return len(now) == len(then) and all(
+    return all(
         a == b or max(a, b) < ALIKE * min(a, b) for a, b in zip(now, then, strict=True)
     )
 

@@ -8,6 +8,7 @@ from distseq.scheduling.pipeline import Pipeline
 Candidate = str | Pipeline  # a scheme's specification, or no rounds
 PERCENTS = (50, 75, 90)  # of backup tasks
 MOST_ROUNDS = 3  # of delay: later ones only repeat what is rarely missing
+MOST_ROWS = 32  # that a streamed message sends: more gain next to nothing
 NOT_SPLIT = "not splitting"
 
 
@@ -37,7 +38,7 @@ def _specs(n: int, delay: int) -> Iterator[str]:
     """`delay`: the most rounds that a job may take beyond its own."""
     sets = _powers(2, n)  # sizes of replica sets
     yield from (f"gc:{g - 1}" for g in dict.fromkeys([*sets, n]) if g > 1)
-    yield from (f"gc:{g - 1},q={g}" for g in sets if 2 * g <= n)
+    yield from (f"gc:{g - 1},q={g}" for g in sets if 2 * g <= n and g <= MOST_ROWS)
     delays = range(1, min(delay, MOST_ROUNDS) + 1)
     # Under safe closing only B and s = lam/2 matter here.
     yield from (f"srsgc:{B},{B + 1},{2 * (g - 1)}" for B in delays[:2] for g in sets if g <= min(n // 2 + 1, 32))

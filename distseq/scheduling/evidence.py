@@ -16,6 +16,8 @@ from distseq.coding.plan import MiniTask
 from distseq.scheduling.tail import GOLDEN, Tail
 
 DEPTH = 24  # latest invocations of each worker
+ROWS = 32  # of a table
+OWN = 5  # invocations of a worker count as much as those of all others
 UNITS = 512  # latest rows whose compute is kept
 CHANGED = 1.4  # medians of older and newer start-ups this far apart: what is older counts no more
 
@@ -110,17 +112,11 @@ class Evidence:
         """Seconds of compute per unit of load; 0 before any."""
         return self._slope
 
-    @property
-    def heard(self) -> int:
-        """Workers of which something is known."""
-        return len(self._seen)
-
-    def trace(self, n: int, now: float) -> Trace:
-        """A start-up table of n workers, a column of at most DEPTH rows for each. Needs one invocation at least.
-
-        Workers of which nothing is known are like those of which something is.
-        """
+    def trace(self, n: int, now: float) -> Trace | None:
+        """A table of ROWS start-ups for each of n workers; None while nothing was heard of any."""
         columns = {w: list(seen) for w, seen in self._seen.items() if w < n}
+        if not columns:
+            return None
         for worker, waited in self._waited.items():
             if worker < n:
                 so_far = now - waited.since - self.slope * min(waited.tasks.values())
@@ -128,14 +124,24 @@ class Evidence:
         since = _changed([one for seen in columns.values() for one in seen])
         columns = {w: [one for one in seen if one.number > since] or seen[-1:] for w, seen in columns.items()}
         seconds = _imputed([one for seen in columns.values() for one in seen])
-        known, first = [], 0
+        known, first = list[np.ndarray](), 0
         for seen in columns.values():
             known.append(seconds[first : first + len(seen)])
             first += len(seen)
-        rows = max(map(len, known))
         by_worker = dict(zip(columns, known, strict=True))
-        table = np.array([np.resize(by_worker.get(i, known[i % len(known)]), rows) for i in range(n)]).T
+        draws = np.random.Generator(np.random.Philox(self.invocations))
+        pooled = np.concatenate(known)
+        table = np.array([_column(by_worker.get(i, pooled[:0]), pooled, draws) for i in range(n)]).T
         return Trace(self.tail.expected_in(table), 0.0, self.slope)
+
+
+def _column(own: np.ndarray, pooled: np.ndarray, draws: np.random.Generator) -> np.ndarray:
+    """(ROWS,) start-ups of a worker: what it took itself, then more of the kind, of others as long as it has shown little."""
+    more = ROWS - len(own)
+    others = draws.choice(pooled, more)
+    if not len(own):
+        return others
+    return np.r_[own, np.where(draws.random(more) < len(own) / (len(own) + OWN), draws.choice(own, more), others)]
 
 
 def _changed(seen: list[Seen]) -> int:

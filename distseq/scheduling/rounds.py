@@ -131,8 +131,8 @@ class RoundScheduler:
             return Decision(wake=cutoff if cutoff is not None and cutoff > now else None)
         ended, cancel = self._end(now, cutoff)
         if self._decodable:
-            return Decision(decode=self._decode(), ended=ended, cancel=cancel)
-        return replace(self._begin(now), ended=ended, cancel=cancel)
+            return Decision(decode=self._decode(), ended=(ended,), cancel=cancel)
+        return replace(self._begin(now), ended=(ended,), cancel=cancel)
 
     def _decode(self) -> dict[int, dict[MiniTask, float]]:
         weights = {}

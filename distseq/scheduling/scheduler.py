@@ -31,9 +31,23 @@ class Decision:
     send: Sequence[MiniTask] = ()
     cancel: Sequence[MiniTask] = ()
     wake: float | None = None  # look again at this time, even if nothing has arrived
-    ended: Round | None = None
+    ended: Sequence[Round] = ()
     chosen: Mapping[str, Any] | None = None  # how it schedules from now on, and why: a record
     roundless: bool = False  # no round will end: what has arrived is journaled with the jobs of `decode`
+
+    def beside(self, other: "Decision") -> "Decision":
+        """What two schedulers have decided, of different jobs."""
+        wakes = [one.wake for one in (self, other) if one.wake is not None]
+        return Decision(
+            {**self.decode, **other.decode},
+            {**self.start, **other.start},
+            (*self.send, *other.send),
+            (*self.cancel, *other.cancel),
+            min(wakes, default=None),
+            (*self.ended, *other.ended),
+            self.chosen or other.chosen,
+            self.roundless or other.roundless,
+        )
 
 
 class Scheduler(Protocol):
