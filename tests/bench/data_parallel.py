@@ -46,6 +46,7 @@ class Ranks:
         self._models, self._world = json.dumps([asdict(one) for one in config.learner]), world
         self._ranks: list[subprocess.Popen[str]] = []
         self._folder = tempfile.TemporaryDirectory()
+        self._over = False  # they were ended, and not yet waited for: whoever slows them down still has their ids
 
     def pids(self) -> list[int]:
         return [rank.pid for rank in self._ranks]
@@ -55,6 +56,8 @@ class Ranks:
 
         `startup`: seconds that a rank sleeps before each of its gradients. `keep`: the parameters of every step.
         """
+        if self._over:
+            self.close()
         if not self._ranks:
             self._ranks = [self._start(rank, port) for port in [_free_port()] for rank in range(self._world)]
         given: dict[str, np.ndarray] = {}
@@ -68,14 +71,14 @@ class Ranks:
 
     def train(self, seconds: float = float("inf")) -> Trained | None:
         """To the last step. None if it takes more than so many seconds: then the ranks are ended."""
-        limit = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self.close)
+        limit = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._end)
         limit.start()
         self._tell("go")
         said = _said(self._ranks[0])
         limit.cancel()
         limit.join()
         if said is None:
-            assert not self._ranks, "a rank has failed"
+            assert self._over, "a rank has failed"
             return None
         path = Path(self._folder.name) / "kept.npz"
         with np.load(path) as kept:
@@ -83,11 +86,15 @@ class Ranks:
         return Trained([Step(*one) for one in said["steps"]], parameters, said["peak"])
 
     def close(self) -> None:
-        ranks, self._ranks = self._ranks, []
-        for rank in ranks:
-            rank.kill()
-        for rank in ranks:
+        self._end()
+        for rank in self._ranks:
             rank.wait()
+        self._ranks, self._over = [], False
+
+    def _end(self) -> None:
+        self._over = True
+        for rank in self._ranks:
+            rank.kill()
 
     def _start(self, rank: int, port: int) -> subprocess.Popen[str]:
         store = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(self._world)}
