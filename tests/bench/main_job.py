@@ -20,7 +20,7 @@ MAIN = Path(__file__).resolve().parents[2] / "examples" / "main.toml"
 MOST = 400  # steps of the reference, after which the target is out of reach
 COSTS = 5  # gradients that are timed for what one costs
 MARGIN = 1  # steps beyond the reference's, for rounding
-ALIKE = 0.01  # bits per character: largest difference to the reference at the same step
+ALIKE = 1e-3  # bits per character: largest difference to the reference at the same step
 
 
 class Curve(NamedTuple):
