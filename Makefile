@@ -1,4 +1,4 @@
-# make run | test | check | bench | bench-stragglers | bench-large | wheel | clean
+# make run | test | check | bench | bench-stragglers | bench-large | bench-live | bench-replay | wheel | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
@@ -14,7 +14,7 @@ LINKS     := build/link
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: run test check bench bench-stragglers bench-large wheel clean
+.PHONY: run test check bench bench-stragglers bench-large bench-live bench-replay wheel clean
 
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
@@ -40,6 +40,12 @@ bench-stragglers: $(INSTALLED)
 
 bench-large: $(INSTALLED)
 	$(BIN)/python tests/bench/large.py
+
+bench-live: $(INSTALLED)
+	$(BIN)/python tests/bench/live.py
+
+bench-replay: $(INSTALLED)
+	$(BIN)/python tests/bench/replay.py
 
 # An old build/lib would ship modules that are gone.
 wheel: $(INSTALLED)

@@ -8,14 +8,18 @@ bytes that the driver receives (rows that came to it, and decoded sums), and the
 
 import argparse
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from data_parallel import Ranks, peak
+
+from distseq.config import from_dict
+from distseq.fleet import build_fleet
 
 WORKERS, BATCH, WINDOW = 16, 16, 8
 MODEL: dict[str, Any] = {"symbols": 97, "hidden": 1536}
@@ -51,28 +55,35 @@ def main() -> None:
         print(f"| {name} | {one['seconds']:.2f} | {ratio:.2f} | {received} | {one['peak'] / 1e6:.0f} |")
 
 
-def peak() -> int:
-    """Bytes of the largest resident set of this process, shared memory included."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-class Clock:
+def per_job(times: Sequence[float]) -> float:
     """Seconds of the jobs after the first two."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def tick(self) -> None:
-        self.times.append(time.perf_counter())
-
-    def per_job(self) -> float:
-        return (self.times[-1] - self.times[1]) / (len(self.times) - 2)
+    return (times[-1] - times[1]) / (len(times) - 2)
 
 
 def text(folder: Path) -> Path:
     path = folder / "text.txt"
     path.write_text("".join(f"{k} green bottles hanging on the wall, and {k * k} more.\n" for k in range(200)))
     return path
+
+
+def job(pool: str, scheme: str, jobs: int, folder: Path) -> dict[str, Any]:
+    return {
+        "run": {"steps": jobs + 2, "checks": 0},
+        "pool": {"kind": pool, "workers": WORKERS, "hosts": 2},
+        "scheduler": {"scheme": scheme},
+        "checkpoint": {"every": 0},
+        "learner": [
+            {
+                "name": "large",
+                "model": "distseq.models.char_lstm:CharLSTM",
+                "model_args": MODEL,
+                "data": f"text:{text(folder)}",
+                "data_args": {"window": WINDOW},
+                "batch": BATCH,
+                "optimizer_args": {"lr": 0.001},
+            }
+        ],
+    }
 
 
 def ours(pool: str, scheme: str, jobs: int) -> dict[str, Any]:
@@ -82,11 +93,11 @@ def ours(pool: str, scheme: str, jobs: int) -> dict[str, Any]:
     from distseq import training
     from distseq.observers import Silent
 
-    clock, received, size = Clock(), [0], [0]
+    times, received, size = list[float](), [0], [0]
 
     class Watch(Silent):
         def job_applied(self, *_: object) -> None:
-            clock.tick()
+            times.append(time.perf_counter())
 
     def counted(config: Any, fleet: Any, trace: Any, make: Any = training.make_pool) -> Any:
         """The pool, with what comes to the driver counted: rows that come along, and sums that are not made here."""
@@ -112,84 +123,28 @@ def ours(pool: str, scheme: str, jobs: int) -> dict[str, Any]:
 
     training.make_pool = counted
     with tempfile.TemporaryDirectory() as folder:
-        job = {
-            "run": {"steps": jobs + 2, "checks": 0},
-            "pool": {"kind": pool, "workers": WORKERS, "hosts": 2},
-            "scheduler": {"scheme": scheme},
-            "checkpoint": {"every": 0},
-            "learner": [
-                {
-                    "name": "large",
-                    "model": "distseq.models.char_lstm:CharLSTM",
-                    "model_args": MODEL,
-                    "data": f"text:{text(Path(folder))}",
-                    "data_args": {"window": WINDOW},
-                    "batch": BATCH,
-                    "optimizer_args": {"lr": 0.001},
-                }
-            ],
-        }
-        distseq.train(job, out=Path(folder) / "run", console=Console(quiet=True), watchers=[Watch()])
-    per_job = received[0] / (jobs + 2)
-    return {"seconds": clock.per_job(), "received": per_job, "peak": peak(), "parameters": size[0] - 2}
+        distseq.train(
+            job(pool, scheme, jobs, Path(folder)),
+            out=Path(folder) / "run",
+            console=Console(quiet=True),
+            watchers=[Watch()],
+        )
+    own = {"seconds": per_job(times), "received": received[0] / (jobs + 2)}
+    return own | {"peak": peak(), "parameters": size[0] - 2}
 
 
 def ddp(jobs: int) -> dict[str, Any]:
     """Two processes, gloo, the same model, optimizer and global batch."""
     with tempfile.TemporaryDirectory() as folder:
-        path = text(Path(folder))
-        command = [sys.executable, "-c", f"import runpy; runpy.run_path({__file__!r})['rank']()", str(path), str(jobs)]
-        store = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-        ranks = [
-            subprocess.Popen(command, env=os.environ | store | {"RANK": str(r)}, stdout=subprocess.PIPE) for r in (0, 1)
-        ]
-        said = [rank.communicate()[0] for rank in ranks]
-    assert all(rank.returncode == 0 for rank in ranks), "a rank has failed"
-    result: dict[str, Any] = json.loads(said[0].splitlines()[-1])
-    return result
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def rank() -> None:
-    import numpy as np
-    import torch
-    import torch.distributed as dist
-
-    from distseq.models.char_lstm import CharLSTM
-    from distseq.models.data import open_dataset
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    torch.manual_seed(0)
-    data = open_dataset(f"text:{sys.argv[1]}", window=WINDOW)
-
-    class Loss(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = CharLSTM(**MODEL)
-
-        def forward(self, batch: Any) -> torch.Tensor:
-            return self.model.per_sample_loss(batch).mean()
-
-    model = torch.nn.parallel.DistributedDataParallel(Loss())
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
-    draws, clock = np.random.default_rng(0), Clock()
-    for _ in range(int(sys.argv[2]) + 2):
-        ids = draws.integers(0, len(data), BATCH)[dist.get_rank() :: 2]
-        optimizer.zero_grad()
-        model(data.batch(ids)).backward()
-        optimizer.step()
-        clock.tick()
-    if dist.get_rank() == 0:
-        print(json.dumps({"seconds": clock.per_job(), "peak": peak()}))
-    dist.destroy_process_group()
+        config = from_dict(job("local", "uncoded", jobs, Path(folder)))
+        ranks = Ranks(config, 2)
+        try:
+            ranks.prepare(build_fleet(config).learners)
+            trained = ranks.train()
+        finally:
+            ranks.close()
+    assert trained is not None, "it may take as long as it likes"
+    return {"seconds": per_job([step.at for step in trained.steps]), "peak": trained.peak}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,17 @@
+"""Real workers that sleep what a trace says take as long as the simulator said beforehand."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench.replay import AIM, CONFIGURATIONS, Replaying, startups
+
+SECONDS = 15.0  # that each is to take, of which messages on a busy machine are a small part
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_64_workers_replay_a_trace_in_the_seconds_that_were_predicted(name: str, shared: Path) -> None:
+    replaying = Replaying(startups(str(shared / "traces" / "canada_l000.npz"), 64), "local")
+    replay = replaying.run(name, replaying.jobs(name, SECONDS))
+    assert abs(replay.error) <= AIM, replay
