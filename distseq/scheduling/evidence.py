@@ -1,7 +1,8 @@
 """What has been observed of the workers lately, as a trace to replay: their latest start-ups, in order, and seconds per load.
 
 An invocation that was given up, or is still waited for, has only been seen to take longer than it was waited for. It gets the
-seconds that longer ones took (the estimate of Kaplan and Meier, 1958). Rare long events are expected by their rate.
+seconds that longer ones took, each beside what its worker usually takes (the estimate of Kaplan and Meier, 1958). Rare long
+events are expected by their rate.
 """
 
 from collections import deque
@@ -13,6 +14,7 @@ import numpy as np
 from distseq.cluster.pool import Delivery
 from distseq.cluster.trace import Trace
 from distseq.coding.plan import MiniTask
+from distseq.scheduling.prediction import LEAST
 from distseq.scheduling.tail import GOLDEN, Tail
 
 DEPTH = 24  # latest invocations of each worker
@@ -123,11 +125,12 @@ class Evidence:
                 columns.setdefault(worker, []).append(Seen(self.invocations + 1, max(0.0, so_far), whole=False))
         since = _changed([one for seen in columns.values() for one in seen])
         columns = {w: [one for one in seen if one.number > since] or seen[-1:] for w, seen in columns.items()}
-        seconds = _imputed([one for seen in columns.values() for one in seen])
-        known, first = list[np.ndarray](), 0
-        for seen in columns.values():
-            known.append(seconds[first : first + len(seen)])
-            first += len(seen)
+        lengths = [len(seen) for seen in columns.values()]
+        every = [one for seen in columns.values() for one in seen]
+        seconds, whole = np.array([one.seconds for one in every]), np.array([one.whole for one in every])
+        who = np.repeat(np.arange(len(lengths)), lengths)
+        usual = _usual(seconds, whole, who)[who]
+        known = np.split(usual * _imputed(seconds / usual, whole), np.cumsum(lengths)[:-1])
         by_worker = dict(zip(columns, known, strict=True))
         draws = np.random.Generator(np.random.Philox(self.invocations))
         pooled = np.concatenate(known)
@@ -158,11 +161,19 @@ def _changed(seen: list[Seen]) -> int:
     return since
 
 
-def _imputed(seen: list[Seen]) -> np.ndarray:
-    """Seconds of each, those that took longer than they were waited for by what longer ones took."""
-    seconds, whole = np.array([one.seconds for one in seen]), np.array([one.whole for one in seen])
+def _usual(seconds: np.ndarray, whole: np.ndarray, who: np.ndarray) -> np.ndarray:
+    """(workers,) what each usually takes: geometric means, to which all together count as much as one invocation."""
+    logs = np.log(np.maximum(seconds, LEAST))
+    of_all = float(logs[whole].mean()) if whole.any() else float(logs.mean())
+    counts = 1 + np.bincount(who, weights=whole)
+    return np.asarray(np.exp((of_all + np.bincount(who, weights=np.where(whole, logs, 0.0))) / counts))
+
+
+def _imputed(seconds: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`seconds`, those that are not `whole` replaced by what longer ones took."""
+    seconds = seconds.copy()
     order = np.lexsort((~whole, seconds))
-    at_risk = np.arange(len(seen), 0, -1)
+    at_risk = np.arange(len(seconds), 0, -1)
     survival = np.cumprod(np.where(whole[order], 1 - 1 / at_risk, 1.0))  # after each
     steps, left = seconds[order][whole[order]], survival[whole[order]]
     for j, k in enumerate(np.flatnonzero(~whole)):
