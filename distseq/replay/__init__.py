@@ -22,6 +22,7 @@ class Replayed:
     """What a replay has found."""
 
     decoded: np.ndarray  # (jobs,) seconds at which each job was decoded
+    learners: np.ndarray  # (jobs,) whose each was
     worker_seconds: float  # busy ones, until the last of them
     messages: int  # that workers have started
     rows: int  # that arrived while they were wanted

@@ -39,9 +39,9 @@ def pipelined(  # noqa: C901
     sites: np.ndarray,  # (site, n) bool: who is where
     own: bool,  # every part has a site of its own
     mode: int,
-) -> tuple[np.ndarray, float, int, int]:
-    """(jobs,) decode times; until the last of them, busy worker-seconds, messages that have started, rows that were wanted."""
-    n, count = startups.shape[1], len(sites)
+) -> tuple[np.ndarray, np.ndarray, float, int, int]:
+    """(jobs,) decode times, and learners; until the last of them, busy worker-seconds, messages that have started, rows that were wanted."""
+    n, count, owners = startups.shape[1], len(sites), np.zeros(jobs, np.int64)
     frees, most = mode != SERIAL, (jobs + models) * parts * copies + 1
     times, busy, decoded, opened, received = np.zeros(jobs), 0.0, 0, 0, 0
     # Parts: job of each learner, and who has a copy.
@@ -105,7 +105,7 @@ def pipelined(  # noqa: C901
         if len(complete):
             for l in complete:
                 now += master
-                times[decoded] = now
+                times[decoded], owners[decoded] = now, l
                 decoded += 1
                 if not own:
                     lane_jobs[lane[l]] -= 1
@@ -115,7 +115,7 @@ def pipelined(  # noqa: C901
                     for m in range(messages):
                         if not ended[m] and begun[m] < np.inf:
                             busy += max(0.0, now - begun[m])
-                    return times, busy, int(invocations.sum()), received
+                    return times, owners, busy, int(invocations.sum()), received
             complete.clear()
         for l in ready:
             k = 0

@@ -41,9 +41,9 @@ def rounds(  # noqa: C901
     whole: bool,
     mode: int,
     most: int,  # mini-tasks of a message
-) -> tuple[np.ndarray, float, int, int]:
-    """(jobs,) decode times; until the last of them, busy worker-seconds, messages that have started, rows that were wanted."""
-    n, groups, slots = startups.shape[1], len(loads), delay + 1
+) -> tuple[np.ndarray, np.ndarray, float, int, int]:
+    """(jobs,) decode times, and learners; until the last of them, busy worker-seconds, messages that have started, rows that were wanted."""
+    n, groups, slots, owners = startups.shape[1], len(loads), delay + 1, np.zeros(jobs, np.int64)
     times, busy, decoded, received = np.zeros(jobs), 0.0, 0, 0
     start = np.full(slots, FREE)  # round of each open job
     owner = np.full(slots, FREE)
@@ -87,7 +87,7 @@ def rounds(  # noqa: C901
         if len(complete):
             for q in complete:
                 now += master
-                times[decoded] = now
+                times[decoded], owners[decoded] = now, owner[q]
                 decoded += 1
                 ready.append(owner[q])
                 outstanding -= owed[q]
@@ -100,7 +100,7 @@ def rounds(  # noqa: C901
                     for m in range(len(ended)):
                         if not ended[m] and long[m] and begun[m] < np.inf:
                             busy += max(0.0, now - begun[m])
-                    return times, busy, int(invocations.sum()), received
+                    return times, owners, busy, int(invocations.sum()), received
             complete.clear()
             continue
         may_end = not running_round or outstanding == 0

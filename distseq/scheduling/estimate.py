@@ -1,17 +1,18 @@
 """What a way of scheduling would take on a trace: seconds, worker-seconds, bytes and dollars of a job; and which counts."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from distseq.cluster.trace import Trace
-from distseq.coding.scheme import Scheme
 from distseq.coding.schemes import parse
-from distseq.replay import replay
+from distseq.replay import Replayed, replay
 from distseq.scheduling.candidates import Candidate, family, name_of
 from distseq.scheduling.pipeline import Pipeline
 
 OBJECTIVES = ("seconds", "worker-seconds", "price")
+SHORT, LONG = 8, 48  # jobs of a look, after the first
+EACH, LOOKS = 10, 3
 NUMBER = 4  # bytes, in a row
 
 
@@ -80,24 +81,35 @@ class Estimate:
 
 
 def estimate(trace: Trace, candidate: Candidate, question: Question, *, long: bool) -> Estimate:
-    """Replay a candidate, for a short look or a long one."""
-    q = question
-    one: Scheme | Pipeline
-    if isinstance(candidate, Pipeline):
-        one, first = candidate, q.models
-        jobs = first + max(60, 4 * first) if long else 3 * first
-    else:
-        one = scheme = parse(candidate, trace.workers)
-        first = 1 + scheme.delay
-        jobs = first + (60 if long else 8)
-    found = replay(trace, one, models=q.models, jobs=jobs, unfinished=q.unfinished, whole=q.whole, cost=q.cost)
-    seconds = float(found.decoded[-1] - found.decoded[first - 1]) / (jobs - first)
-    busy, bytes_ = found.worker_seconds / jobs, NUMBER * q.numbers * (found.messages + found.rows) / jobs
-    p = q.prices
-    dollars = p.worker_second * busy + p.held_second * trace.workers * seconds + p.message * found.messages / jobs
+    """Replay a candidate, for a short look; or several times for a long one, as a little shift can change much.
+
+    Seconds per job are those of the learner that comes forward most slowly: a whole run lasts until it is done.
+    """
+    q, table = question, trace.startups()
+    one = candidate if isinstance(candidate, Pipeline) else parse(candidate, trace.workers)
+    pipelined = isinstance(one, Pipeline)  # then learners may come forward unevenly: each has some jobs
+    first = q.models if isinstance(one, Pipeline) else 1 + one.delay
+    jobs = first + max(LONG if long else SHORT, (EACH if long else 3) * q.models if pipelined else 0)
+    seconds, busy, messages, rows = [], 0.0, 0, 0
+    for look in range(LOOKS if long else 1):
+        shifted = replace(trace, times=np.roll(table, -(look * len(table) // LOOKS), axis=0), load=0.0)
+        found = replay(shifted, one, models=q.models, jobs=jobs, unfinished=q.unfinished, whole=q.whole, cost=q.cost)
+        seconds.append(_of_the_slowest(found, first, q.models))
+        busy, messages, rows = busy + found.worker_seconds, messages + found.messages, rows + found.rows
+    per_job, of_all = float(np.mean(seconds)), jobs * len(seconds)
+    p, bytes_ = q.prices, NUMBER * q.numbers * (messages + rows) / of_all
+    dollars = p.worker_second * busy / of_all + p.held_second * trace.workers * per_job + p.message * messages / of_all
     dollars += p.gigabyte * bytes_ / 1e9
-    value = {"seconds": seconds, "worker-seconds": busy, "price": dollars}[q.objective]
-    return Estimate(candidate, seconds, busy, bytes_, dollars, value, found.messages)
+    value = {"seconds": per_job, "worker-seconds": busy / of_all, "price": dollars}[q.objective]
+    return Estimate(candidate, per_job, busy / of_all, bytes_, dollars, value, messages)
+
+
+def _of_the_slowest(found: Replayed, first: int, models: int) -> float:
+    """Seconds per job, all learners having as many, after the first jobs."""
+    begun, jobs = found.decoded[first - 1], len(found.decoded) - first
+    all_alike = float(found.decoded[-1] - begun) / jobs
+    made = np.bincount(found.learners[first:], minlength=models)
+    return all_alike * max(1.0, jobs / models / (made.min() + 1))
 
 
 def least_seconds(trace: Trace, candidate: Candidate, question: Question) -> float:

@@ -19,7 +19,7 @@ from distseq.scheduling.tail import GOLDEN, Tail
 
 DEPTH = 24  # latest invocations of each worker
 ROWS = 32  # of a table
-OWN = 5  # invocations of a worker count as much as those of all others
+LIKENESS, LIKENESSES = 5.0, (0.1, 20.0)  # of workers, before each was seen twice; and within what it is believed
 UNITS = 512  # latest rows whose compute is kept
 CHANGED = 1.4  # medians of older and newer start-ups this far apart: what is older counts no more
 
@@ -76,8 +76,9 @@ class Evidence:
                 load = waited.tasks.pop(task)
                 if not waited.tasks:
                     del self._waited[task.worker]
-                    if self._silent:
-                        self._add(task.worker, max(0.0, now - waited.since - self.slope * load), whole=False)
+                    so_far = now - waited.since - self.slope * load
+                    if self._silent and so_far > 0:
+                        self._add(task.worker, so_far, whole=False)
 
     def over(self, jobs: Iterable[int], now: float) -> None:
         """These jobs are decoded or withdrawn."""
@@ -122,29 +123,31 @@ class Evidence:
         for worker, waited in self._waited.items():
             if worker < n:
                 so_far = now - waited.since - self.slope * min(waited.tasks.values())
-                columns.setdefault(worker, []).append(Seen(self.invocations + 1, max(0.0, so_far), whole=False))
+                if so_far > 0:
+                    columns.setdefault(worker, []).append(Seen(self.invocations + 1, so_far, whole=False))
         since = _changed([one for seen in columns.values() for one in seen])
         columns = {w: [one for one in seen if one.number > since] or seen[-1:] for w, seen in columns.items()}
         lengths = [len(seen) for seen in columns.values()]
         every = [one for seen in columns.values() for one in seen]
         seconds, whole = np.array([one.seconds for one in every]), np.array([one.whole for one in every])
         who = np.repeat(np.arange(len(lengths)), lengths)
-        usual = _usual(seconds, whole, who)[who]
+        alike = _alike(seconds, whole, who)
+        usual = _usual(seconds, whole, who, alike)[who]
         known = np.split(usual * _imputed(seconds / usual, whole), np.cumsum(lengths)[:-1])
         by_worker = dict(zip(columns, known, strict=True))
         draws = np.random.Generator(np.random.Philox(self.invocations))
         pooled = np.concatenate(known)
-        table = np.array([_column(by_worker.get(i, pooled[:0]), pooled, draws) for i in range(n)]).T
+        table = np.array([_column(by_worker.get(i, pooled[:0]), pooled, alike, draws) for i in range(n)]).T
         return Trace(self.tail.expected_in(table), 0.0, self.slope)
 
 
-def _column(own: np.ndarray, pooled: np.ndarray, draws: np.random.Generator) -> np.ndarray:
+def _column(own: np.ndarray, pooled: np.ndarray, alike: float, draws: np.random.Generator) -> np.ndarray:
     """(ROWS,) start-ups of a worker: what it took itself, then more of the kind, of others as long as it has shown little."""
     more = ROWS - len(own)
     others = draws.choice(pooled, more)
     if not len(own):
         return others
-    return np.r_[own, np.where(draws.random(more) < len(own) / (len(own) + OWN), draws.choice(own, more), others)]
+    return np.r_[own, np.where(draws.random(more) < len(own) / (len(own) + alike), draws.choice(own, more), others)]
 
 
 def _changed(seen: list[Seen]) -> int:
@@ -161,12 +164,25 @@ def _changed(seen: list[Seen]) -> int:
     return since
 
 
-def _usual(seconds: np.ndarray, whole: np.ndarray, who: np.ndarray) -> np.ndarray:
-    """(workers,) what each usually takes: geometric means, to which all together count as much as one invocation."""
+def _alike(seconds: np.ndarray, whole: np.ndarray, who: np.ndarray) -> float:
+    """How many invocations of a worker say as much of it as those of all others: variance within workers over between them."""
+    logs, who = np.log(np.maximum(seconds[whole], LEAST)), who[whole]
+    counts = np.bincount(who)
+    twice = counts >= 2
+    if not twice.any():
+        return LIKENESS
+    means = np.bincount(who, weights=logs) / np.maximum(counts, 1)
+    within = float(((logs - means[who]) ** 2)[twice[who]].sum() / (counts[twice] - 1).sum())
+    between = float(np.var(means[twice])) - within / float(counts[twice].mean())
+    return float(np.clip(within / max(between, 1e-9), *LIKENESSES))
+
+
+def _usual(seconds: np.ndarray, whole: np.ndarray, who: np.ndarray, alike: float) -> np.ndarray:
+    """(workers,) what each usually takes: geometric means, shrunk towards that of all."""
     logs = np.log(np.maximum(seconds, LEAST))
     of_all = float(logs[whole].mean()) if whole.any() else float(logs.mean())
-    counts = 1 + np.bincount(who, weights=whole)
-    return np.asarray(np.exp((of_all + np.bincount(who, weights=np.where(whole, logs, 0.0))) / counts))
+    sums = alike * of_all + np.bincount(who, weights=np.where(whole, logs, 0.0))
+    return np.asarray(np.exp(sums / (alike + np.bincount(who, weights=whole))))
 
 
 def _imputed(seconds: np.ndarray, whole: np.ndarray) -> np.ndarray:

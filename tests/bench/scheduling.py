@@ -269,7 +269,7 @@ def main() -> None:
     if "scaled" in options.only and recorded:
         scaled(recorded["canada_l000"], u)
     if "hindsight" in options.only:
-        named = {k: t for k, t in recorded.items() if k in ("canada_l000", "canada_500", "canada_b2048_l000")}
+        named = {k: recorded[k] for k in ("canada_l000", "canada_500", "canada_b2048_l000") if k in recorded}
         tails = {name: generated[name] for name in ("heavy-tail", "spikes")}
         hindsight(named | tails | changing(256), u, 4, 800)
         hindsight(named, u, 16, 1600)
