@@ -23,7 +23,8 @@ from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 from distseq.scheduling.selection import Selection
 
-BETTER = 0.97  # of the present value is worth a change
+SIMPLE: tuple[Candidate, ...] = ("uncoded", Pipeline())  # not splitting
+BETTER, WORSE = 0.97, 0.99  # of the present value: worth a change; and if that is to what is simple
 GROWTH, SELDOM = 2, 16  # deliveries per worker between selections: this times as many each time, until so many
 AT_ONCE = 2  # selections that are made at a stroke; later ones in small steps
 MESSAGES = 40  # replayed for each delivery
@@ -160,7 +161,7 @@ class AdaptiveScheduler:
         self._selections, self._wait = self._selections + 1, min(self._wait * GROWTH, SELDOM)
         self._next = self._heard + self._wait * len(self._workers or range(self._n))
         best, present = selection.ranking[0], selection.found.get(self._candidate)
-        if present is not None and best.value >= BETTER * present.value:
+        if best is present or (present is not None and not _worth_it(selection, present.value)):
             return None
         before = self.name
         self._change(best.candidate, now)
@@ -179,7 +180,7 @@ class AdaptiveScheduler:
                 dict.fromkeys(replace(c, lanes=1, places=self._places) for c in grid if isinstance(c, Pipeline))
             )
         always = [self._candidate] if fits(self._candidate, n, models) else []
-        always += [] if self._places else ["uncoded", Pipeline()]
+        always += [] if self._places else SIMPLE
         seen = described(trace)
         asked, looks = (n, models), (seen["median"], seen["compute_per_batch"])
         if self._promising and asked == self._asked[0] and _alike(looks, self._asked[1]):
@@ -225,6 +226,12 @@ class AdaptiveScheduler:
                 for one in selection.ranking[:SHOWN]
             ],
         }
+
+
+def _worth_it(selection: Selection, value: float) -> bool:
+    """Whether something is so much better than this value; a little is enough if it is as simple as can be."""
+    simple = [selection.found[one].value for one in SIMPLE if one in selection.found]
+    return selection.ranking[0].value < BETTER * value or min(simple, default=value) < WORSE * value
 
 
 def fits(candidate: Candidate, n: int, models: int) -> bool:

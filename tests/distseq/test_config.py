@@ -21,7 +21,7 @@ from distseq.config import (
     load_config,
     to_toml,
 )
-from distseq.options import OF_KIND, OPTIONS, override
+from distseq.options import KINDS, OPTIONS, override
 from tests.coding.strategies import PROPERTY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,9 +223,17 @@ def test_options_replace_keys_of_the_job_and_none_keeps_them() -> None:
     assert override(pipelined, {"scheme": "gc:1"}).scheduler.kind == "rounds", "a scheme means rounds"
 
 
+def test_a_job_is_scheduled_adaptively_unless_it_names_a_scheme() -> None:
+    kinds = {"": "auto", "gc:3": "rounds"}
+    for scheme, kind in kinds.items():
+        table = {"scheduler": {"scheme": scheme}} if scheme else {}
+        assert from_dict(WHOLE | table).scheduler.kind == kind
+    assert from_dict(WHOLE | {"scheduler": {"kind": "rounds"}}).scheduler.scheme == "gc:1"
+
+
 def test_every_option_is_a_key_of_the_job() -> None:
     for option, (table, key) in OPTIONS.items():
-        kind = next((kind for kind, options in OF_KIND.items() if option in options), "rounds")
+        kind = KINDS.get(option, ("rounds",))[0]
         config = override(from_dict(WHOLE), {"scheduler": kind})
         value = getattr(getattr(config, table), key)
         assert override(config, {option: value}) == config
@@ -238,10 +246,12 @@ def test_every_option_is_a_key_of_the_job() -> None:
         ({"workers": 0}, "pool.workers must be at least 1: got 0"),
         ({"steps": -1}, "run.steps must be at least 1: got -1"),
         ({"pool": "lambda"}, "pool.kind must be one of ray, local, simulated: got 'lambda'"),
-        ({"scheduler": "queue"}, "scheduler.kind must be one of rounds, pipeline: got 'queue'"),
+        ({"scheduler": "queue"}, "scheduler.kind must be one of auto, rounds, pipeline: got 'queue'"),
         ({"scheduler": "pipeline", "parts": 0}, "scheduler.parts must be at least 1: got 0"),
-        ({"parts": 2}, "parts is an option of scheduler='pipeline': got scheduler='rounds'"),
+        ({"parts": 2}, "parts is an option of scheduler='pipeline': got scheduler='auto'"),
         ({"scheme": "gc:1", "copies": 2}, "copies is an option of scheduler='pipeline': got scheduler='rounds'"),
+        ({"scheme": "gc:1", "places": 2}, "places is an option of scheduler='pipeline' or 'auto': got scheduler='rounds'"),
+        ({"scheduler": "pipeline", "objective": "price"}, "objective is an option of scheduler='auto': got scheduler='pipeline'"),
         ({"scheduler": "pipeline", "mu": 1.0}, "mu is an option of scheduler='rounds': got scheduler='pipeline'"),
     ],
 )
