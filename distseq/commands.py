@@ -15,7 +15,7 @@ from distseq.plotting import check_plot, draw
 from distseq.profiling import probe, probe_spec, run_trace
 from distseq.scheduling.candidates import Candidate, candidates
 from distseq.scheduling.closing import closing_rule
-from distseq.scheduling.estimate import Prices, Question, prices
+from distseq.scheduling.estimate import Prices, prices
 from distseq.scheduling.inexact import marked
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation import check_numbers
@@ -74,8 +74,7 @@ def simulate_schemes(
     check_numbers(models, jobs)
     rule = closing_rule(closing, cutoff=cutoff, mu=mu)
     paid = Prices() if price is None else prices(price)
-    question = Question(models, unfinished, objective=objective, prices=paid)
-    setting = Setting(table, rule, jobs, question, arrival, inexact, places)
+    setting = Setting(table, rule, models, jobs, unfinished, arrival, inexact, objective, paid, places)
     least = setting.bounds() if bounds else []
     tried = candidates(table.workers, models) if sweep else named
     of_rounds = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}

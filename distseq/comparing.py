@@ -10,7 +10,7 @@ from distseq.cluster.trace import Trace
 from distseq.coding.genie import least_seconds, rounds_bounds
 from distseq.scheduling.candidates import Candidate, family
 from distseq.scheduling.closing import Closing
-from distseq.scheduling.estimate import Question
+from distseq.scheduling.estimate import Prices, Question
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation import simulate, simulate_auto, simulate_pipeline
 from distseq.timeline import Timeline
@@ -27,19 +27,23 @@ class Setting:
 
     trace: Trace
     closing: Closing
+    models: int
     jobs: int
-    question: Question  # its models, what an unfinished worker does, and what `AUTO` is to look for
+    unfinished: str
     arrival: str
     inexact: bool = False
+    objective: str = "seconds"  # of AUTO, as are the next two
+    prices: Prices = Prices()
     places: int = 0
 
     def run(self, candidate: Candidate, timeline: Timeline | None = None) -> Result:
         """ValueError for a candidate or a setting that cannot be."""
         of_all: dict[str, Any] = {"jobs": self.jobs, "timeline": timeline}
         if candidate == AUTO:
-            found = simulate_auto(self.trace, question=self.question, places=self.places, **of_all)
+            asked = Question(self.models, self.unfinished, objective=self.objective, prices=self.prices)
+            found = simulate_auto(self.trace, question=asked, places=self.places, **of_all)
             return {"family": AUTO, **found}
-        of_all |= {"models": self.question.models, "unfinished": self.question.unfinished}
+        of_all |= {"models": self.models, "unfinished": self.unfinished}
         if isinstance(candidate, Pipeline):
             result = simulate_pipeline(self.trace, candidate, **of_all)
         else:
@@ -56,8 +60,8 @@ class Setting:
         if lost:
             raise ValueError(f"bounds need a trace without lost invocations: it has {lost}")
         least = {name: (s, ROUND_ASSUMES) for name, s in rounds_bounds(startups, slope, self.jobs, master).items()}
-        if self.question.unfinished != "overlap":
-            least["genieAny"] = least_seconds(startups, slope, self.question.models, self.jobs, master), ALL_ASSUME
+        if self.unfinished != "overlap":
+            least["genieAny"] = least_seconds(startups, slope, self.models, self.jobs, master), ALL_ASSUME
         return [
             {"scheme": name, "bound": assumes, "total_seconds": seconds, "seconds_per_job": seconds / self.jobs}
             for name, (seconds, assumes) in least.items()

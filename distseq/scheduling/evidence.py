@@ -21,7 +21,7 @@ DEPTH = 24  # latest invocations of each worker
 ROWS = 32  # of a table
 LIKENESS, LIKENESSES = 5.0, (0.1, 20.0)  # of workers, before each was seen twice; and within what it is believed
 UNITS = 512  # latest rows whose compute is kept
-CHANGED = 1.4  # medians of older and newer start-ups this far apart: what is older counts no more
+CHANGED = 1.4  # a median of newer start-ups this far from that of older ones, and unlike most: what is older counts no more
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Evidence:
                 so_far = now - waited.since - self.slope * min(waited.tasks.values())
                 if so_far > 0:
                     columns.setdefault(worker, []).append(Seen(self.invocations + 1, so_far, whole=False))
-        since = _changed([one for seen in columns.values() for one in seen])
+        since = _changed(list(columns.values()))
         columns = {w: [one for one in seen if one.number > since] or seen[-1:] for w, seen in columns.items()}
         lengths = [len(seen) for seen in columns.values()]
         every = [one for seen in columns.values() for one in seen]
@@ -150,17 +150,24 @@ def _column(own: np.ndarray, pooled: np.ndarray, alike: float, draws: np.random.
     return np.r_[own, np.where(draws.random(more) < len(own) / (len(own) + alike), draws.choice(own, more), others)]
 
 
-def _changed(seen: list[Seen]) -> int:
-    """The number of the latest invocation before the start-ups changed for good; 0 when they have not."""
-    order = sorted(seen, key=lambda one: one.number)
+def _changed(columns: list[list[Seen]]) -> int:
+    """The number of the latest invocation before the start-ups changed for good, each beside its worker's median; 0 when they
+    have not."""
+    order: list[tuple[int, float]] = []
+    for seen in columns:
+        own = [one for one in seen if one.whole]
+        usual = float(np.median([one.seconds for one in own])) + LEAST if own else 1.0
+        order += [(one.number, one.seconds / usual) for one in own]
+    order.sort()
     since = 0
     for fraction in (0.5, 0.7, 0.85):
         cut = int(fraction * len(order))
-        older, newer = ([one.seconds for one in part if one.whole] for part in (order[:cut], order[cut:]))
+        older, newer = ([seconds for _, seconds in part] for part in (order[:cut], order[cut:]))
         if min(len(older), len(newer)) >= 8:
-            ratio = (np.median(newer) + 1e-9) / (np.median(older) + 1e-9)
-            if not 1 / CHANGED < ratio < CHANGED:
-                since = order[cut - 1].number
+            low, usual, high = np.quantile(older, [0.15, 0.5, 0.85]) + LEAST
+            now = float(np.median(newer))
+            if not (low <= now <= high or usual / CHANGED < now < usual * CHANGED):
+                since = order[cut - 1][0]
     return since
 
 

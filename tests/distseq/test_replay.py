@@ -86,6 +86,7 @@ def check(trace: Trace, candidate: Scheme | Pipeline, **how: Any) -> None:
 def test_a_replay_of_rounds_has_the_times_of_the_master(
     data: st.DataObject, scheme: Scheme, unfinished: str, whole: bool
 ) -> None:
+    assume(scheme.exact)
     trace = data.draw(traces(scheme.n))
     models = scheme.delay + data.draw(st.integers(1, 3))
     cutoff = data.draw(st.sampled_from((0.0, 0.0, 0.5, 2.0)))

@@ -134,9 +134,9 @@ def test_every_combination_of_a_pipeline_s_numbers_is_a_line_beside_the_schemes(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "simulate needs --scheme SCHEME or --scheduler pipeline"),
-        ({"parts": [2]}, "--parts, --copies and --lanes are options of --scheduler pipeline"),
-        ({"scheduler": "queue"}, "scheduler must be one of rounds, pipeline: got 'queue'"),
+        ({"scheduler": "rounds"}, "--scheduler rounds needs --scheme SCHEME"),
+        ({"parts": [2]}, "--parts, --copies, --lanes and --burst are options of --scheduler pipeline"),
+        ({"scheduler": "queue"}, "scheduler must be one of auto, rounds, pipeline: got 'queue'"),
         ({"scheduler": "pipeline", "copies": [0]}, "pipeline needs copies >= 1: got copies=0"),
         ({"scheduler": "pipeline", "lanes": [9]}, "pipeline needs lanes <= workers: got lanes=9, workers=8"),
         ({"scheduler": "pipeline", "models": 0}, "at least one model and one job: got models=0"),
@@ -316,8 +316,8 @@ def test_what_the_master_does_for_each_job_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "one of --trace FILE and --profile NAME"),
-        ({"trace": Path("x.npz"), "profile": "none"}, "one of --trace FILE and --profile NAME"),
+        ({}, "one of --trace FILE, --profile NAME and --run RUN: got 0"),
+        ({"trace": Path("x.npz"), "profile": "none"}, "one of --trace FILE, --profile NAME and --run RUN: got 2"),
         ({"profile": "none", "workers": 0}, "at least one worker: got 0"),
         ({"profile": "none", "workers": 4, "models": 0}, "got models=0, jobs=80"),
         ({"profile": "none", "workers": 4, "jobs": 0}, "got models=4, jobs=0"),
