@@ -1,8 +1,9 @@
-# make run | test | check | bench | bench-stragglers | bench-large | bench-live | bench-replay | wheel | clean
+# make run | test | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | wheel | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
 #   ARGS      more options of `distseq train`, for `make run`
+#   TRACES    a folder of recorded traces, for `make bench-scheduling`
 PYTHON   ?= python3
 VENV     ?= .venv
 PIP_ARGS ?=
@@ -14,7 +15,7 @@ LINKS     := build/link
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: run test check bench bench-stragglers bench-large bench-live bench-replay wheel clean
+.PHONY: run test check bench bench-scheduling bench-stragglers bench-large bench-live bench-replay wheel clean
 
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
@@ -34,6 +35,9 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python tests/bench/engine.py
 	$(BIN)/python tests/bench/reading.py
+
+bench-scheduling: $(INSTALLED)
+	$(BIN)/python tests/bench/scheduling.py $(if $(TRACES),--traces $(TRACES))
 
 bench-stragglers: $(INSTALLED)
 	$(BIN)/python tests/bench/stragglers.py
