@@ -53,8 +53,9 @@ HOMES = {
 }
 # File -> modules it may import although their home is elsewhere; each with its reason.
 EXCEPTIONS: dict[str, set[str]] = {}
-# Lines of code of distseq, coding, cluster and kernels together: docstrings, comments and blank lines cost nothing.
-CORE_LINES = 8000
+# Lines of code of distseq, coding, cluster and kernels together, and of the compiled replays, which repeat what those say in
+# another form: docstrings, comments and blank lines cost nothing.
+CORE_LINES, REPLAY_LINES = 8500, 700
 SPACE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
 
@@ -265,5 +266,8 @@ def test_lines_of_code_are_those_that_do_something() -> None:
 
 
 def test_the_core_stays_small() -> None:
-    core = [path for path in sources(ROOT) if path.relative_to(ROOT).parts[0] != "models"]
-    assert sum(code_lines(path.read_text(encoding="utf-8")) for path in core) < CORE_LINES
+    lines = {path.relative_to(ROOT): code_lines(path.read_text(encoding="utf-8")) for path in sources(ROOT)}
+    replays = {path: count for path, count in lines.items() if path.parts[:2] == ("distseq", "replay")}
+    core = {path: count for path, count in lines.items() if path.parts[0] != "models" and path not in replays}
+    assert sum(core.values()) < CORE_LINES
+    assert sum(replays.values()) < REPLAY_LINES

@@ -169,7 +169,11 @@ class AdaptiveScheduler:
 
     def _begin(self, now: float) -> Selection | None:
         n, models = len(self._workers) or self._n, max(1, self._active())
-        question = replace(self._question, models=models, cost=float(np.mean(list(self._cost.values()) or [1.0])))
+        hosts = len(set(self._workers.values())) or n
+        shared = hosts if hosts < n else None
+        question = replace(
+            self._question, models=models, hosts=shared, cost=float(np.mean(list(self._cost.values()) or [1.0]))
+        )
         most = n if self._batch is None else min(n, self._batch)
         trace = self.evidence.trace(n, now)
         if trace is None:
@@ -245,9 +249,7 @@ def fits(candidate: Candidate, n: int, models: int) -> bool:
 
 
 def _alike(now: Sequence[float], then: Sequence[float]) -> bool:
-    return all(
-        a == b or max(a, b) < ALIKE * min(a, b) for a, b in zip(now, then, strict=True)
-    )
+    return all(a == b or max(a, b) < ALIKE * min(a, b) for a, b in zip(now, then, strict=True))
 
 
 def described(trace: Trace) -> dict[str, float]:

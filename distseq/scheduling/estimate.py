@@ -49,6 +49,7 @@ class Question:
     whole: bool = False
     cost: float = 1.0  # of a job, in units of the trace's slope
     numbers: int = 0  # in a row: parameters
+    hosts: int | None = None  # that the workers share, computing one at a time; None: each worker has its own
     objective: str = "seconds"
     prices: Prices = Prices()
 
@@ -97,6 +98,9 @@ def estimate(trace: Trace, candidate: Candidate, question: Question, *, long: bo
         seconds.append(_of_the_slowest(found, first, q.models))
         busy, messages, rows = busy + found.worker_seconds, messages + found.messages, rows + found.rows
     per_job, of_all = float(np.mean(seconds)), jobs * len(seconds)
+    if q.hosts is not None:
+        computing = (busy - messages * float(np.mean(table[np.isfinite(table)]))) / of_all
+        per_job = max(per_job, computing / q.hosts)
     p, bytes_ = q.prices, NUMBER * q.numbers * (messages + rows) / of_all
     dollars = p.worker_second * busy / of_all + p.held_second * trace.workers * per_job + p.message * messages / of_all
     dollars += p.gigabyte * bytes_ / 1e9

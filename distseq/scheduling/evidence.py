@@ -21,7 +21,9 @@ DEPTH = 24  # latest invocations of each worker
 ROWS = 32  # of a table
 LIKENESS, LIKENESSES = 5.0, (0.1, 20.0)  # of workers, before each was seen twice; and within what it is believed
 UNITS = 512  # latest rows whose compute is kept
-CHANGED = 1.4  # a median of newer start-ups this far from that of older ones, and unlike most: what is older counts no more
+CHANGED = (
+    1.4  # a median of newer start-ups this far from that of older ones, and unlike most: what is older counts no more
+)
 
 
 @dataclass

@@ -240,6 +240,16 @@ def test_what_a_job_costs_is_its_seconds_messages_and_bytes() -> None:
     assert one.value == one.dollars
 
 
+def test_workers_that_share_hosts_cannot_compute_more_than_the_hosts() -> None:
+    trace = Trace(np.full((4, 8), 0.01), 0.0, 1.0)
+    alone = estimate(trace, "uncoded", Question(1), long=True)
+    shared = estimate(trace, "uncoded", Question(1, hosts=2), long=True)
+    assert alone.seconds == pytest.approx(0.01 + 1 / 8)
+    assert shared.seconds == pytest.approx(1 / 2)
+    copied = estimate(trace, "gc:3", Question(1, hosts=2), long=True)
+    assert copied.seconds == pytest.approx(4 / 2)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

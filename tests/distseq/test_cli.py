@@ -103,7 +103,10 @@ MISTAKES = [
         "simulate --profile bursts:base=x --scheme gc:1",
         "delay profile 'bursts:base=x': the only option is base=SECONDS",
     ),
-    (f"{SIMULATE} --profile none --scheme gc:1", "delays come from one of --trace FILE, --profile NAME and --run RUN: got 2"),
+    (
+        f"{SIMULATE} --profile none --scheme gc:1",
+        "delays come from one of --trace FILE, --profile NAME and --run RUN: got 2",
+    ),
     ("simulate --scheme gc:1", "delays come from one of --trace FILE, --profile NAME and --run RUN: got 0"),
     ("simulat --trace good.npz", "No such command 'simulat'"),
     ("train", "Missing argument 'CONFIG'"),

@@ -250,8 +250,14 @@ def test_every_option_is_a_key_of_the_job() -> None:
         ({"scheduler": "pipeline", "parts": 0}, "scheduler.parts must be at least 1: got 0"),
         ({"parts": 2}, "parts is an option of scheduler='pipeline': got scheduler='auto'"),
         ({"scheme": "gc:1", "copies": 2}, "copies is an option of scheduler='pipeline': got scheduler='rounds'"),
-        ({"scheme": "gc:1", "places": 2}, "places is an option of scheduler='pipeline' or 'auto': got scheduler='rounds'"),
-        ({"scheduler": "pipeline", "objective": "price"}, "objective is an option of scheduler='auto': got scheduler='pipeline'"),
+        (
+            {"scheme": "gc:1", "places": 2},
+            "places is an option of scheduler='pipeline' or 'auto': got scheduler='rounds'",
+        ),
+        (
+            {"scheduler": "pipeline", "objective": "price"},
+            "objective is an option of scheduler='auto': got scheduler='pipeline'",
+        ),
         ({"scheduler": "pipeline", "mu": 1.0}, "mu is an option of scheduler='rounds': got scheduler='pipeline'"),
     ],
 )
