@@ -23,10 +23,14 @@ from distseq.journal import ARRIVAL, MemoryJournal
 from distseq.master import Master
 from distseq.observers import Silent
 from distseq.options import override
+from distseq.scheduling.adaptive import AdaptiveScheduler, fits
 from distseq.scheduling.backup import round_scheduler
+from distseq.scheduling.candidates import candidates
 from distseq.scheduling.closing import Mu
+from distseq.scheduling.estimate import Question
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
-from distseq.scheduling.scheduler import Scheduler
+from distseq.scheduling.scheduler import Decision, Scheduler
+from tests.distseq.test_rounds import Through
 
 N, MODELS, STEPS = 8, 4, 4
 FR = ["uncoded", "gc:2", "gc:1,q=3", "srsgc:1,2,3", "srsgc:2,3,4", "msgc:1,2,2", "msgc:1,3,8", "msgc:2,3,3"]
@@ -161,6 +165,32 @@ def test_simulated_training_equals_full_batch_training_in_float32(
 def test_the_mu_rule_trains_exactly_too(text: Path, reference: dict[str, list[np.ndarray]], spec: str) -> None:
     ours = simulated(job(text, "float64"), spec, seed=3, unfinished="lost", closing=Mu(1.0))
     assert distance(ours, reference["float64"]) <= 1e-12
+
+
+class Restless(Through):
+    """Changes to another way of scheduling at every fifth step, whether it is better or not."""
+
+    def __init__(self, inner: AdaptiveScheduler, draws: np.random.Generator) -> None:
+        super().__init__(inner)
+        self.adaptive, self.draws, self.steps = inner, draws, 0
+        self.grid = [one for one in candidates(N, MODELS, 24) if fits(one, N, 2)]
+
+    def step(self, now: float) -> Decision:
+        self.steps += 1
+        if self.steps % 5 == 0:
+            self.adaptive._change(self.grid[self.draws.integers(len(self.grid))], now)
+        return super().step(now)
+
+
+@pytest.mark.parametrize("unfinished", ["lost", "overlap", "serial"])
+@pytest.mark.parametrize("seed", range(3))
+def test_training_that_keeps_changing_its_scheduling_equals_full_batch_training(
+    text: Path, reference: dict[str, list[np.ndarray]], unfinished: str, seed: int
+) -> None:
+    config = job(text, "float64")
+    pool = SimulatedPool(stragglers(seed), build_fleet(config).task, unfinished=unfinished, compute="rows")
+    chosen = Restless(AdaptiveScheduler(N, Question(MODELS, unfinished), batch=24), np.random.default_rng(seed))
+    assert distance(train_on(pool, config, chosen), reference["float64"]) <= 1e-12
 
 
 pipelines = pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline.name)

@@ -249,3 +249,32 @@ def test_the_same_job_on_ray_gives_the_same_weights(job: Path, ray_session: None
     for a, b in zip(simulated.learners, on_ray.learners, strict=True):
         np.testing.assert_array_equal(a.publish(), b.publish())
     assert on_ray.summary["largest_gradient_difference"] < 1e-6
+
+
+ADAPTIVE: list[dict[str, Any]] = [
+    {"pool": "simulated", "unfinished": "lost"},
+    {"pool": "simulated", "unfinished": "serial"},
+    {"pool": "local", "hosts": 2, "delays": "bursts:base=0.02"},
+]
+
+
+@pytest.mark.parametrize("options", ADAPTIVE, ids=lambda one: "-".join(map(str, one.values())))
+def test_a_job_that_names_no_scheme_is_scheduled_by_what_is_observed(job: Path, options: dict[str, Any]) -> None:
+    job.write_text(job.read_text().replace('scheme = "msgc:1,2,2"', ""))
+    result, printed = train(job, "run", steps=12, **options)
+    summary = result.summary
+    assert (summary["scheme"], summary["exact"], summary["jobs"]) == ("auto", True, 36)
+    assert summary["largest_gradient_difference"] < 1e-5
+    choices = [one for one in read_journal(result.folder / "journal.jsonl") if one["kind"] == "choice"]
+    assert [one["chosen"] for one in choices] == summary["chosen"]
+    assert printed.count("scheduling: ") == len(choices)
+    assert "auto" in summary["replayed_seconds_per_job"]
+
+
+def test_an_adaptive_run_goes_on_where_it_was_stopped(job: Path) -> None:
+    job.write_text(job.read_text().replace('scheme = "msgc:1,2,2"', ""))
+    whole, _ = train(job, "whole", steps=8, pool="simulated")
+    train(job, "part", steps=4, pool="simulated")
+    again = distseq.train(resume=job.parent / "part", steps=8, console=Console(file=io.StringIO()))
+    for ours, theirs in zip(again.learners, whole.learners, strict=True):
+        np.testing.assert_allclose(ours.publish(), theirs.publish(), atol=1e-4)
