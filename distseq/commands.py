@@ -61,8 +61,8 @@ def simulate_schemes(
     bounds: bool = False,
     plot: Path | None = None,
 ) -> list[Result]:
-    """`distseq simulate`: each scheme, and each pipeline of these numbers, or all candidates, or as seems best from what is seen, on the same delays, best first;
-    then the bounds. With `plot` also a picture."""
+    """`distseq simulate`: each scheme, and each pipeline of these numbers, or all candidates, or as seems best from what is
+    observed, on the same delays, best first; then the bounds. With `plot` also a picture."""
     named: list[Candidate] = [*schemes, *_pipelines(scheduler, parts, copies, lanes, burst, places)]
     if scheduler == "auto" or (scheduler is None and not named and not sweep):
         named.append(AUTO)

@@ -10,7 +10,7 @@ from distseq.cluster.trace import Trace
 from distseq.coding.genie import least_seconds, rounds_bounds
 from distseq.scheduling.candidates import Candidate, family
 from distseq.scheduling.closing import Closing
-from distseq.scheduling.estimate import Prices, Question
+from distseq.scheduling.estimate import FREE, Prices, Question
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation import simulate, simulate_auto, simulate_pipeline
 from distseq.timeline import Timeline
@@ -33,7 +33,7 @@ class Setting:
     arrival: str
     inexact: bool = False
     objective: str = "seconds"  # of AUTO, as are the next two
-    prices: Prices = Prices()
+    prices: Prices = FREE
     places: int = 0
 
     def run(self, candidate: Candidate, timeline: Timeline | None = None) -> Result:

@@ -25,7 +25,7 @@ def expected(weight: float, total: float, compute: float) -> float:
 
 
 @njit(cache=True)
-def pipelined(  # noqa: C901
+def pipelined(
     startups: np.ndarray,  # (depth, n) seconds
     depths: np.ndarray,  # (n,) entries of each column
     seconds: float,  # of computing a part

@@ -18,7 +18,7 @@ FREE = -1  # of a slot
 
 
 @njit(cache=True)
-def rounds(  # noqa: C901
+def rounds(
     startups: np.ndarray,  # (depth, n) seconds
     depths: np.ndarray,  # (n,) entries of each column
     slope: float,
@@ -377,7 +377,7 @@ def _order(weight, total, known, since, slope, load, now):  # type: ignore[no-un
 
 
 @njit(cache=True)
-def _plan(t, delay, assigns, numbers, groups, start, opens, rows, any_row, set_of, member, sizes, need, answered, dense, plan_start, plan_group, plan_long):  # type: ignore[no-untyped-def]  # noqa: E501, C901  # fmt: skip
+def _plan(t, delay, assigns, numbers, groups, start, opens, rows, any_row, set_of, member, sizes, need, answered, dense, plan_start, plan_group, plan_long):  # type: ignore[no-untyped-def]  # noqa: E501  # fmt: skip
     """Scheme.assign: the mini-tasks of each place in round t."""
     n, slots = len(plan_long), delay + 1
     plan_long[:] = 0

@@ -40,6 +40,9 @@ def prices(spec: str) -> Prices:
     return Prices(**given)
 
 
+FREE = Prices()
+
+
 @dataclass(frozen=True)
 class Question:
     """What is asked of every candidate."""
@@ -51,12 +54,12 @@ class Question:
     numbers: int = 0  # in a row: parameters
     hosts: int | None = None  # that the workers share, computing one at a time; None: each worker has its own
     objective: str = "seconds"
-    prices: Prices = Prices()
+    prices: Prices = FREE
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise ValueError(f"the objective must be one of {', '.join(OBJECTIVES)}: got {self.objective!r}")
-        if self.objective == "price" and self.prices == Prices():
+        if self.objective == "price" and self.prices == FREE:
             raise ValueError("the objective price needs prices")
 
 
@@ -112,8 +115,8 @@ def _of_the_slowest(found: Replayed, first: int, models: int) -> float:
     """Seconds per job, all learners having as many, after the first jobs."""
     begun, jobs = found.decoded[first - 1], len(found.decoded) - first
     all_alike = float(found.decoded[-1] - begun) / jobs
-    made = np.bincount(found.learners[first:], minlength=models)
-    return all_alike * max(1.0, jobs / models / (made.min() + 1))
+    fewest = int(np.bincount(found.learners[first:], minlength=models).min())
+    return all_alike * max(1.0, jobs / models / (fewest + 1))
 
 
 def least_seconds(trace: Trace, candidate: Candidate, question: Question) -> float:

@@ -149,7 +149,8 @@ def _column(own: np.ndarray, pooled: np.ndarray, alike: float, draws: np.random.
     others = draws.choice(pooled, more)
     if not len(own):
         return others
-    return np.r_[own, np.where(draws.random(more) < len(own) / (len(own) + alike), draws.choice(own, more), others)]
+    more_of_it = np.where(draws.random(more) < len(own) / (len(own) + alike), draws.choice(own, more), others)
+    return np.concatenate((own, more_of_it))
 
 
 def _changed(columns: list[list[Seen]]) -> int:

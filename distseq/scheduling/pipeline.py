@@ -138,7 +138,7 @@ class PipelineScheduler:
 
     def retune(self, pipeline: Pipeline) -> None:
         """Open the next jobs under other numbers; open jobs keep their parts. Not from or to pipelines with places."""
-        assert not (pipeline.places or self._pipeline.places), "parts that cannot move stay where they are"
+        assert pipeline.places == self._pipeline.places == 0, "parts that cannot move stay where they are"
         self._pipeline, self._scheme = pipeline, pipeline.scheme(self._scheme.n)
         self._divide(self._workers)
 

@@ -110,8 +110,9 @@ class Prediction:
         return self._hosts[name]
 
     def seconds(self, n: int, load: float, now: float) -> np.ndarray:
-        """(n,) seconds, to the microsecond, that each worker is expected to take for this load in one message; who has not been heard of takes what
-        the others take (nothing, if there are none), who has not answered yet at least as long as it has been silent."""
+        """(n,) seconds, to the microsecond, that each worker is expected to take for this load in one message; who has not been
+        heard of takes what the others take (nothing, if there are none), who has not answered yet at least as long as it has been
+        silent."""
         startup, compute = self._usual()
         times = np.empty(n)
         for worker in range(n):

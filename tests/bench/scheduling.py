@@ -19,6 +19,7 @@ from distseq.cluster.trace import Trace, load_trace
 from distseq.coding.genie import least_seconds, rounds_bounds
 from distseq.coding.schemes import parse
 from distseq.journal import MemoryJournal
+from distseq.master import Master
 from distseq.replay import replay
 from distseq.scheduling.adaptive import AdaptiveScheduler
 from distseq.scheduling.candidates import Candidate, candidates, family
@@ -26,7 +27,6 @@ from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.estimate import Question
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation import Idle, simulate, simulate_pipeline
-from distseq.master import Master
 
 LOOK = 3  # candidates of a family whose whole run is simulated
 

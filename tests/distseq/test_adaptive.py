@@ -1,7 +1,5 @@
 """Adaptive scheduling: exact whatever it chooses and whenever it changes, never lost, and about as quick as the best choice."""
 
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,14 @@ from hypothesis import strategies as st
 
 from distseq.cluster.profiles import PROFILES, profile
 from distseq.cluster.trace import Trace, load_trace
-from distseq.coding.schemes import parse
 from distseq.replay import replay
 from distseq.scheduling.adaptive import AdaptiveScheduler, first_pipeline, fits
 from distseq.scheduling.candidates import candidates
 from distseq.scheduling.closing import Safe
 from distseq.scheduling.estimate import OBJECTIVES, Prices, Question, estimate, least_seconds, prices
 from distseq.scheduling.pipeline import Pipeline
-from distseq.scheduling.scheduler import Decision, Scheduler
-from distseq.scheduling.selection import Selection, select
+from distseq.scheduling.scheduler import Decision
+from distseq.scheduling.selection import select
 from distseq.simulation import simulate, simulate_auto, simulate_pipeline
 from tests.coding.strategies import PROPERTY, generators
 from tests.distseq.closed_form import Played, check_exact, play

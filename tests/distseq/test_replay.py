@@ -107,8 +107,19 @@ def test_a_replay_of_a_pipeline_has_the_times_of_the_master(
 @pytest.mark.parametrize("unfinished", ["lost", "overlap", "serial"])
 @pytest.mark.parametrize(
     "candidate",
-    ["uncoded", "gc:7", "gc:8,q=9", "srsgc:2,3,23", "msgc:1,2,27", "msgc:2,3,256", "redispatch:2,copies=4", "backup:75"]
-    + [Pipeline(18, 3), Pipeline(16, 2, lanes=4), Pipeline(64, 1, burst=2), Pipeline(8, 4, places=32)],
+    [
+        *(
+            "uncoded",
+            "gc:7",
+            "gc:8,q=9",
+            "srsgc:2,3,23",
+            "msgc:1,2,27",
+            "msgc:2,3,256",
+            "redispatch:2,copies=4",
+            "backup:75",
+        ),
+        *(Pipeline(18, 3), Pipeline(16, 2, lanes=4), Pipeline(64, 1, burst=2), Pipeline(8, 4, places=32)),
+    ],
     ids=str,
 )
 def test_a_replay_of_the_recorded_trace_has_the_times_of_the_master(
