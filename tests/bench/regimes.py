@@ -1,13 +1,13 @@
 """make regimes: which way of scheduling is best where, and by how much; docs/regimes.md is its output, read.
 
-All in virtual time, from replays that have the simulator's very times: exact, and the same twice. Storage is counted in fractions of all
-learners' data that the fullest worker must hold, times n: 1 is a share, as uncoded training needs.
+All in virtual time, from replays that have the simulator's very times: exact, and the same twice. Storage is
+counted in shares, 1/n of all learners' data each, that the fullest worker must hold: uncoded training needs one.
 """
 
 import argparse
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from distseq.cluster.profiles import profile
 from distseq.cluster.simulated import UNFINISHED
 from distseq.cluster.trace import Trace, load_trace
 from distseq.coding.schemes import parse
-from distseq.replay import replay
+from distseq.replay import Replayed, replay
 from distseq.scheduling.candidates import Candidate, family, name_of
 from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.pipeline import Pipeline
@@ -32,7 +32,7 @@ DELAYS = ("bursts", "heavy-tail", "one-slow")
 MESSAGES = 96  # of every worker, at least, in a replay
 STEPS = 4  # of every learner, at least, where there are no rounds
 ANYWHERE = float(N)
-STORAGE = (1, 2, 4, ANYWHERE)
+STORAGE = (1.5, 2, 4, ANYWHERE)
 WAYS = ("any", "rounds", "whole")  # of dispatching; rounds whose rows come one by one; whose messages come whole
 SAYS = {
     "any": "any scheduler",
@@ -51,6 +51,7 @@ class Found(NamedTuple):
     seconds: float  # per job, all learners having as many
     vectors: float  # of a model's size through the master's link, per job
     storage: float
+    busy: float  # messages being computed at a time, over N
 
 
 class Cell(NamedTuple):
@@ -84,8 +85,12 @@ def kind_of(candidate: Candidate) -> str:
     return "gc" if name_of(candidate).endswith("cyclic") else NAMES.get(family(candidate), family(candidate))
 
 
-def steps(trace: Trace, pipeline: Pipeline, models: int, each: int, unfinished: str) -> tuple[float, float]:
-    """Seconds and vectors per job until every learner has made so many steps; those that are done go on meanwhile."""
+def busy_of(found: Replayed) -> float:
+    return found.worker_seconds / (N * float(found.decoded[-1]))
+
+
+def steps(trace: Trace, pipeline: Pipeline, models: int, each: int, unfinished: str) -> tuple[float, float, float]:
+    """Seconds and vectors per job until every learner has made so many steps, and how busy; those that are done go on meanwhile."""
     jobs = models * each
     while True:
         found = replay(trace, pipeline, models=models, jobs=jobs, unfinished=unfinished)
@@ -95,7 +100,8 @@ def steps(trace: Trace, pipeline: Pipeline, models: int, each: int, unfinished: 
         jobs *= 2
     last = max(float(found.decoded[found.learners == m][each - 1]) for m in range(models))
     # A message of several parts brings the parameters of each.
-    return last / (models * each), (found.messages * pipeline.burst + found.rows) / jobs
+    vectors = (found.messages * pipeline.burst + found.rows) / jobs
+    return last / (models * each), vectors, busy_of(found)
 
 
 def schemes() -> list[str]:
@@ -123,28 +129,35 @@ def pipelines(models: int) -> list[Pipeline]:
     return found
 
 
-def tried(trace: Trace, unfinished: str, whole: bool) -> Iterator[tuple[int, list[Found]]]:
+def tried(
+    trace: Trace, unfinished: str, whole: bool, sizes: Iterable[int] = MODELS
+) -> Iterator[tuple[int, list[Found]]]:
     """What every candidate takes, for each number of models. Rounds do not depend on it, once it allows their delay."""
     rounds = []
     for spec in schemes():
         scheme = parse(spec, N)
         found = replay(trace, scheme, models=scheme.delay + 1, jobs=MESSAGES, unfinished=unfinished, whole=whole)
         vectors = (found.messages + found.rows) / MESSAGES
-        one = Found(spec, kind_of(spec), found.seconds_per_job, vectors, storage(spec, 1))
+        one = Found(spec, kind_of(spec), found.seconds_per_job, vectors, storage(spec, 1), busy_of(found))
         rounds.append((scheme.delay, one))
-    for models in MODELS:
+    for models in sizes:
         here = [one for delay, one in rounds if delay < models]
         for one in () if whole else pipelines(models):
             each = max(STEPS, MESSAGES * N // one.parts // models)
-            here.append(Found(one, kind_of(one), *steps(trace, one, models, each, unfinished), storage(one, models)))
+            seconds, vectors, busy = steps(trace, one, models, each, unfinished)
+            here.append(Found(one, kind_of(one), seconds, vectors, storage(one, models), busy))
         yield models, here
+
+
+def at_compute(trace: Trace, compute: float) -> Trace:
+    """The same start-ups, with slope / n so many times the usual one."""
+    return trace.with_slope(compute * float(np.median(trace.startups())) * N)
 
 
 def mapped(traces: dict[str, Trace], unfinished: str, whole: bool) -> Map:
     found = {}
     for (name, trace), compute in product(traces.items(), COMPUTE):
-        usual = float(np.median(trace.startups()))
-        for models, here in tried(trace.with_slope(compute * usual * N), unfinished, whole):
+        for models, here in tried(at_compute(trace, compute), unfinished, whole):
             found[Cell(name, models, compute)] = here
     return found
 
@@ -155,24 +168,31 @@ class Rule(NamedTuple):
     unfinished: str
     way: str
     storage: float
+    busy: float = np.inf  # at most
 
     def __str__(self) -> str:
-        held = "anything" if self.storage == ANYWHERE else f"{self.storage} share{'s' * (self.storage > 1)}"
-        return f"{self.unfinished} | {SAYS[self.way]} | {held}"
+        held = "anything" if self.storage == ANYWHERE else f"{self.storage} share{'s' * (self.storage != 1)}"
+        unfinished = self.unfinished + (", at most n busy" if self.busy < np.inf else "")
+        return f"{unfinished} | {SAYS[self.way]} | {held}"
 
     def allowed(self, maps: Maps, cell: Cell) -> dict[str, Found]:
         """The best of each family, best first."""
         best: dict[str, Found] = {}
         for one in sorted(maps[self.unfinished, self.way == "whole"][cell], key=lambda one: one.seconds):
-            if one.storage <= self.storage and (self.way == "any" or isinstance(one.candidate, str)):
+            if self.allows(one):
                 best.setdefault(one.kind, one)
         return best
 
+    def allows(self, one: Found) -> bool:
+        streams = one.kind == "streamed" and self.way == "whole"
+        fits = one.storage <= self.storage and one.busy <= self.busy
+        return fits and not streams and (self.way == "any" or isinstance(one.candidate, str))
+
 
 def margin(best: dict[str, Found], kind: str) -> float:
-    """Seconds of the best other family over those of this one: above 1 where this one wins."""
+    """Seconds of the best other family over those of this one: above 1 where this one wins, inf where there is no other."""
     others = [one.seconds for name, one in best.items() if name != kind]
-    return min(others) / best[kind].seconds
+    return min(others, default=np.inf) / best[kind].seconds
 
 
 def census(maps: Maps, unfinished: tuple[str, ...]) -> None:
@@ -180,9 +200,12 @@ def census(maps: Maps, unfinished: tuple[str, ...]) -> None:
     cells = list(maps[unfinished[0], False])
     print(f"\nOf {len(cells)} places of the map, won by\n")
     print("| unfinished | may | a worker stores | winners | m-sgc | sr-sgc |\n|---|---|---|---|---|---|")
-    for rule in (Rule(*key) for key in product(unfinished, WAYS, STORAGE)):
+    rules = [Rule(*key) for key in product(unfinished, WAYS, STORAGE)]
+    # Workers that overlap compute several messages at once, at full speed each: as many functions as are asked for.
+    rules += [rule._replace(busy=1.0) for rule in rules if rule.unfinished == "overlap"]
+    for rule in rules:
         at = {cell: rule.allowed(maps, cell) for cell in cells}
-        won = Counter(next(iter(best)) for best in at.values())
+        won = Counter(next(iter(best), "nobody") for best in at.values())
         coded = []
         for kind in CODED:
             margins = {cell: margin(best, kind) for cell, best in at.items() if kind in best}
@@ -192,7 +215,8 @@ def census(maps: Maps, unfinished: tuple[str, ...]) -> None:
             top = max(margins, key=margins.__getitem__)
             wins = sum(value > 1 for value in margins.values())
             by = f"wins {wins}, at most" if wins else "never; at best"
-            coded.append(f"{by} {margins[top]:.2f} ({at[top][kind].candidate}: {top})")
+            busy = f", {at[top][kind].busy:.1f} n busy" if rule.unfinished == "overlap" else ""
+            coded.append(f"{by} {margins[top]:.2f} ({at[top][kind].candidate}: {top}{busy})")
         print(f"| {rule} | {', '.join(f'{k} {c}' for k, c in won.most_common())} | {' | '.join(coded)} |")
 
 
@@ -201,12 +225,14 @@ def atlas(maps: Maps, rule: Rule) -> None:
     print(f"\nWinner, and how many times its seconds the next family takes: {rule}\n")
     print(f"| delays | M/n | {' | '.join(f'compute {c}' for c in COMPUTE)} |\n|---|---|{'---|' * len(COMPUTE)}")
     here = maps[rule.unfinished, rule.way == "whole"]
-    for delays, models in dict.fromkeys((cell.delays, cell.models) for cell in here):
+    most = max(MODELS) if rule.way == "any" else 16  # rounds of more models are the same
+    for delays, models in dict.fromkeys((cell.delays, cell.models) for cell in here if cell.models <= most):
         words = []
         for compute in COMPUTE:
             best = rule.allowed(maps, Cell(delays, models, compute))
             kind = next(iter(best))
-            words.append(f"{kind} {margin(best, kind):.2f}")
+            ratio = margin(best, kind)
+            words.append(f"{kind} {ratio:.2f}" if ratio < np.inf else f"{kind} alone")
         print(f"| {delays} | {models}/{N} | {' | '.join(words)} |")
 
 
@@ -225,7 +251,10 @@ def families(maps: Maps, rule: Rule, delays: str) -> None:
 
 
 def thresholds(found: list[Found]) -> list[tuple[float, Found]]:
-    """(vectors per second from which on a candidate is best, it), the most first: seconds = max(replayed, vectors / bandwidth)."""
+    """(vectors per second from which on a candidate is best, it), the most first.
+
+    Seconds of a job are what is replayed, or what its vectors take at the link where that is more.
+    """
     front: list[Found] = []
     for one in sorted(found, key=lambda one: (one.seconds, one.vectors)):
         if not front or one.vectors < front[-1].vectors:
@@ -236,16 +265,33 @@ def thresholds(found: list[Found]) -> list[tuple[float, Found]]:
 
 
 def bandwidth(maps: Maps, unfinished: str) -> None:
+    print("\nWinners by the bandwidth of the master's link, in models' sizes per second; bursts\n")
     print(
-        f"\nWinners by the bandwidth of the master's link, in models' sizes per second; bursts, unfinished = {unfinished}\n"
+        "| unfinished | may | a worker stores | M/n | compute | from so many models/s on |\n|---|---|---|---|---|---|"
     )
-    print("| a worker stores | M/n | compute | from so many models/s on |\n|---|---|---|---|")
-    for held, models, compute in product((2, ANYWHERE), (4, 16, 64), (0.1, 2, 10)):
-        rule = Rule(unfinished, "any", held)
-        here = [one for one in maps[unfinished, False][Cell("bursts", models, compute)] if one.storage <= held]
-        kinds = {one.kind: (per_second, one) for per_second, one in thresholds(here)}
-        words = [f"{kind} {v:.3g} ({one.vectors:.0f} per job)" for kind, (v, one) in kinds.items()]
-        print(f"| {str(rule).split(' | ')[-1]} | {models}/{N} | {compute} | {', '.join(words)} |")
+    rules = (Rule(unfinished, "any", ANYWHERE), Rule(unfinished, "any", 2), Rule(unfinished, "whole", 2))
+    for rule, models, compute in product(rules, (4, 16), (0.1, 2, 10)):
+        here = maps[unfinished, rule.way == "whole"][Cell("bursts", models, compute)]
+        kinds = {one.kind: (least, one) for least, one in thresholds([one for one in here if rule.allows(one)])}
+        words = [f"{kind} {least:.3g} ({one.vectors:.0f} per job)" for kind, (least, one) in kinds.items()]
+        print(f"| {rule} | {models}/{N} | {compute} | {', '.join(words)} |")
+
+
+def draws(seeds: int) -> None:
+    """Where a coded scheme wins although no round is asked for: whether it does on other draws of the delays."""
+    print(
+        f"\nSeconds of the best other family over those of a coded one: heavy-tail, M/n = 16/{N}, seeds 0 to {seeds - 1}\n"
+    )
+    print(f"| unfinished | may | a worker stores | family | compute | {' | '.join(map(str, range(seeds)))} |")
+    print(f"|---|---|---|---|---|{'---|' * seeds}")
+    for unfinished, kind, compute in (("lost", "m-sgc", 2), ("lost", "m-sgc", 10), ("serial", "sr-sgc", 0.1)):
+        rule, words = Rule(unfinished, "any", 2), []
+        for seed in range(seeds):
+            trace = at_compute(profile("heavy-tail", N, seed), compute)
+            cell = Cell("heavy-tail", 16, compute)
+            maps = {(unfinished, False): dict.fromkeys([cell], next(tried(trace, unfinished, False, (16,)))[1])}
+            words.append(f"{margin(rule.allowed(maps, cell), kind):.2f}")
+        print(f"| {rule} | {kind} | {compute} | {' | '.join(words)} |")
 
 
 def papers(traces: dict[str, Trace], unfinished: str) -> None:
@@ -259,7 +305,7 @@ def papers(traces: dict[str, Trace], unfinished: str) -> None:
     print(f"\nSeconds per job of the best of each family, M = 4, 80 jobs, unfinished = {unfinished}\n")
     print(f"| delays | compute | closing, code, messages | {' | '.join(grid)} |\n|---|---|---|{'---|' * len(grid)}")
     for (name, trace), compute in product(traces.items(), (0.1, 2, 10)):
-        slope = trace.with_slope(compute * float(np.median(trace.startups())) * N)
+        slope = at_compute(trace, compute)
         for closing, code in ((Mu(), "cyclic"), (Safe(), "cyclic"), (Safe(), "fr")):
             words = []
             for specs in grid.values():
@@ -281,18 +327,18 @@ def main() -> None:
     census(maps, UNFINISHED)
     for rule in (
         Rule("lost", "any", ANYWHERE),
-        Rule("serial", "any", ANYWHERE),
         Rule("lost", "any", 1),
         Rule("lost", "any", 2),
-        Rule("lost", "rounds", 2),
+        Rule("lost", "whole", 1.5),
         Rule("lost", "whole", 2),
-        Rule("overlap", "whole", 2),
+        Rule("serial", "any", 2),
         Rule("serial", "whole", 2),
     ):
         atlas(maps, rule)
     for rule in (Rule("lost", "any", ANYWHERE), Rule("lost", "whole", 2)):
         families(maps, rule, "bursts")
     bandwidth(maps, "lost")
+    draws(5)
     papers(generated, "lost")
     if options.traces:
         recorded = {"canada_l000": load_trace(options.traces / "canada_l000.npz").first(N)}

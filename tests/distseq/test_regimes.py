@@ -31,7 +31,7 @@ def test_storage_is_what_the_fullest_worker_holds(candidate: Candidate, models: 
 
 def test_a_winner_changes_where_the_brute_force_over_bandwidths_does() -> None:
     pairs = [(1.0, 100.0), (1.5, 90.0), (2.0, 20.0), (2.5, 60.0), (5.0, 3.0)]
-    found = [Found(f"{k}", f"{k}", *pair, 1.0) for k, pair in enumerate(pairs)]
+    found = [Found(f"{k}", f"{k}", *pair, 1.0, 1.0) for k, pair in enumerate(pairs)]
     limits = thresholds(found)
     for per_second in (0.5, 1, 3.9, 4.1, 9.9, 10.1, 44, 46, 66, 68, 200):
         best = min(max(one.seconds, one.vectors / per_second) for one in found)
