@@ -90,7 +90,7 @@ def busy_of(found: Replayed) -> float:
 
 
 def steps(trace: Trace, pipeline: Pipeline, models: int, each: int, unfinished: str) -> tuple[float, float, float]:
-    """Seconds and vectors per job until every learner has made so many steps, and how busy; those that are done go on meanwhile."""
+    """Seconds and vectors per job until every learner has made so many steps, those that are done going on; how busy."""
     jobs = models * each
     while True:
         found = replay(trace, pipeline, models=models, jobs=jobs, unfinished=unfinished)
