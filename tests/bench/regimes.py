@@ -30,6 +30,7 @@ MODELS = (1, 4, 16, 64, 256)
 COMPUTE = (0.01, 0.1, 0.5, 2, 10)  # slope / n over the usual start-up
 DELAYS = ("bursts", "heavy-tail", "one-slow")
 MESSAGES = 96  # of every worker, at least, in a replay
+FULL = 1.001  # all workers always busy, and the rounding of that
 STEPS = 4  # of every learner, at least, where there are no rounds
 ANYWHERE = float(N)
 STORAGE = (1.5, 2, 4, ANYWHERE)
@@ -202,7 +203,7 @@ def census(maps: Maps, unfinished: tuple[str, ...]) -> None:
     print("| unfinished | may | a worker stores | winners | m-sgc | sr-sgc |\n|---|---|---|---|---|---|")
     rules = [Rule(*key) for key in product(unfinished, WAYS, STORAGE)]
     # Workers that overlap compute several messages at once, at full speed each: as many functions as are asked for.
-    rules += [rule._replace(busy=1.0) for rule in rules if rule.unfinished == "overlap"]
+    rules += [rule._replace(busy=FULL) for rule in rules if rule.unfinished == "overlap"]
     for rule in rules:
         at = {cell: rule.allowed(maps, cell) for cell in cells}
         won = Counter(next(iter(best), "nobody") for best in at.values())
@@ -279,19 +280,23 @@ def bandwidth(maps: Maps, unfinished: str) -> None:
 
 def draws(seeds: int) -> None:
     """Where a coded scheme wins although no round is asked for: whether it does on other draws of the delays."""
-    print(
-        f"\nSeconds of the best other family over those of a coded one: heavy-tail, M/n = 16/{N}, seeds 0 to {seeds - 1}\n"
-    )
-    print(f"| unfinished | may | a worker stores | family | compute | {' | '.join(map(str, range(seeds)))} |")
-    print(f"|---|---|---|---|---|{'---|' * seeds}")
-    for unfinished, kind, compute in (("lost", "m-sgc", 2), ("lost", "m-sgc", 10), ("serial", "sr-sgc", 0.1)):
-        rule, words = Rule(unfinished, "any", 2), []
+    print(f"\nSeconds of the best other family over those of a coded one: heavy-tail, seeds 0 to {seeds - 1}\n")
+    print(f"| unfinished | may | a worker stores | family | M/n | compute | {' | '.join(map(str, range(seeds)))} |")
+    print(f"|---|---|---|---|---|---|{'---|' * seeds}")
+    for rule, kind, models, compute in (
+        (Rule("lost", "any", 1.5), "m-sgc", 4, 0.01),
+        (Rule("lost", "any", 2), "m-sgc", 16, 2),
+        (Rule("lost", "any", 2), "m-sgc", 16, 10),
+        (Rule("overlap", "any", 1.5, FULL), "m-sgc", 4, 0.01),
+        (Rule("overlap", "any", 2, FULL), "m-sgc", 4, 2),
+        (Rule("serial", "any", 2), "sr-sgc", 16, 0.1),
+    ):
+        words = []
         for seed in range(seeds):
-            trace = at_compute(profile("heavy-tail", N, seed), compute)
-            cell = Cell("heavy-tail", 16, compute)
-            maps = {(unfinished, False): dict.fromkeys([cell], next(tried(trace, unfinished, False, (16,)))[1])}
+            trace, cell = at_compute(profile("heavy-tail", N, seed), compute), Cell("heavy-tail", models, compute)
+            maps = {(rule.unfinished, False): {cell: next(tried(trace, rule.unfinished, False, (models,)))[1]}}
             words.append(f"{margin(rule.allowed(maps, cell), kind):.2f}")
-        print(f"| {rule} | {kind} | {compute} | {' | '.join(words)} |")
+        print(f"| {rule} | {kind} | {models}/{N} | {compute} | {' | '.join(words)} |")
 
 
 def papers(traces: dict[str, Trace], unfinished: str) -> None:
