@@ -14,60 +14,42 @@ import numpy as np
 from distseq.cluster.trace import Trace
 from distseq.replay import pool as on
 from distseq.replay import prediction
-from distseq.replay.pool import NONE, Pool, compiled, entry, records
+from distseq.replay.pool import Pool, loop, part, records
 from distseq.scheduling.pipeline import UNHEARD, Pipeline
 
-IDLE, BUSY, DRAINING = range(3)  # of a worker
+IDLE, BUSY, DRAINING, ASKED = range(4)  # what a worker is doing; it was idle, and there was nothing for it
 WANTED, ANSWERED, GONE = range(3)  # what is thought of a mini-task
 NUMBERS = "models parts most burst own frees seconds master"
-Lines = namedtuple("Lines", f"{NUMBERS} part on left open at queues line waiting complete decoded")
+Lines = namedtuple("Lines", f"{NUMBERS} doing many part on left open at queues line waiting complete decoded")
 
 
 def replay_pipeline(
     trace: Trace, pipeline: Pipeline, models: int, jobs: int, *, unfinished: str, cost: float
 ) -> tuple[np.ndarray, float, int, int]:
     """(jobs,) decode times; until the last of them, busy worker-seconds, messages started, rows that were wanted."""
-    n, parts, copies, where = (
-        trace.workers,
-        pipeline.parts,
-        min(pipeline.copies, trace.workers),
-        pipeline.sites(trace.workers),
-    )
-    opened, own, seconds = jobs + models, pipeline.places > 0, trace.slope / parts
-    at = np.array([np.isin(np.arange(n), np.array(site) % n) for site in where])
-    numbers = models, parts, copies, pipeline.burst, own, unfinished != "serial", seconds, trace.master
+    n, parts, copies, burst = trace.workers, pipeline.parts, min(pipeline.copies, trace.workers), pipeline.burst
+    opened, own, seconds, where = jobs + models, pipeline.places > 0, trace.slope / parts, pipeline.sites(n)
+    sites, total, sends = len(where), opened * parts, opened * parts * copies
     r = Lines(
-        *numbers,
-        records(opened * parts, "turn copies site", "", "done"),
-        np.zeros((opened * parts, copies), np.int64),
-        np.full(opened, parts),
-        np.zeros(len(where), np.int64),
-        at,
-        records(2 * len(where), "head tail").reshape(2, -1),
-        np.zeros((2, len(where), copies * opened * (1 if own else parts)), np.int64),
-        np.zeros(2, np.int64),
-        np.zeros(opened, np.int64),
+        *(models, parts, copies, burst, own, unfinished != "serial", seconds, trace.master),
+        *(np.zeros(size, int) for size in (n, 3)),
+        records(total, "turn copies site", "", "done"),
+        *(np.zeros((total, copies), int), np.full(opened, parts), np.zeros(sites, int)),
+        np.array([np.isin(np.arange(n), np.array(site) % n) for site in where]),
+        records(2 * sites, "head tail").reshape(2, sites),
+        np.zeros((2, sites, copies * (opened if own else total)), int),
+        *(np.zeros(size, int) for size in (2, opened)),
         np.zeros(jobs),
     )
-    sends = opened * parts * copies
-    pool = on.new_pool(
-        trace,
-        np.full(parts, seconds * cost),
-        opened,
-        models,
-        sends,
-        sends * pipeline.burst,
-        pipeline.burst,
-        unfinished,
-        False,
-    )
-    return r.decoded, *_pipelined(pool, r)
+    pool = on.new_pool(trace, np.full(parts, seconds * cost), opened, models, sends, sends * burst, unfinished, False)
+    pool.state["room"] = burst
+    _pipelined(pool, r)
+    return r.decoded, *on.counted(pool)
 
 
-@entry
-def _pipelined(pool: Pool, r: Lines) -> tuple[float, int, int]:
-    s = pool.state[0]
-    completed = decoded = received = read = 0
+@loop
+def _pipelined(pool: Pool, r: Lines) -> None:
+    s, n, completed, decoded, read = pool.state[0], len(pool.workers), 0, 0, 0
     for worker in pool.workers:
         _free(pool, r, worker)
     for job in range(r.models):
@@ -76,15 +58,14 @@ def _pipelined(pool: Pool, r: Lines) -> tuple[float, int, int]:
         while decoded < completed:
             s.now += r.master
             r.decoded[decoded] = s.now
-            job = r.complete[decoded]
-            slot = pool.slot[job]
-            on.retire(pool, job)
+            slot = pool.slot[r.complete[decoded]]
+            on.retire(pool, r.complete[decoded])
             _open(pool, r, r.models + decoded, slot)
             decoded += 1
             if decoded == len(r.decoded):
-                return on.worker_seconds(pool), s.started, received
-        for patience in (UNHEARD * len(pool.workers), 0 * len(pool.workers)):
-            if patience or (r.waiting[0] and not s.busies):
+                return
+        for patience in (UNHEARD * n, 0 * n):
+            if patience or (r.waiting[0] and not r.many[BUSY]):
                 _presume(pool, r, patience)
                 _fill(pool, r)
         on.poll(pool, np.inf)
@@ -92,25 +73,21 @@ def _pipelined(pool: Pool, r: Lines) -> tuple[float, int, int]:
             task = pool.tasks[x]
             prediction.told(pool, task)
             _told(pool, r, task)
-            received += not task.stale
             if not task.stale and _row(pool, r, x):
                 r.complete[completed] = task.job
                 completed += 1
         read = s.arrived
 
 
-@compiled
-def _turn(pool: Pool) -> int:
-    pool.state[0].turn += 1
-    return int(pool.state[0].turn)
-
-
-@compiled
+@part
 def _free(pool: Pool, r: Lines, worker: Any) -> None:
-    worker.state, worker.turn, worker.predicted = IDLE, _turn(pool), prediction.expected(worker, r.seconds)
+    r.many[r.doing[worker.number]] -= 1
+    r.doing[worker.number] = IDLE
+    pool.state[0].turn += 1
+    worker.turn, worker.predicted = pool.state[0].turn, prediction.expected(worker, r.seconds)
 
 
-@compiled
+@part
 def _open(pool: Pool, r: Lines, job: int, slot: int) -> None:
     on.publish(pool, job, slot)
     lane = 0
@@ -122,152 +99,131 @@ def _open(pool: Pool, r: Lines, job: int, slot: int) -> None:
         _line_up(pool, r, job * r.parts + g)
 
 
-@compiled
+@part
 def _line_up(pool: Pool, r: Lines, p: int) -> None:
-    part, kind = r.part[p], 1 if r.part[p].copies else 0
-    queue = r.queues[kind, part.site]
-    part.turn = _turn(pool)
-    r.line[kind, part.site, queue.tail] = p
+    one, kind = r.part[p], 1 if r.part[p].copies else 0
+    queue = r.queues[kind, one.site]
+    pool.state[0].turn += 1
+    one.turn = pool.state[0].turn
+    r.line[kind, one.site, queue.tail] = p
     queue.tail += 1
     r.waiting[kind] += 1
 
 
-@compiled
-def _pull(pool: Pool, r: Lines, m: int) -> bool:
-    """Put a part into a message, one never sent or, if it is the message's first, another; whether there is one for its worker."""
-    one, sites = pool.messages[m], len(r.at)
-    for kind in range(1 if one.end > one.first else 2):
-        best = sites
-        for site in range(sites if r.waiting[kind] else 0):
+@part
+def _pull(pool: Pool, r: Lines, worker: Any) -> bool:
+    """Give a worker a part, one never sent or, if it has none yet, another; whether there is one for it."""
+    w, none = worker.number, len(r.part)
+    for kind in range(1 if worker.wanted else 2):
+        p = none
+        for site in range(len(r.at) if r.waiting[kind] else 0):
             queue, line = r.queues[kind, site], r.line[kind, site]
             while queue.head < queue.tail and r.part[line[queue.head]].done:
                 queue.head += 1
-            if r.at[site, one.worker] and queue.head < queue.tail:
-                part = r.part[line[queue.head]]
-                if best == sites or part.turn < r.part[r.line[kind, best, r.queues[kind, best].head]].turn:
-                    best = site
-        if best < sites:
-            p = r.line[kind, best, r.queues[kind, best].head]
-            r.queues[kind, best].head += 1
+            if r.at[site, w] and queue.head < queue.tail:
+                p = line[queue.head] if p == none or r.part[line[queue.head]].turn < r.part[p].turn else p
+        if p < none:
+            one = r.part[p]
+            r.queues[kind, one.site].head += 1
             r.waiting[kind] -= 1
-            r.on[p, r.part[p].copies] = on.put(pool, m, p // r.parts, p % r.parts)
-            r.part[p].copies += 1
-            pool.workers[one.worker].wanted += 1
-            if r.part[p].copies < r.most:
+            if not worker.wanted:
+                worker.message, worker.since, r.doing[w] = on.message(pool, w), pool.state[0].now, BUSY
+                r.many[BUSY] += 1
+            r.on[p, one.copies] = on.put(pool, worker.message, p // r.parts, p % r.parts)
+            worker.wanted += 1
+            one.copies += 1
+            if one.copies < r.most:
                 _line_up(pool, r, p)
             return True
     return False
 
 
-@compiled
+@part
 def _presume(pool: Pool, r: Lines, patience: int) -> None:
     """Take workers for idle that have not said that they are, while the pool was heard of so many times."""
-    s = pool.state[0]
-    while s.draining:
+    while r.many[DRAINING]:
         first = pool.workers[0]
-        for one in pool.workers:
-            if one.state == DRAINING and (first.state != DRAINING or one.turn < first.turn):
-                first = one
-        if s.heard - first.heard < patience:
+        for w in range(len(r.doing)):
+            if r.doing[w] == DRAINING and (r.doing[first.number] != DRAINING or pool.workers[w].turn < first.turn):
+                first = pool.workers[w]
+        if pool.state[0].heard - first.heard < patience:
             return
-        s.draining -= 1
         _free(pool, r, first)
 
 
-@compiled
+@part
 def _fill(pool: Pool, r: Lines) -> None:
     """What idle workers do next: one part each, and more only when every idle worker has one."""
     s, begin = pool.state[0], pool.state[0].messages
-    s.fills += 1
     while r.waiting[0] + r.waiting[1]:
         first = pool.workers[0]
-        for one in pool.workers:
-            if _idle(one, s.fills) and (not _idle(first, s.fills) or _before(one, first)):
-                first = one
-        if not _idle(first, s.fills):
+        for w in range(len(r.doing)):
+            if r.doing[w] == IDLE:
+                if r.doing[first.number] != IDLE or prediction.before(pool.workers[w], first):
+                    first = pool.workers[w]
+        if r.doing[first.number] != IDLE:
             break
-        first.asked, first.wanted = s.fills, 0
-        m = on.message(pool, first.number)
-        if _pull(pool, r, m):
-            first.state, first.message, first.since = BUSY, m, s.now
-            s.busies += 1
-        else:
-            on.forget(pool)
+        if not _pull(pool, r, first):
+            r.doing[first.number] = ASKED
+    for w in range(len(r.doing)):
+        r.doing[w] = IDLE if r.doing[w] == ASKED else r.doing[w]
     for _ in range(1, r.burst):
         for m in range(begin, s.messages):
-            _pull(pool, r, m)
+            _pull(pool, r, pool.workers[pool.messages[m].worker])
     for m in range(begin, s.messages):
         on.send(pool, m)
 
 
-@compiled
-def _idle(worker: Any, fill: int) -> bool:
-    """Whether a worker is idle and was not asked yet."""
-    return bool(worker.state == IDLE and worker.asked != fill)
-
-
-@compiled
-def _before(a: Any, b: Any) -> bool:
-    return bool(a.predicted < b.predicted or (a.predicted == b.predicted and a.turn < b.turn))
-
-
-@compiled
+@part
 def _told(pool: Pool, r: Lines, task: Any) -> None:
     """A row has come, or word of work that went stale."""
-    worker, s = pool.workers[task.worker], pool.state[0]
-    s.heard += 1
-    if worker.message != task.message:
-        return
-    if worker.state == BUSY and task.thought == WANTED and not task.stale:
+    worker, doing = pool.workers[task.worker], r.doing[task.worker]
+    pool.state[0].heard += 1
+    if worker.message == task.message and task.thought == WANTED and doing == BUSY and not task.stale:
         task.thought = ANSWERED
         worker.wanted -= 1
         if not worker.wanted:
-            s.busies -= 1
             _free(pool, r, worker)
-    elif task.thought == GONE:
+    elif worker.message == task.message and task.thought == GONE:
         task.thought = ANSWERED
-        if worker.state == DRAINING:
-            s.draining -= 1
+        if doing == DRAINING:
             _free(pool, r, worker)
 
 
-@compiled
+@part
 def _row(pool: Pool, r: Lines, x: int) -> bool:
     """The first row of a part counts, and its other copies are cancelled; whether its job is complete."""
-    task = pool.tasks[x]
-    part, job = r.part[task.job * r.parts + task.group], task.job
-    if part.done:
+    job, p = pool.tasks[x].job, pool.tasks[x].job * r.parts + pool.tasks[x].group
+    one = r.part[p]
+    if one.done:
         return False
-    part.done = True
-    if part.copies < r.most:
-        r.waiting[1] -= 1
-    for other in r.on[job * r.parts + task.group, : part.copies]:
+    one.done = True
+    r.waiting[1] -= one.copies < r.most
+    for other in r.on[p, : one.copies]:
         if other != x:
             _give_up(pool, r, pool.tasks[other])
             on.cancel(pool, other)
     r.left[job] -= 1
-    if r.left[job]:
-        return False
-    r.open[0 if r.own else part.site] -= 1
-    return True
+    if r.left[job] == 0 and not r.own:
+        r.open[one.site] -= 1
+    return r.left[job] == 0
 
 
-@compiled
+@part
 def _give_up(pool: Pool, r: Lines, task: Any) -> None:
     """Wait for a copy no more."""
     worker, s = pool.workers[task.worker], pool.state[0]
-    if worker.state != BUSY or worker.message != task.message or task.thought != WANTED:
+    if r.doing[task.worker] != BUSY or worker.message != task.message or task.thought != WANTED:
         return
     task.thought = GONE
     worker.wanted -= 1
-    if worker.wanted:
-        return
-    s.busies -= 1
-    if r.frees:
+    if worker.wanted == 0 and r.frees:
         waited = s.now - worker.since
         if not worker.weight or waited > prediction.mean(worker):
             prediction.add(worker, waited)
         _free(pool, r, worker)
-    else:
-        s.draining += 1
-        worker.state, worker.turn, worker.heard = DRAINING, _turn(pool), s.heard
+    elif worker.wanted == 0:
+        s.turn += 1
+        r.doing[task.worker], worker.turn, worker.heard = DRAINING, s.turn, s.heard
+        r.many[BUSY] -= 1
+        r.many[DRAINING] += 1

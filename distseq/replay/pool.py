@@ -1,14 +1,13 @@
 """SimulatedPool, compiled: names and the order of events are those of distseq.cluster.simulated.
 
-Tables of records: `messages` and `tasks` only grow, and a message's tasks, from `first` to `end`, are neighbours. `events` is a heap;
-`arrived` holds tasks in the order of arrival. An open job j has rows of stale[slot[j]], (groups, n) bool: who need not do which
-group. `startups` (depth, n) and `seconds` (groups,) of computing a mini-task are in seconds, as all times. The records of workers hold
-what prediction and schedulers know, too.
+Tables of records: `messages` and `tasks` only grow, and a message's tasks, from `first` to `end`, are neighbours. `events` is a heap,
+`arrived` holds tasks in the order of arrival. The open job j has `stale[slot[j]]`, (groups, n) bool: who need not do which group.
+`startups` (depth, n) and `seconds` (groups,) of computing a mini-task are seconds, as all times are. The records of `state` and
+`workers` also hold what prediction and schedulers know.
 """
 
 from collections import namedtuple
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -17,66 +16,40 @@ from distseq.cluster.simulated import notice_seconds
 from distseq.cluster.trace import Trace
 
 NONE = -1
-HOW = {"cache": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
-Function = TypeVar("Function", bound=Callable[..., Any])
 Pool = namedtuple("Pool", "state workers messages tasks events arrived startups seconds slot stale")
-
-
-def entry(function: Function) -> Function:
-    """A loop that Python calls. It allocates nothing, so arrays are not counted: that would take longer than the work."""
-    loop: Function = njit(**HOW)(function)
-    return loop
-
-
-def compiled(function: Function) -> Function:
-    """A part of a loop. Python cannot call it: the way in would take as long to compile as the rest."""
-    part: Function = njit(no_cpython_wrapper=True, **HOW)(function)
-    return part
+# A loop allocates nothing, so arrays need not be counted, which would take longer than its work. Only a whole loop can be called from
+# Python: the way in takes as long to compile as a part of it.
+loop = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=False)
+part = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=False, no_cpython_wrapper=True)
 
 
 def records(n: int, ints: str = "", floats: str = "", bools: str = "") -> np.ndarray:
     """(n,) records of zeros with these fields."""
-    kinds = ((ints, np.int64), (floats, np.float64), (bools, np.bool_))
-    return np.zeros(n, np.dtype([(name, kind) for names, kind in kinds for name in names.split()], align=True))
+    fields = [(name, int) for name in ints.split()] + [(name, float) for name in floats.split()]
+    return np.zeros(n, np.dtype(fields + [(name, bool) for name in bools.split()], align=True))
 
 
 def new_pool(
-    trace: Trace,
-    seconds: np.ndarray,
-    jobs: int,
-    slots: int,
-    messages: int,
-    tasks: int,
-    room: int,
-    unfinished: str,
-    whole: bool,
+    trace: Trace, seconds: np.ndarray, jobs: int, slots: int, messages: int, tasks: int, unfinished: str, whole: bool
 ) -> Pool:
-    """For at most so many jobs, jobs open at once, messages and mini-tasks; a message has `room` for so many mini-tasks, or for any number
-    if no other is begun before it is sent."""
+    """For at most so many jobs, jobs open at once, messages and mini-tasks."""
     startups, depths = _columns(trace)
-    counts = "messages tasks room events scheduled arrived started round turn heard busies draining fills"
+    counts = "messages tasks room events scheduled arrived started received round turn heard"
+    known = "number depth next latest told order place repeats behind turn message wanted heard"
     pool = Pool(
         records(1, counts, "now busy", "lost serial whole"),
-        records(
-            trace.workers,
-            "number depth next latest told order place repeats behind state turn message wanted heard asked",
-            "weight total silent predicted since",
-            "computes",
-        ),
+        records(trace.workers, known, "weight total silent predicted since", "computes"),
         records(messages, "worker first place end follows", "begun startup", "ended"),
         records(tasks, "job group message worker thought", "compute", "done stale"),
         records(messages, "number message", "at"),
-        np.zeros(tasks, np.int64),
-        startups,
-        seconds,
-        np.full(jobs, NONE),
-        np.zeros((slots, len(seconds), trace.workers), np.bool_),
+        np.zeros(tasks, int),
+        *(startups, seconds, np.full(jobs, NONE), np.zeros((slots, len(seconds), trace.workers), bool)),
     )
     pool.state[["lost", "serial", "whole"]] = unfinished == "lost", unfinished == "serial", whole
-    pool.state["room"] = room
-    pool.workers["depth"], pool.workers["silent"] = depths, np.inf
-    pool.workers["number"] = pool.workers["order"] = np.arange(trace.workers)
-    pool.workers["latest"] = pool.workers["told"] = pool.workers["message"] = NONE
+    workers = pool.workers
+    workers["depth"], workers["silent"] = depths, np.inf
+    workers["number"] = workers["order"] = workers["turn"] = np.arange(trace.workers)
+    workers["latest"] = workers["told"] = workers["message"] = NONE
     return pool
 
 
@@ -89,36 +62,36 @@ def _columns(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
         arrives = np.isfinite(column)
         lost = np.diff(np.flatnonzero(np.r_[True, arrives])) - 1  # before each that arrives
         columns.append(column[arrives] + notice * lost if arrives.any() else np.array([np.inf]))
-    depths = np.array([len(column) for column in columns])
-    return np.array([np.resize(column, len(table)) for column in columns]).T.copy(), depths
+    padded = [np.resize(column, len(table)) for column in columns]
+    return np.array(padded).T.copy(), np.array([len(column) for column in columns])
 
 
-@compiled
+def counted(pool: Pool) -> tuple[float, int, int]:
+    """Busy worker-seconds so far, messages that have started, rows that were wanted."""
+    s = pool.state[0]
+    begun = pool.messages["begun"][: s["messages"]][~pool.messages["ended"][: s["messages"]]]
+    return float(s["busy"] + np.maximum(0.0, s["now"] - begun).sum()), int(s["started"]), int(s["received"])
+
+
+@part
 def publish(pool: Pool, job: int, slot: int) -> None:
     pool.slot[job] = slot
     pool.stale[slot] = False
 
 
-@compiled
+@part
 def message(pool: Pool, worker: int) -> int:
-    """A new one, without mini-tasks."""
+    """A new one, without mini-tasks but with `room` for some; for any number, if it is the last."""
     s = pool.state[0]
-    one = pool.messages[s.messages]
+    m, one = s.messages, pool.messages[s.messages]
     one.worker, one.follows, one.begun = worker, NONE, np.inf
     one.first = one.place = one.end = s.tasks
     s.tasks += s.room
     s.messages += 1
-    return int(s.messages - 1)
+    return m
 
 
-@compiled
-def forget(pool: Pool) -> None:
-    """The latest message, which has no mini-task."""
-    pool.state[0].messages -= 1
-    pool.state[0].tasks -= pool.state[0].room
-
-
-@compiled
+@part
 def put(pool: Pool, m: int, job: int, group: int) -> int:
     """One more mini-task in a message."""
     s, one = pool.state[0], pool.messages[m]
@@ -127,10 +100,10 @@ def put(pool: Pool, m: int, job: int, group: int) -> int:
     pool.stale[pool.slot[job], group, one.worker] = False
     one.end += 1
     s.tasks = max(s.tasks, one.end)
-    return int(one.end - 1)
+    return one.end - 1
 
 
-@compiled
+@part
 def send(pool: Pool, m: int) -> None:
     worker = pool.workers[pool.messages[m].worker]
     before, worker.latest = worker.latest, m
@@ -140,7 +113,7 @@ def send(pool: Pool, m: int) -> None:
         _start(pool, m)
 
 
-@compiled
+@part
 def _start(pool: Pool, m: int) -> None:
     """Start up; if all is stale by now, end at once."""
     s, one = pool.state[0], pool.messages[m]
@@ -153,23 +126,14 @@ def _start(pool: Pool, m: int) -> None:
         _schedule(pool, m, 0.0)
 
 
-@compiled
-def _end(pool: Pool, m: int) -> None:
-    s, one = pool.state[0], pool.messages[m]
-    one.ended = True
-    s.busy += s.now - one.begun
-    if one.follows != NONE:
-        _start(pool, one.follows)
-
-
-@compiled
+@part
 def _stale(pool: Pool, x: int) -> bool:
     task = pool.tasks[x]
     slot = pool.slot[task.job]
-    return bool(slot == NONE or pool.stale[slot, task.group, task.worker])
+    return slot == NONE or pool.stale[slot, task.group, task.worker]
 
 
-@compiled
+@part
 def _go_on(pool: Pool, m: int, startup: float) -> bool:
     """Pass over stale mini-tasks and begin the next; whether there is one."""
     one = pool.messages[m]
@@ -177,10 +141,10 @@ def _go_on(pool: Pool, m: int, startup: float) -> bool:
         one.place += 1
     if one.place < one.end:
         _schedule(pool, m, startup + pool.seconds[pool.tasks[one.place].group])
-    return bool(one.place < one.end)
+    return one.place < one.end
 
 
-@compiled
+@part
 def _schedule(pool: Pool, m: int, seconds: float) -> None:
     s, events = pool.state[0], pool.events
     at, k = s.now + max(0.0, seconds), s.events
@@ -192,7 +156,7 @@ def _schedule(pool: Pool, m: int, seconds: float) -> None:
     s.scheduled += 1
 
 
-@compiled
+@part
 def _next(pool: Pool) -> int:
     """Take the first message out of the heap; of those at one time, the one that was scheduled first."""
     s, events = pool.state[0], pool.events
@@ -206,15 +170,15 @@ def _next(pool: Pool) -> int:
         events[k] = events[child]
         k, child = child, 2 * child + 1
     events[k] = last
-    return int(m)
+    return m
 
 
-@compiled
+@part
 def _before(a: Any, b: Any) -> bool:
-    return bool(a.at < b.at or (a.at == b.at and a.number < b.number))
+    return a.at < b.at or (a.at == b.at and a.number < b.number)
 
 
-@compiled
+@part
 def poll(pool: Pool, until: float) -> None:
     s, events = pool.state[0], pool.events
     arrived = s.arrived
@@ -226,7 +190,7 @@ def poll(pool: Pool, until: float) -> None:
         s.now = max(s.now, until)
 
 
-@compiled
+@part
 def _event(pool: Pool, m: int) -> None:
     """A mini-task has ended."""
     s, one = pool.state[0], pool.messages[m]
@@ -237,56 +201,48 @@ def _event(pool: Pool, m: int) -> None:
         task.done, task.compute = True, pool.seconds[task.group] if pool.slot[task.job] != NONE else 0.0
         one.place += 1
     ended = not _go_on(pool, m, 0.0)
-    if ended or not s.whole:
-        for x in range(one.first, one.place):
-            if pool.tasks[x].done:
-                _deliver(pool, x)
-        one.first = one.place
+    if s.whole and not ended:
+        return
+    for x in range(one.first, one.place):
+        task = pool.tasks[x]
+        if task.done:
+            task.stale = _stale(pool, x)
+            if not task.stale:
+                pool.stale[pool.slot[task.job], task.group, task.worker] = True
+                s.received += 1
+            pool.arrived[s.arrived] = x
+            s.arrived += 1
+    one.first = one.place
     if ended:
-        _end(pool, m)
+        one.ended = True
+        s.busy += s.now - one.begun
+        if one.follows != NONE:
+            _start(pool, one.follows)
 
 
-@compiled
-def _deliver(pool: Pool, x: int) -> None:
-    s, task = pool.state[0], pool.tasks[x]
-    task.stale = _stale(pool, x)
-    if not task.stale:
-        pool.stale[pool.slot[task.job], task.group, task.worker] = True
-    pool.arrived[s.arrived] = x
-    s.arrived += 1
-
-
-@compiled
+@part
 def cancel(pool: Pool, x: int) -> None:
     task = pool.tasks[x]
     if pool.slot[task.job] != NONE:
         pool.stale[pool.slot[task.job], task.group, task.worker] = True
-    _drop_lost(pool, pool.workers[task.worker].latest)
+    _drop_lost(pool, task.worker)
 
 
-@compiled
-def _drop_lost(pool: Pool, m: int) -> None:
+@part
+def retire(pool: Pool, job: int) -> None:
+    pool.slot[job] = NONE
+    for worker in range(len(pool.workers)):
+        _drop_lost(pool, worker)
+
+
+@part
+def _drop_lost(pool: Pool, worker: int) -> None:
     """Under "lost", a message with nothing left to do is gone at once."""
+    s, m = pool.state[0], pool.workers[worker].latest
     one = pool.messages[m]
-    if pool.state[0].lost and m != NONE and not one.ended:
+    if s.lost and m != NONE and not one.ended:
         for x in range(one.first, one.end):
             if (x >= one.place or pool.tasks[x].done) and not _stale(pool, x):
                 return
-        _end(pool, m)
-
-
-@compiled
-def retire(pool: Pool, job: int) -> None:
-    pool.slot[job] = NONE
-    for worker in pool.workers:
-        _drop_lost(pool, worker.latest)
-
-
-@compiled
-def worker_seconds(pool: Pool) -> float:
-    s = pool.state[0]
-    seconds = s.busy
-    for one in pool.messages[: s.messages]:
-        if not one.ended:
-            seconds += max(0.0, s.now - one.begun)
-    return float(seconds)
+        one.ended = True
+        s.busy += s.now - one.begun

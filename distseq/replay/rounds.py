@@ -23,7 +23,7 @@ from distseq.coding.scheme import Scheme, interchangeable
 from distseq.coding.sr_sgc import SRSGC
 from distseq.replay import pool as on
 from distseq.replay import prediction
-from distseq.replay.pool import NONE, Pool, compiled, entry, records
+from distseq.replay.pool import NONE, Pool, loop, part, records
 
 CODED, MULTIPLEXED, ANYWHERE = range(3)  # how a scheme assigns
 ARRAYS = "sets starts groups slots hit answered sent again copy idle complete decoded"
@@ -58,8 +58,9 @@ def replay_rounds(
     r.groups["need"], r.groups["copied"] = np.array(need)[r.groups["code"]], NONE
     messages = rounds * n * (2 if few else 1)
     seconds = trace.slope * cost * np.array([group[0] for group in layout(scheme.spec, n).loads])
-    pool = on.new_pool(trace, seconds, rounds, slots, messages, messages * most, 0, unfinished, whole)
-    return r.decoded, *_rounds(pool, r)
+    pool = on.new_pool(trace, seconds, rounds, slots, messages, messages * most, unfinished, whole)
+    _rounds(pool, r)
+    return r.decoded, *on.counted(pool)
 
 
 def _rule(scheme: Scheme) -> tuple[int, int, int, int, int]:
@@ -79,10 +80,10 @@ def _rule(scheme: Scheme) -> tuple[int, int, int, int, int]:
     raise ValueError(f"{scheme.spec} has no replay")
 
 
-@entry
-def _rounds(pool: Pool, r: Rounds) -> tuple[float, int, int]:
+@loop
+def _rounds(pool: Pool, r: Rounds) -> None:
     s, begun, heard, waited, first = pool.state[0], 0.0, False, 0, 0
-    completed = decoded = received = read = idles = taken = low = high = 0
+    completed = decoded = read = idles = taken = low = high = 0
     s.round = NONE
     while True:
         while decoded < completed:
@@ -93,7 +94,7 @@ def _rounds(pool: Pool, r: Rounds) -> tuple[float, int, int]:
             waited -= r.slots[pool.slot[job]].owed
             on.retire(pool, job)
             if decoded == len(r.decoded):
-                return on.worker_seconds(pool), s.started, received
+                return
         over = waited == 0
         if not over and heard and s.now >= begun + r.cutoff:
             if low == high:
@@ -123,7 +124,6 @@ def _rounds(pool: Pool, r: Rounds) -> tuple[float, int, int]:
                 prediction.told(pool, task)
             if task.stale:
                 continue
-            received += 1
             slot = pool.slot[task.job]
             if r.sent[slot, task.group, task.worker] == s.round:
                 heard = True
@@ -140,7 +140,7 @@ def _rounds(pool: Pool, r: Rounds) -> tuple[float, int, int]:
         read = s.arrived
 
 
-@compiled
+@part
 def _receive(pool: Pool, r: Rounds, task: Any) -> bool:
     """Whether the row completes its job."""
     slot, g, group = pool.slot[task.job], task.group, r.groups[task.group]
@@ -152,10 +152,10 @@ def _receive(pool: Pool, r: Rounds, task: Any) -> bool:
     if r.answered[slot, g] != group.need:
         return False
     r.slots[slot].left -= 1
-    return bool(r.slots[slot].left == 0)
+    return r.slots[slot].left == 0
 
 
-@compiled
+@part
 def _begin(pool: Pool, r: Rounds) -> None:
     """Send the plan of the round."""
     s, first = pool.state[0], pool.state[0].tasks
@@ -178,7 +178,7 @@ def _begin(pool: Pool, r: Rounds) -> None:
         r.slots[pool.slot[task.job]].owed += 1
 
 
-@compiled
+@part
 def _again(pool: Pool, r: Rounds) -> None:
     """What is done again in this round: who repeats; which groups, and where the first copies go."""
     n, items, t = len(pool.workers), 0, pool.state[0].round
@@ -206,7 +206,7 @@ def _again(pool: Pool, r: Rounds) -> None:
         r.copy[c] = place
 
 
-@compiled
+@part
 def _assign(pool: Pool, r: Rounds, m: int, worker: Any) -> None:
     """Scheme.assign: what a worker does in this round goes into its message."""
     t, groups, n = pool.state[0].round, len(r.groups), len(pool.workers)
@@ -228,7 +228,7 @@ def _assign(pool: Pool, r: Rounds, m: int, worker: Any) -> None:
         on.put(pool, m, t, k)
 
 
-@compiled
+@part
 def _group(r: Rounds, slot: int, age: int, w: int) -> int:
     """MSGC: the group that a worker does for the job of this age; none, if it is not less than their number."""
     if slot == NONE:
@@ -239,7 +239,7 @@ def _group(r: Rounds, slot: int, age: int, w: int) -> int:
     return age
 
 
-@compiled
+@part
 def _shortage(pool: Pool, r: Rounds) -> tuple[int, int]:
     """(low, high): a row of a worker from low to before high must still arrive; equal, if the round may end safely."""
     t, n = pool.state[0].round, len(pool.workers)
