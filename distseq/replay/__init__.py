@@ -37,9 +37,9 @@ def replay(
 ) -> Replayed:
     """The first `jobs` jobs of `models` learners that never end, under rounds with safe closing or a pipeline.
 
-    The same times as Master, scheduler and SimulatedPool have on this trace. `whole`: rows of a message arrive with its last,
-    under rounds. A lost invocation takes as long as it takes to notice, and then as long as the next: exact unless it is cancelled
-    in between, or ends the table. ValueError for a scheme with T > M - 1, or a kind of scheme that has no replay.
+    The same times as Master, scheduler and SimulatedPool have on this trace. `whole`: rows of a message arrive with its
+    last, under rounds. A lost invocation takes as long as it takes to notice, and then as long as the next: exact unless it is
+    cancelled in between, or ends the table. ValueError for a scheme with T > M - 1, or a kind of scheme that has no replay.
     """
     if isinstance(candidate, Pipeline):
         from distseq.replay.pipelined import replay_pipeline

@@ -1,9 +1,10 @@
 """PipelineScheduler on the simulated pool: names are those of distseq.scheduling.pipeline.
 
-Learners never end: when a job is over, the next one opens in its slot. Part g of job j is j parts + g. `left` (jobs,) parts without a row;
-`site` of each part, `copies` of it, the mini-tasks that they are `on`, and whether it is `done`. Each site has a line of the parts that
-were never sent (kind 0) and of those that may have a further copy (kind 1); `waiting` (2,) are in all lines. `at` (sites, n) bool
-says who is where, `open` (sites,) how many jobs. What was given a smaller `turn` was there before.
+Learners never end: when a job is over, the next opens in its slot. Part g of job j is j parts + g; it has `site`, `copies`, the
+mini-tasks that they are `on`, and `done`; `left` (jobs,) have no row. Each site has a line of the parts never sent, kind 0, and
+one of those that may have a further copy, kind 1: `line` (kinds, sites, places), `queues` where its head and tail are,
+`waiting` (kinds,) how many are in all. `at` (sites, n) bool says who is where, `open` (sites,) how many jobs. `doing` (n,) what
+each worker does, `many` how many do what. What has the smaller `turn` was there before.
 """
 
 from collections import namedtuple
@@ -14,13 +15,16 @@ import numpy as np
 from distseq.cluster.trace import Trace
 from distseq.replay import pool as on
 from distseq.replay import prediction
-from distseq.replay.pool import Pool, loop, part, records
+from distseq.replay.pool import Pool, inlined, loop, part, records
 from distseq.scheduling.pipeline import UNHEARD, Pipeline
 
 IDLE, BUSY, DRAINING, ASKED = range(4)  # what a worker is doing; it was idle, and there was nothing for it
 WANTED, ANSWERED, GONE = range(3)  # what is thought of a mini-task
-NUMBERS = "models parts most burst own frees seconds master"
-Lines = namedtuple("Lines", f"{NUMBERS} doing many part on left open at queues line waiting complete decoded")
+Lines = namedtuple(
+    "Lines",
+    "models parts most burst own frees seconds master "
+    "doing many part on left open at queues line waiting complete decoded",
+)
 
 
 def replay_pipeline(
@@ -28,18 +32,17 @@ def replay_pipeline(
 ) -> tuple[np.ndarray, float, int, int]:
     """(jobs,) decode times; until the last of them, busy worker-seconds, messages started, rows that were wanted."""
     n, parts, copies, burst = trace.workers, pipeline.parts, min(pipeline.copies, trace.workers), pipeline.burst
-    opened, own, seconds, where = jobs + models, pipeline.places > 0, trace.slope / parts, pipeline.sites(n)
+    opened, own, seconds, where = jobs + models, pipeline.places > 0, trace.slope * (1 / parts), pipeline.sites(n)
     sites, total, sends = len(where), opened * parts, opened * parts * copies
     r = Lines(
         *(models, parts, copies, burst, own, unfinished != "serial", seconds, trace.master),
-        *(np.zeros(size, int) for size in (n, 3)),
+        *(np.zeros(n, int), np.zeros(3, int)),
         records(total, "turn copies site", "", "done"),
         *(np.zeros((total, copies), int), np.full(opened, parts), np.zeros(sites, int)),
         np.array([np.isin(np.arange(n), np.array(site) % n) for site in where]),
         records(2 * sites, "head tail").reshape(2, sites),
         np.zeros((2, sites, copies * (opened if own else total)), int),
-        *(np.zeros(size, int) for size in (2, opened)),
-        np.zeros(jobs),
+        *(np.zeros(2, int), np.zeros(opened, int), np.zeros(jobs)),
     )
     pool = on.new_pool(trace, np.full(parts, seconds * cost), opened, models, sends, sends * burst, unfinished, False)
     pool.state["room"] = burst
@@ -158,9 +161,8 @@ def _fill(pool: Pool, r: Lines) -> None:
     while r.waiting[0] + r.waiting[1]:
         first = pool.workers[0]
         for w in range(len(r.doing)):
-            if r.doing[w] == IDLE:
-                if r.doing[first.number] != IDLE or prediction.before(pool.workers[w], first):
-                    first = pool.workers[w]
+            if r.doing[w] == IDLE and (r.doing[first.number] != IDLE or prediction.before(pool.workers[w], first)):
+                first = pool.workers[w]
         if r.doing[first.number] != IDLE:
             break
         if not _pull(pool, r, first):
@@ -174,7 +176,7 @@ def _fill(pool: Pool, r: Lines) -> None:
         on.send(pool, m)
 
 
-@part
+@inlined
 def _told(pool: Pool, r: Lines, task: Any) -> None:
     """A row has come, or word of work that went stale."""
     worker, doing = pool.workers[task.worker], r.doing[task.worker]
@@ -190,7 +192,7 @@ def _told(pool: Pool, r: Lines, task: Any) -> None:
             _free(pool, r, worker)
 
 
-@part
+@inlined
 def _row(pool: Pool, r: Lines, x: int) -> bool:
     """The first row of a part counts, and its other copies are cancelled; whether its job is complete."""
     job, p = pool.tasks[x].job, pool.tasks[x].job * r.parts + pool.tasks[x].group
@@ -209,7 +211,7 @@ def _row(pool: Pool, r: Lines, x: int) -> bool:
     return r.left[job] == 0
 
 
-@part
+@inlined
 def _give_up(pool: Pool, r: Lines, task: Any) -> None:
     """Wait for a copy no more."""
     worker, s = pool.workers[task.worker], pool.state[0]

@@ -1,13 +1,15 @@
 """SimulatedPool, compiled: names and the order of events are those of distseq.cluster.simulated.
 
-Tables of records: `messages` and `tasks` only grow, and a message's tasks, from `first` to `end`, are neighbours. `events` is a heap,
-`arrived` holds tasks in the order of arrival. The open job j has `stale[slot[j]]`, (groups, n) bool: who need not do which group.
-`startups` (depth, n) and `seconds` (groups,) of computing a mini-task are seconds, as all times are. The records of `state` and
-`workers` also hold what prediction and schedulers know.
+Tables of records: `messages` and `tasks` only grow, and a message's tasks, from `first` to `end`, are neighbours. `events` is a
+heap, `arrived` holds tasks in the order of arrival. The open job j has `stale[slot[j]]`, (groups, n) bool: who need not do which
+group. `startups` (depth, n) and `seconds` (groups,) of computing a mini-task are seconds, as all times are. The records of
+`state` and `workers` also hold what prediction and schedulers know.
 """
 
 from collections import namedtuple
+from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numba import njit
@@ -17,10 +19,16 @@ from distseq.cluster.trace import Trace
 
 NONE = -1
 Pool = namedtuple("Pool", "state workers messages tasks events arrived startups seconds slot stale")
-# A loop allocates nothing, so arrays need not be counted, which would take longer than its work. Only a whole loop can be called from
-# Python: the way in takes as long to compile as a part of it.
-loop = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=False)
-part = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=False, no_cpython_wrapper=True)
+SOURCES = (*Path(__file__).parent.glob("*.py"), *Path(__file__).parents[1].glob("scheduling/p*.py"))
+# A field of `state`, so that no loop is taken from the cache that was compiled from other sources: numba looks at one file only.
+VERSION = f"version{crc32(b''.join(path.read_bytes() for path in sorted(SOURCES)))}"
+# A loop allocates nothing, so arrays need not be counted, which would take longer than its work.
+HOW: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+LOOP: dict[str, Any] = HOW | {"cache": True, "no_cfunc_wrapper": True}
+loop = njit(**LOOP)
+# Python cannot call a part of a loop: the way in would take as long to compile as the rest.
+part = njit(**LOOP | {"no_cpython_wrapper": True})
+inlined = njit(**HOW | {"inline": "always"})  # a part that is called in one place
 
 
 def records(n: int, ints: str = "", floats: str = "", bools: str = "") -> np.ndarray:
@@ -37,7 +45,7 @@ def new_pool(
     counts = "messages tasks room events scheduled arrived started received round turn heard"
     known = "number depth next latest told order place repeats behind turn message wanted heard"
     pool = Pool(
-        records(1, counts, "now busy", "lost serial whole"),
+        records(1, counts, "now busy", f"lost serial whole {VERSION}"),
         records(trace.workers, known, "weight total silent predicted since", "computes"),
         records(messages, "worker first place end follows", "begun startup", "ended"),
         records(tasks, "job group message worker thought", "compute", "done stale"),
@@ -123,30 +131,27 @@ def _start(pool: Pool, m: int) -> None:
         worker.next = worker.next + 1 if worker.next + 1 < worker.depth else 0
         s.started += 1
     else:
-        _schedule(pool, m, 0.0)
+        _schedule(pool.state[0], pool.events, m, 0.0)
 
 
 @part
-def _stale(pool: Pool, x: int) -> bool:
-    task = pool.tasks[x]
-    slot = pool.slot[task.job]
-    return slot == NONE or pool.stale[slot, task.group, task.worker]
+def _stale(slot: np.ndarray, stale: np.ndarray, task: Any) -> bool:
+    return slot[task.job] == NONE or stale[slot[task.job], task.group, task.worker]
 
 
 @part
 def _go_on(pool: Pool, m: int, startup: float) -> bool:
     """Pass over stale mini-tasks and begin the next; whether there is one."""
     one = pool.messages[m]
-    while one.place < one.end and _stale(pool, one.place):
+    while one.place < one.end and _stale(pool.slot, pool.stale, pool.tasks[one.place]):
         one.place += 1
     if one.place < one.end:
-        _schedule(pool, m, startup + pool.seconds[pool.tasks[one.place].group])
+        _schedule(pool.state[0], pool.events, m, startup + pool.seconds[pool.tasks[one.place].group])
     return one.place < one.end
 
 
 @part
-def _schedule(pool: Pool, m: int, seconds: float) -> None:
-    s, events = pool.state[0], pool.events
+def _schedule(s: Any, events: np.ndarray, m: int, seconds: float) -> None:
     at, k = s.now + max(0.0, seconds), s.events
     while k and at < events[(k - 1) // 2].at:
         events[k] = events[(k - 1) // 2]
@@ -156,7 +161,7 @@ def _schedule(pool: Pool, m: int, seconds: float) -> None:
     s.scheduled += 1
 
 
-@part
+@inlined
 def _next(pool: Pool) -> int:
     """Take the first message out of the heap; of those at one time, the one that was scheduled first."""
     s, events = pool.state[0], pool.events
@@ -178,7 +183,7 @@ def _before(a: Any, b: Any) -> bool:
     return a.at < b.at or (a.at == b.at and a.number < b.number)
 
 
-@part
+@inlined
 def poll(pool: Pool, until: float) -> None:
     s, events = pool.state[0], pool.events
     arrived = s.arrived
@@ -190,7 +195,7 @@ def poll(pool: Pool, until: float) -> None:
         s.now = max(s.now, until)
 
 
-@part
+@inlined
 def _event(pool: Pool, m: int) -> None:
     """A mini-task has ended."""
     s, one = pool.state[0], pool.messages[m]
@@ -206,7 +211,7 @@ def _event(pool: Pool, m: int) -> None:
     for x in range(one.first, one.place):
         task = pool.tasks[x]
         if task.done:
-            task.stale = _stale(pool, x)
+            task.stale = _stale(pool.slot, pool.stale, task)
             if not task.stale:
                 pool.stale[pool.slot[task.job], task.group, task.worker] = True
                 s.received += 1
@@ -242,7 +247,7 @@ def _drop_lost(pool: Pool, worker: int) -> None:
     one = pool.messages[m]
     if s.lost and m != NONE and not one.ended:
         for x in range(one.first, one.end):
-            if (x >= one.place or pool.tasks[x].done) and not _stale(pool, x):
+            if (x >= one.place or pool.tasks[x].done) and not _stale(pool.slot, pool.stale, pool.tasks[x]):
                 return
         one.ended = True
         s.busy += s.now - one.begun

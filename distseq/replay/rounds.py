@@ -1,10 +1,10 @@
 """RoundScheduler under safe closing on the simulated pool: names are those of distseq.scheduling.rounds and distseq.coding.
 
-Learners never end, so round t opens job t, in slot t modulo T + 1. Of a scheme: `sets` (codes, n) the replica set of each worker, `starts`
-(sets + 1,) where each begins under the last code; under a dense code each worker is a set. Of the job in each slot: `hit` (slots,
-groups, sets) which sets have answered, `answered` (slots, groups) how many, `sent` (slots, groups, n) in which round last. Of a
-round: `again` the groups that are sent again, oldest job first, `copy` (copies,) the place that gets the first of them, `idle` the
-workers that have answered, in order. `complete` (jobs,) in the order in which they were, `decoded` (jobs,) at which time.
+Learners never end, so round t opens job t, in slot t modulo T + 1. Of a scheme: `sets` (codes, n) replica set of each worker,
+`starts` (sets + 1,) where each begins under the last code; under a dense code each worker is a set. Of the job in each slot:
+`hit` (slots, groups, sets) which sets have answered, `answered` (slots, groups) how many, `sent` (slots, groups, n) in which
+round last. Of a round: `again` the groups that are sent again, oldest job first, `copy` (copies,) the place that gets the first
+of them, `idle` the workers that have answered, in order. `complete` (jobs,) in which order, `decoded` (jobs,) when.
 """
 
 from collections import namedtuple
@@ -23,11 +23,14 @@ from distseq.coding.scheme import Scheme, interchangeable
 from distseq.coding.sr_sgc import SRSGC
 from distseq.replay import pool as on
 from distseq.replay import prediction
-from distseq.replay.pool import NONE, Pool, loop, part, records
+from distseq.replay.pool import NONE, Pool, inlined, loop, part, records
 
 CODED, MULTIPLEXED, ANYWHERE = range(3)  # how a scheme assigns
-ARRAYS = "sets starts groups slots hit answered sent again copy idle complete decoded"
-Rounds = namedtuple("Rounds", f"assigns T W few ordered dense load master cutoff {ARRAYS}")
+Rounds = namedtuple(
+    "Rounds",
+    "assigns T W few ordered dense load master cutoff "
+    "sets starts groups slots hit answered sent again copy idle complete decoded",
+)
 
 
 def replay_rounds(
@@ -47,17 +50,22 @@ def replay_rounds(
         np.append(replicas[-1].starts, n),
         records(groups, "code need copied"),
         records(slots, "left owed begin"),
-        np.zeros((slots, groups, max(code.parts for code in replicas)), np.bool_),
-        np.zeros((slots, groups), np.int64),
+        np.zeros((slots, groups, max(code.parts for code in replicas)), bool),
+        np.zeros((slots, groups), int),
         np.full((slots, groups, n), NONE),
-        *(np.zeros(size, np.int64) for size in (T * groups, copies, 2 * n, rounds)),
-        np.zeros(jobs),
+        *(
+            np.zeros(T * groups, int),
+            np.zeros(copies, int),
+            np.zeros(2 * n, int),
+            np.zeros(rounds, int),
+            np.zeros(jobs),
+        ),
     )
     need = [code.parts if code is own else n - code.s for code, own in zip(codes, replicas, strict=True)]
     r.groups["code"] = [codes.index(code) for code in scheme.codes]
     r.groups["need"], r.groups["copied"] = np.array(need)[r.groups["code"]], NONE
     messages = rounds * n * (2 if few else 1)
-    seconds = trace.slope * cost * np.array([group[0] for group in layout(scheme.spec, n).loads])
+    seconds = trace.slope * np.array([group[0] for group in layout(scheme.spec, n).loads]) * cost
     pool = on.new_pool(trace, seconds, rounds, slots, messages, messages * most, unfinished, whole)
     _rounds(pool, r)
     return r.decoded, *on.counted(pool)
@@ -140,7 +148,7 @@ def _rounds(pool: Pool, r: Rounds) -> None:
         read = s.arrived
 
 
-@part
+@inlined
 def _receive(pool: Pool, r: Rounds, task: Any) -> bool:
     """Whether the row completes its job."""
     slot, g, group = pool.slot[task.job], task.group, r.groups[task.group]
@@ -206,7 +214,7 @@ def _again(pool: Pool, r: Rounds) -> None:
         r.copy[c] = place
 
 
-@part
+@inlined
 def _assign(pool: Pool, r: Rounds, m: int, worker: Any) -> None:
     """Scheme.assign: what a worker does in this round goes into its message."""
     t, groups, n = pool.state[0].round, len(r.groups), len(pool.workers)
