@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distseq.cluster.simulated import UNFINISHED
 from distseq.cluster.trace import Trace
 from distseq.coding.scheme import Scheme
 from distseq.scheduling.pipeline import Pipeline
@@ -39,15 +40,22 @@ def replay(
 
     The same times as Master, scheduler and SimulatedPool have on this trace. `whole`: rows of a message arrive with its
     last, under rounds. A lost invocation takes as long as it takes to notice, and then as long as the next: exact unless it is
-    cancelled in between, or ends the table. ValueError for a scheme with T > M - 1, or a kind of scheme that has no replay.
+    cancelled in between, or ends the table. ValueError for a scheme with T > M - 1, for other workers than
+    the trace's or of a kind that has no replay.
     """
+    if unfinished not in UNFINISHED:
+        raise ValueError(f"unfinished must be one of {', '.join(UNFINISHED)}: got {unfinished!r}")
+    if jobs < 1:
+        raise ValueError(f"a replay needs jobs >= 1: got {jobs}")
     if isinstance(candidate, Pipeline):
         from distseq.replay.pipelined import replay_pipeline
 
         return Replayed(*replay_pipeline(trace, candidate, models, jobs, unfinished=unfinished, cost=cost))
+    check_delay(candidate, models)
+    if candidate.n != trace.workers:
+        raise ValueError(f"{candidate.spec} is for {candidate.n} workers: the trace has {trace.workers}")
     from distseq.replay.rounds import replay_rounds
 
-    check_delay(candidate, models)
     return Replayed(
         *replay_rounds(trace, candidate, jobs, unfinished=unfinished, whole=whole, cutoff=cutoff, cost=cost)
     )

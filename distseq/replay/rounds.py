@@ -26,6 +26,7 @@ from distseq.replay import prediction
 from distseq.replay.pool import NONE, Pool, inlined, loop, part, records
 
 CODED, MULTIPLEXED, ANYWHERE = range(3)  # how a scheme assigns
+ASSIGNS = {GC: CODED, SRSGC: CODED, MSGC: MULTIPLEXED, Redispatch: ANYWHERE, Backup: ANYWHERE}
 Rounds = namedtuple(
     "Rounds",
     "assigns T W few ordered dense load master cutoff "
@@ -39,53 +40,31 @@ def replay_rounds(
     """(jobs,) decode times; until the last of them, busy worker-seconds, messages started, rows that were wanted.
 
     ValueError for a kind of scheme that has no replay."""
+    if type(scheme) not in ASSIGNS:
+        raise ValueError(f"{scheme.spec} has no replay")
     n, T, groups, slots, rounds = scheme.n, scheme.delay, len(scheme.codes), scheme.delay + 1, jobs + scheme.delay + 1
-    assigns, most, W, copies, few = _rule(scheme)
+    assigns, W = ASSIGNS[type(scheme)], scheme.W if isinstance(scheme, MSGC) else 0
+    copies = min(scheme.copies, n) if isinstance(scheme, Redispatch) else 0
+    few = n - scheme.enough if isinstance(scheme, Backup) else 0  # missing parts that are copied
     codes = list(dict.fromkeys(scheme.codes))
     replicas = [code if isinstance(code, FractionalRepetition) else FractionalRepetition(n, 0) for code in codes]
-    numbers = assigns, T, W, few, interchangeable(scheme), codes[-1] is not replicas[-1]
     r = Rounds(
-        *(*numbers, trace.slope * float(scheme.load), trace.master, cutoff),
-        np.array([code.replica_set for code in replicas]),
-        np.append(replicas[-1].starts, n),
-        records(groups, "code need copied"),
-        records(slots, "left owed begin"),
+        *(assigns, T, W, few, interchangeable(scheme), codes[-1] is not replicas[-1]),
+        *(trace.slope * float(scheme.load), trace.master, cutoff),
+        *(np.array([code.replica_set for code in replicas]), np.append(replicas[-1].starts, n)),
+        *(records(groups, "code need copied"), records(slots, "left owed begin")),
         np.zeros((slots, groups, max(code.parts for code in replicas)), bool),
-        np.zeros((slots, groups), int),
-        np.full((slots, groups, n), NONE),
-        *(
-            np.zeros(T * groups, int),
-            np.zeros(copies, int),
-            np.zeros(2 * n, int),
-            np.zeros(rounds, int),
-            np.zeros(jobs),
-        ),
+        *(np.zeros((slots, groups), int), np.full((slots, groups, n), NONE), np.zeros(T * groups, int)),
+        *(np.zeros(copies, int), np.zeros(2 * n, int), np.zeros(rounds, int), np.zeros(jobs)),
     )
     need = [code.parts if code is own else n - code.s for code, own in zip(codes, replicas, strict=True)]
     r.groups["code"] = [codes.index(code) for code in scheme.codes]
     r.groups["need"], r.groups["copied"] = np.array(need)[r.groups["code"]], NONE
-    messages = rounds * n * (2 if few else 1)
+    messages, most = rounds * n * (2 if few else 1), groups if assigns == CODED else T * max(1, copies) + 1
     seconds = trace.slope * np.array([group[0] for group in layout(scheme.spec, n).loads]) * cost
     pool = on.new_pool(trace, seconds, rounds, slots, messages, messages * most, unfinished, whole)
     _rounds(pool, r)
     return r.decoded, *on.counted(pool)
-
-
-def _rule(scheme: Scheme) -> tuple[int, int, int, int, int]:
-    """How a scheme assigns, the most mini-tasks in a message, W, copies, and how few missing parts are copied."""
-    match scheme:
-        case GC():
-            return CODED, scheme.q, 0, 0, 0
-        case SRSGC():
-            return CODED, 1, 0, 0, 0
-        case MSGC():
-            return MULTIPLEXED, scheme.slots, scheme.W, 0, 0
-        case Redispatch():
-            copies = min(scheme.copies, scheme.n)
-            return ANYWHERE, scheme.T * copies + 1, 0, copies, 0
-        case Backup():
-            return ANYWHERE, 1, 0, 0, scheme.n - scheme.enough
-    raise ValueError(f"{scheme.spec} has no replay")
 
 
 @loop

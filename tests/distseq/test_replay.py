@@ -142,9 +142,18 @@ def test_a_replay_of_the_recorded_trace_has_the_times_of_the_master(
     check(trace, one, models=4, jobs=25, unfinished=unfinished, whole=False, cutoff=0.0)
 
 
-def test_a_scheme_that_needs_more_learners_is_refused() -> None:
-    with pytest.raises(ValueError, match="msgc:1,2,1 has delay T=1: it needs T <= M - 1, got M=1 models"):
-        replay(Trace(np.ones((3, 4)), 0.0, 1.0), parse("msgc:1,2,1", 4), models=1, jobs=3)
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"candidate": parse("msgc:1,2,1", 4)}, "msgc:1,2,1 has delay T=1: it needs T <= M - 1, got M=1 models"),
+        ({"candidate": parse("uncoded", 5)}, "uncoded is for 5 workers: the trace has 4"),
+        ({"jobs": 0}, "a replay needs jobs >= 1: got 0"),
+        ({"unfinished": "late"}, "unfinished must be one of lost, overlap, serial: got 'late'"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused(how: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        replay(Trace(np.ones((3, 4)), 0.0, 1.0), **{"candidate": parse("uncoded", 4), "models": 1, "jobs": 3} | how)
 
 
 @PROPERTY
