@@ -1,369 +1,233 @@
-"""PipelineScheduler on the simulated pool in one compiled loop: the same decode times, a hundred times quicker.
+"""PipelineScheduler on the simulated pool: names are those of distseq.scheduling.pipeline.
 
-A learner has one open job, so part g of learner m's job is `m P + g`. Names are those of distseq.scheduling.pipeline and
-distseq.cluster.simulated, whose order of events this keeps: what arrives at one time is taken together, then decided upon.
+Learners never end: when a job is over, the next opens in its slot. Part g of job j is j parts + g; it has `site`, `copies`, the
+mini-tasks that they are `on`, and `done`; `left` (jobs,) have no row. Each site has a line of the parts never sent, kind 0, and
+one of those that may have a further copy, kind 1: `line` (kinds, sites, places), `queues` where its head and tail are,
+`waiting` (kinds,) how many are in all. `at` (sites, n) bool says who is where, `open` (sites,) how many jobs. `doing` (n,) what
+each worker does, `many` how many do what. What has the smaller `turn` was there before.
 """
 
-from heapq import heappop, heappush
-from math import exp, floor, log
+from collections import namedtuple
+from typing import Any
 
 import numpy as np
-from numba import njit
 
-from distseq.scheduling.pipeline import UNHEARD
-from distseq.scheduling.prediction import DECAY, LEAST
+from distseq.cluster.trace import Trace
+from distseq.replay import pool as on
+from distseq.replay import prediction
+from distseq.replay.pool import Pool, inlined, loop, part, records
+from distseq.scheduling.pipeline import UNHEARD, Pipeline
 
-LOST, OVERLAP, SERIAL = 0, 1, 2
-WANTED, ANSWERED, GONE = 0, 1, 2  # of a part in a message
-IDLE, BUSY, DRAINING = 0, 1, 2  # of a worker
+IDLE, BUSY, DRAINING, ASKED = range(4)  # what a worker is doing; it was idle, and there was nothing for it
+WANTED, ANSWERED, GONE = range(3)  # what is thought of a mini-task
+Lines = namedtuple(
+    "Lines",
+    "models parts most burst own frees seconds master "
+    "doing many part on left open at queues line waiting complete decoded learners",
+)
 
 
-@njit(cache=True)
-def expected(weight: float, total: float, compute: float) -> float:
-    """Prediction.expected"""
-    return floor(1e6 * (exp(total / weight) + compute) + 0.5) / 1e6 if weight else 0.0
-
-
-@njit(cache=True)
-def pipelined(
-    startups: np.ndarray,  # (depth, n) seconds
-    depths: np.ndarray,  # (n,) entries of each column
-    seconds: float,  # of computing a part
-    share: float,  # seconds of computing a part of a job of cost 1
-    master: float,
-    models: int,
-    jobs: int,
-    parts: int,
-    copies: int,
-    burst: int,
-    sites: np.ndarray,  # (site, n) bool: who is where
-    own: bool,  # every part has a site of its own
-    mode: int,
-) -> tuple[np.ndarray, np.ndarray, float, int, int]:
-    """(jobs,) decode times, and learners; until the last of them, busy worker-seconds, messages that have started, rows that were wanted."""
-    n, count, owners = startups.shape[1], len(sites), np.zeros(jobs, np.int64)
-    frees, most = mode != SERIAL, (jobs + models) * parts * copies + 1
-    times, busy, decoded, opened, received = np.zeros(jobs), 0.0, 0, 0, 0
-    # Parts: job of each learner, and who has a copy.
-    job, left, lane = np.full(models, -1), np.zeros(models, np.int64), np.zeros(models, np.int64)
-    size = models * parts
-    done, stale, sent, on = (
-        np.zeros(size, np.bool_),
-        np.zeros(size, np.bool_),
-        np.zeros(size, np.int64),
-        np.zeros(size, np.int64),
+def replay_pipeline(
+    trace: Trace, pipeline: Pipeline, models: int, jobs: int, *, unfinished: str, cost: float
+) -> tuple[np.ndarray, float, int, int, np.ndarray]:
+    """(jobs,) decode times; until the last of them, busy worker-seconds, messages started, rows that were wanted; and (jobs,)
+    the learner of each."""
+    n, parts, copies, burst = trace.workers, pipeline.parts, min(pipeline.copies, trace.workers), pipeline.burst
+    opened, own, seconds, where = jobs + models, pipeline.places > 0, trace.slope * (1 / parts), pipeline.sites(n)
+    sites, total, sends = len(where), opened * parts, opened * parts * copies
+    r = Lines(
+        *(models, parts, copies, burst, own, unfinished != "serial", seconds, trace.master),
+        *(np.zeros(n, int), np.zeros(3, int)),
+        records(total, "turn copies site", "", "done"),
+        *(np.zeros((total, copies), int), np.full(opened, parts), np.zeros(sites, int)),
+        np.array([np.isin(np.arange(n), np.array(site) % n) for site in where]),
+        records(2 * sites, "head tail").reshape(2, sites),
+        np.zeros((2, sites, copies * (opened if own else total)), int),
+        *(np.zeros(2, int), np.zeros(opened, int), np.zeros(jobs), np.zeros(jobs, int)),
     )
-    copy_message, copy_place = np.zeros((size, copies), np.int64), np.zeros((size, copies), np.int64)
-    # Sites: a queue of parts never sent, and a doubly linked list of those that may have a further copy.
-    lane_jobs = np.zeros(count, np.int64)
-    head, tail, after = np.full(count, -1), np.full(count, -1), np.full(size, -1)
-    first, last = np.full(count, -1), np.full(count, -1)
-    before, behind, linked = np.full(size, -1), np.full(size, -1), np.zeros(size, np.bool_)
-    waiting = linkeds = sendings = 0
-    # Messages: parts in order, how far the worker is, what the scheduler thinks of each.
-    worker_of, part_of, job_of = (
-        np.zeros(most, np.int64),
-        np.zeros((most, burst), np.int64),
-        np.zeros((most, burst), np.int64),
-    )
-    long, place, thought = np.zeros(most, np.int64), np.zeros(most, np.int64), np.zeros((most, burst), np.int64)
-    begun, startup, ended, follows = np.zeros(most), np.zeros(most), np.zeros(most, np.bool_), np.full(most, -1)
-    messages = 0
-    # Workers.
-    state, current, wanted = np.zeros(n, np.int64), np.full(n, -1), np.zeros(n, np.int64)
-    since, key, freed, drained, heard_then = (
-        np.zeros(n),
-        np.zeros(n),
-        np.arange(n),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.int64),
-    )
-    weight, total, known, told = np.zeros(n), np.zeros(n), np.zeros(n, np.bool_), np.full(n, -1)
-    invocations, running, queued = np.zeros(n, np.int64), np.full(n, -1), np.full(n, -1)
-    heard, frees_so_far, drains, draining, busies = 0, n, 0, 0, 0
-    events = [(0.0, 0, 0)]
-    events.pop()
-    pushed, now = 0, 0.0
-    ready, complete, cancelled = list(range(models)), [0], [0]
-    complete.pop()
-    cancelled.pop()
-    tries = np.zeros(n, np.int64)
+    pool = on.new_pool(trace, np.full(parts, seconds * cost), opened, models, sends, sends * burst, unfinished, False)
+    pool.state["room"] = burst
+    _pipelined(pool, r)
+    return r.decoded, *on.counted(pool), r.learners
+
+
+@loop
+def _pipelined(pool: Pool, r: Lines) -> None:
+    s, n, completed, decoded, read = pool.state[0], len(pool.workers), 0, 0, 0
+    for worker in pool.workers:
+        _free(pool, r, worker)
+    for job in range(r.models):
+        _open(pool, r, job, job)
     while True:
-        for p in cancelled:  # the pool passes over them from here on
-            stale[p] = True
-        if mode == LOST:
-            for p in cancelled:
-                for c in range(on[p]):
-                    m = copy_message[p, c]
-                    over = not ended[m]
-                    for k in range(place[m], long[m]):
-                        over = over and (job_of[m, k] != job[part_of[m, k] // parts] or stale[part_of[m, k]])
-                    if over:
-                        ended[m] = True
-                        busy += now - begun[m]
-        cancelled.clear()
-        if len(complete):
-            for l in complete:
-                now += master
-                times[decoded], owners[decoded] = now, l
-                decoded += 1
-                if not own:
-                    lane_jobs[lane[l]] -= 1
-                job[l] = -1
-                ready.append(l)
-                if decoded == jobs:
-                    for m in range(messages):
-                        if not ended[m] and begun[m] < np.inf:
-                            busy += max(0.0, now - begun[m])
-                    return times, owners, busy, int(invocations.sum()), received
-            complete.clear()
-        for l in ready:
-            k = 0
-            for s in range(count):
-                if lane_jobs[s] < lane_jobs[k]:
-                    k = s
-            job[l], left[l], lane[l] = opened, parts, k
-            opened += 1
-            lane_jobs[k] += 1
-            for g in range(parts):
-                p = l * parts + g
-                s = g if own else k
-                done[p], stale[p], on[p], after[p] = False, False, 0, -1
-                if tail[s] < 0:
-                    head[s] = p
-                else:
-                    after[tail[s]] = p
-                tail[s] = p
-                waiting += 1
-        ready.clear()
-        sent_before = messages
-        for patient in range(2):
-            if patient and (busies or not waiting):
-                break
-            while draining:  # presume
-                w = -1
-                for i in range(n):
-                    if state[i] == DRAINING and (w < 0 or drained[i] < drained[w]):
-                        w = i
-                if not patient and heard - heard_then[w] < UNHEARD * n:
-                    break
-                draining -= 1
-                state[w] = IDLE
-                frees_so_far += 1
-                freed[w], key[w] = frees_so_far, expected(weight[w], total[w], share if known[w] else 0.0)
-            takers = 0
-            tries[:] = 0
-            while waiting or linkeds:
-                w = -1
-                for i in range(n):
-                    if state[i] == IDLE and not tries[i]:
-                        if w < 0 or key[i] < key[w] or (key[i] == key[w] and freed[i] < freed[w]):
-                            w = i
-                if w < 0:
-                    break
-                tries[w] = 1
-                p, s = _fresh(w, sites, head, job, parts)
-                if p >= 0:
-                    head[s] = after[p]
-                    if head[s] < 0:
-                        tail[s] = -1
-                    waiting -= 1
-                else:
-                    for k in range(count):
-                        if sites[k, w] and first[k] >= 0 and (p < 0 or sent[first[k]] < sent[p]):
-                            p = first[k]
-                    if p < 0:
-                        continue
-                    s = p % parts if own else lane[p // parts]
-                    linkeds -= _unlink(p, s, first, last, before, behind, linked)
-                m = messages
-                messages += 1
-                takers += 1
-                worker_of[m], begun[m] = w, np.inf
-                state[w], current[w], wanted[w], since[w] = BUSY, m, 0, now
-                busies += 1
-                linkeds += _give(m, p, s, job, parts, copies, sendings, sent, on, copy_message, copy_place, part_of, job_of, long, wanted, w, first, last, before, behind, linked)  # fmt: skip
-                sendings += 1
-            low = messages - takers
-            able = np.ones(takers, np.bool_)
-            for _ in range(1, burst):
-                for m in range(low, messages):
-                    if not waiting or not able[m - low]:
-                        continue
-                    w = worker_of[m]
-                    p, s = _fresh(w, sites, head, job, parts)
-                    able[m - low] = p >= 0
-                    if p < 0:
-                        continue
-                    head[s] = after[p]
-                    if head[s] < 0:
-                        tail[s] = -1
-                    waiting -= 1
-                    linkeds += _give(m, p, s, job, parts, copies, sendings, sent, on, copy_message, copy_place, part_of, job_of, long, wanted, w, first, last, before, behind, linked)  # fmt: skip
-                    sendings += 1
-        for m in range(sent_before, messages):  # the pool takes them
-            w = worker_of[m]
-            if mode == SERIAL and running[w] >= 0:
-                if queued[w] < 0:
-                    follows[running[w]] = m
-                else:
-                    follows[queued[w]] = m
-                queued[w] = m
-                continue
-            running[w] = m
-            pushed += 1
-            begun[m], startup[m] = now, startups[invocations[w] % depths[w], w]
-            invocations[w] += 1
-            heappush(events, (now + max(0.0, startup[m] + seconds), pushed, m))
-        arrivals = [(0, 0, False)]
-        arrivals.pop()
-        while not len(arrivals):
-            now = max(now, events[0][0])
-            while len(events) and events[0][0] <= now:
-                m = heappop(events)[2]
-                if ended[m]:
-                    continue
-                w = worker_of[m]
-                if place[m] < long[m]:
-                    k = place[m]
-                    place[m] += 1
-                    p = part_of[m, k]
-                    arrivals.append((m, k, job_of[m, k] != job[p // parts] or stale[p]))
-                while place[m] < long[m] and _passed(m, place, part_of, job_of, job, stale, parts):
-                    place[m] += 1
-                if place[m] < long[m]:
-                    pushed += 1
-                    heappush(events, (now + seconds, pushed, m))
-                    continue
-                ended[m] = True
-                busy += now - begun[m]
-                if mode == SERIAL:
-                    follower = follows[m]
-                    running[w] = follower
-                    if follower >= 0:
-                        if queued[w] == follower:
-                            queued[w] = -1
-                        begun[follower] = now
-                        while place[follower] < long[follower] and _passed(
-                            follower, place, part_of, job_of, job, stale, parts
-                        ):
-                            place[follower] += 1
-                        pushed += 1
-                        if place[follower] < long[follower]:
-                            startup[follower] = startups[invocations[w] % depths[w], w]
-                            invocations[w] += 1
-                            heappush(events, (now + max(0.0, startup[follower] + seconds), pushed, follower))
-                        else:
-                            heappush(events, (now, pushed, follower))
-        for m, k, old in arrivals:  # the scheduler is told
-            heard += 1
-            w, p = worker_of[m], part_of[m, k]
-            l = p // parts
-            if told[w] != m:
-                told[w] = m
-                weight[w], total[w] = DECAY * weight[w] + 1, DECAY * total[w] + log(max(startup[m], LEAST))
-            known[w] = known[w] or (job_of[m, k] == job[l] and seconds > 0)
-            if current[w] == m and state[w] == BUSY and thought[m, k] == WANTED and not old:
-                thought[m, k] = ANSWERED
-                wanted[w] -= 1
-                if not wanted[w]:
-                    busies -= 1
-                    state[w] = IDLE
-                    frees_so_far += 1
-                    freed[w], key[w] = frees_so_far, expected(weight[w], total[w], share if known[w] else 0.0)
-            elif current[w] == m and state[w] == DRAINING and thought[m, k] == GONE:
-                draining -= 1
-                state[w] = IDLE
-                frees_so_far += 1
-                freed[w], key[w] = frees_so_far, expected(weight[w], total[w], share if known[w] else 0.0)
-            elif current[w] == m and thought[m, k] == GONE:
-                thought[m, k] = ANSWERED
-            received += not old
-            if old or job_of[m, k] != job[l] or done[p]:
-                continue
-            done[p] = True
-            if linked[p]:
-                linkeds -= _unlink(p, p % parts if own else lane[l], first, last, before, behind, linked)
-            cancelled.append(p)
-            left[l] -= 1
-            if not left[l]:
-                complete.append(l)
-            for c in range(on[p]):
-                m2, k2 = copy_message[p, c], copy_place[p, c]
-                w2 = worker_of[m2]
-                if m2 == m or current[w2] != m2 or state[w2] != BUSY or thought[m2, k2] != WANTED:
-                    continue
-                thought[m2, k2] = GONE
-                wanted[w2] -= 1
-                if wanted[w2]:
-                    continue
-                busies -= 1
-                if not frees:
-                    state[w2], heard_then[w2] = DRAINING, heard
-                    drains += 1
-                    draining += 1
-                    drained[w2] = drains
-                    continue
-                waited = now - since[w2]
-                if not weight[w2] or waited > exp(total[w2] / weight[w2]):
-                    weight[w2], total[w2] = DECAY * weight[w2] + 1, DECAY * total[w2] + log(max(waited, LEAST))
-                state[w2] = IDLE
-                frees_so_far += 1
-                freed[w2], key[w2] = frees_so_far, expected(weight[w2], total[w2], share if known[w2] else 0.0)
+        while decoded < completed:
+            s.now += r.master
+            r.decoded[decoded] = s.now
+            slot = pool.slot[r.complete[decoded]]
+            r.learners[decoded] = slot
+            on.retire(pool, r.complete[decoded])
+            _open(pool, r, r.models + decoded, slot)
+            decoded += 1
+            if decoded == len(r.decoded):
+                return
+        for patience in (UNHEARD * n, 0 * n):
+            if patience or (r.waiting[0] and not r.many[BUSY]):
+                _presume(pool, r, patience)
+                _fill(pool, r)
+        on.poll(pool, np.inf)
+        for x in pool.arrived[read : s.arrived]:
+            task = pool.tasks[x]
+            prediction.told(pool, task)
+            _told(pool, r, task)
+            if not task.stale and _row(pool, r, x):
+                r.complete[completed] = task.job
+                completed += 1
+        read = s.arrived
 
 
-@njit(cache=True)
-def _passed(m: int, place, part_of, job_of, job, stale, parts: int) -> bool:  # type: ignore[no-untyped-def]
-    """Whether nobody needs the part that message m has come to."""
-    p = part_of[m, place[m]]
-    return bool(job_of[m, place[m]] != job[p // parts] or stale[p])
+@part
+def _free(pool: Pool, r: Lines, worker: Any) -> None:
+    r.many[r.doing[worker.number]] -= 1
+    r.doing[worker.number] = IDLE
+    pool.state[0].turn += 1
+    worker.turn, worker.predicted = pool.state[0].turn, prediction.expected(worker, r.seconds)
 
 
-@njit(cache=True)
-def _fresh(w: int, sites, head, job, parts: int) -> tuple[int, int]:  # type: ignore[no-untyped-def]
-    """The part never sent, of the oldest job, that a worker may do, and its site; -1 for none."""
-    p, s = -1, -1
-    for k in range(len(sites)):
-        q = head[k]
-        if (
-            sites[k, w]
-            and q >= 0
-            and (p < 0 or job[q // parts] < job[p // parts] or (job[q // parts] == job[p // parts] and q < p))
-        ):
-            p, s = q, k
-    return p, s
+@part
+def _open(pool: Pool, r: Lines, job: int, slot: int) -> None:
+    on.publish(pool, job, slot)
+    lane = 0
+    for k in range(len(r.open)):
+        lane = k if r.open[k] < r.open[lane] else lane
+    r.open[lane] += 1
+    for g in range(r.parts):
+        r.part[job * r.parts + g].site = g if r.own else lane
+        _line_up(pool, r, job * r.parts + g)
 
 
-@njit(cache=True)
-def _give(m, p, s, job, parts, copies, number, sent, on, copy_message, copy_place, part_of, job_of, long, wanted, w, first, last, before, behind, linked) -> int:  # type: ignore[no-untyped-def]  # noqa: E501  # fmt: skip
-    """Put a part into message m; 1 when it may have a further copy, else 0."""
-    copy_message[p, on[p]], copy_place[p, on[p]] = m, long[m]
-    part_of[m, long[m]], job_of[m, long[m]] = p, job[p // parts]
-    long[m] += 1
-    wanted[w] += 1
-    on[p] += 1
-    sent[p] = number
-    if on[p] >= copies:
-        return 0
-    before[p], behind[p], linked[p] = last[s], -1, True
-    if last[s] < 0:
-        first[s] = p
-    else:
-        behind[last[s]] = p
-    last[s] = p
-    return 1
+@part
+def _line_up(pool: Pool, r: Lines, p: int) -> None:
+    one, kind = r.part[p], 1 if r.part[p].copies else 0
+    queue = r.queues[kind, one.site]
+    pool.state[0].turn += 1
+    one.turn = pool.state[0].turn
+    r.line[kind, one.site, queue.tail] = p
+    queue.tail += 1
+    r.waiting[kind] += 1
 
 
-@njit(cache=True)
-def _unlink(p: int, s: int, first, last, before, behind, linked) -> int:  # type: ignore[no-untyped-def]
-    """Take a part from those of site s that may have a further copy; 1."""
-    if before[p] < 0:
-        first[s] = behind[p]
-    else:
-        behind[before[p]] = behind[p]
-    if behind[p] < 0:
-        last[s] = before[p]
-    else:
-        before[behind[p]] = before[p]
-    linked[p] = False
-    return 1
+@part
+def _pull(pool: Pool, r: Lines, worker: Any) -> bool:
+    """Give a worker a part, one never sent or, if it has none yet, another; whether there is one for it."""
+    w, none = worker.number, len(r.part)
+    for kind in range(1 if worker.wanted else 2):
+        p = none
+        for site in range(len(r.at) if r.waiting[kind] else 0):
+            queue, line = r.queues[kind, site], r.line[kind, site]
+            while queue.head < queue.tail and r.part[line[queue.head]].done:
+                queue.head += 1
+            if r.at[site, w] and queue.head < queue.tail:
+                p = line[queue.head] if p == none or r.part[line[queue.head]].turn < r.part[p].turn else p
+        if p < none:
+            one = r.part[p]
+            r.queues[kind, one.site].head += 1
+            r.waiting[kind] -= 1
+            if not worker.wanted:
+                worker.message, worker.since, r.doing[w] = on.message(pool, w), pool.state[0].now, BUSY
+                r.many[BUSY] += 1
+            r.on[p, one.copies] = on.put(pool, worker.message, p // r.parts, p % r.parts)
+            worker.wanted += 1
+            one.copies += 1
+            if one.copies < r.most:
+                _line_up(pool, r, p)
+            return True
+    return False
+
+
+@part
+def _presume(pool: Pool, r: Lines, patience: int) -> None:
+    """Take workers for idle that have not said that they are, while the pool was heard of so many times."""
+    while r.many[DRAINING]:
+        first = pool.workers[0]
+        for w in range(len(r.doing)):
+            if r.doing[w] == DRAINING and (r.doing[first.number] != DRAINING or pool.workers[w].turn < first.turn):
+                first = pool.workers[w]
+        if pool.state[0].heard - first.heard < patience:
+            return
+        _free(pool, r, first)
+
+
+@part
+def _fill(pool: Pool, r: Lines) -> None:
+    """What idle workers do next: one part each, and more only when every idle worker has one."""
+    s, begin = pool.state[0], pool.state[0].messages
+    while r.waiting[0] + r.waiting[1]:
+        first = pool.workers[0]
+        for w in range(len(r.doing)):
+            if r.doing[w] == IDLE and (r.doing[first.number] != IDLE or prediction.before(pool.workers[w], first)):
+                first = pool.workers[w]
+        if r.doing[first.number] != IDLE:
+            break
+        if not _pull(pool, r, first):
+            r.doing[first.number] = ASKED
+    for w in range(len(r.doing)):
+        r.doing[w] = IDLE if r.doing[w] == ASKED else r.doing[w]
+    for _ in range(1, r.burst):
+        for m in range(begin, s.messages):
+            _pull(pool, r, pool.workers[pool.messages[m].worker])
+    for m in range(begin, s.messages):
+        on.send(pool, m)
+
+
+@inlined
+def _told(pool: Pool, r: Lines, task: Any) -> None:
+    """A row has come, or word of work that went stale."""
+    worker, doing = pool.workers[task.worker], r.doing[task.worker]
+    pool.state[0].heard += 1
+    if worker.message == task.message and task.thought == WANTED and doing == BUSY and not task.stale:
+        task.thought = ANSWERED
+        worker.wanted -= 1
+        if not worker.wanted:
+            _free(pool, r, worker)
+    elif worker.message == task.message and task.thought == GONE:
+        task.thought = ANSWERED
+        if doing == DRAINING:
+            _free(pool, r, worker)
+
+
+@inlined
+def _row(pool: Pool, r: Lines, x: int) -> bool:
+    """The first row of a part counts, and its other copies are cancelled; whether its job is complete."""
+    job, p = pool.tasks[x].job, pool.tasks[x].job * r.parts + pool.tasks[x].group
+    one = r.part[p]
+    if one.done:
+        return False
+    one.done = True
+    r.waiting[1] -= one.copies < r.most
+    for other in r.on[p, : one.copies]:
+        if other != x:
+            _give_up(pool, r, pool.tasks[other])
+            on.cancel(pool, other)
+    r.left[job] -= 1
+    if r.left[job] == 0 and not r.own:
+        r.open[one.site] -= 1
+    return r.left[job] == 0
+
+
+@inlined
+def _give_up(pool: Pool, r: Lines, task: Any) -> None:
+    """Wait for a copy no more."""
+    worker, s = pool.workers[task.worker], pool.state[0]
+    if r.doing[task.worker] != BUSY or worker.message != task.message or task.thought != WANTED:
+        return
+    task.thought = GONE
+    worker.wanted -= 1
+    if worker.wanted == 0 and r.frees:
+        waited = s.now - worker.since
+        if not worker.weight or waited > prediction.mean(worker):
+            prediction.add(worker, waited)
+        _free(pool, r, worker)
+    elif worker.wanted == 0:
+        s.turn += 1
+        r.doing[task.worker], worker.turn, worker.heard = DRAINING, s.turn, s.heard
+        r.many[BUSY] -= 1
+        r.many[DRAINING] += 1

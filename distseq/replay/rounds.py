@@ -1,495 +1,257 @@
-"""RoundScheduler under safe closing on the simulated pool, in one compiled loop: the same decode times, a hundred times quicker.
+"""RoundScheduler under safe closing on the simulated pool: names are those of distseq.scheduling.rounds and distseq.coding.
 
-At most T + 1 jobs are open; the one that started in round t has slot t mod (T + 1). Names are those of
-distseq.scheduling.rounds, distseq.coding and distseq.cluster.simulated, whose order of events this keeps.
+Learners never end, so round t opens job t, in slot t modulo T + 1. Of a scheme: `sets` (codes, n) replica set of each worker,
+`starts` (sets + 1,) where each begins under the last code; under a dense code each worker is a set. Of the job in each slot:
+`hit` (slots, groups, sets) which sets have answered, `answered` (slots, groups) how many, `sent` (slots, groups, n) in which
+round last. Of a round: `again` the groups that are sent again, oldest job first, `copy` (copies,) the place that gets the first
+of them, `idle` the workers that have answered, in order. `complete` (jobs,) in which order, `decoded` (jobs,) when.
 """
 
-from heapq import heappop, heappush
-from math import exp, floor, log
+from collections import namedtuple
+from typing import Any
 
 import numpy as np
-from numba import njit
 
-from distseq.replay.pipelined import LOST, SERIAL
-from distseq.scheduling.prediction import DECAY, LEAST
+from distseq.cluster.trace import Trace
+from distseq.coding.backup import Backup
+from distseq.coding.gc import GC
+from distseq.coding.gradient_code import FractionalRepetition
+from distseq.coding.layout import layout
+from distseq.coding.m_sgc import MSGC
+from distseq.coding.redispatch import Redispatch
+from distseq.coding.scheme import Scheme, interchangeable
+from distseq.coding.sr_sgc import SRSGC
+from distseq.replay import pool as on
+from distseq.replay import prediction
+from distseq.replay.pool import NONE, Pool, inlined, loop, part, records
 
-STREAMED, REPEATED, MULTIPLEXED, SENT_AGAIN, COPIED = range(5)  # how a scheme assigns
-FREE = -1  # of a slot
+CODED, MULTIPLEXED, ANYWHERE = range(3)  # how a scheme assigns
+ASSIGNS = {GC: CODED, SRSGC: CODED, MSGC: MULTIPLEXED, Redispatch: ANYWHERE, Backup: ANYWHERE}
+Rounds = namedtuple(
+    "Rounds",
+    "assigns T W few ordered dense load master cutoff "
+    "sets starts groups slots hit answered sent again copy idle complete decoded",
+)
 
 
-@njit(cache=True)
-def rounds(
-    startups: np.ndarray,  # (depth, n) seconds
-    depths: np.ndarray,  # (n,) entries of each column
-    slope: float,
-    master: float,
-    cutoff: float,
-    models: int,
-    jobs: int,
-    assigns: int,
-    delay: int,
-    numbers: np.ndarray,  # (3,) of the scheme: W, B and coded groups; copies; how few missing parts are copied
-    loads: np.ndarray,  # (groups,) units of the slope per mini-task
-    kind: np.ndarray,  # (groups,) which code
-    set_of: np.ndarray,  # (codes, n) replica set of each worker
-    need: np.ndarray,  # (codes,) sets that must answer
-    member: np.ndarray,  # (n,) position in the replica set of the last code
-    sizes: np.ndarray,  # (sets,) workers in each set of the last code
-    dense: bool,
-    ordered: bool,
-    load: float,
-    whole: bool,
-    mode: int,
-    most: int,  # mini-tasks of a message
-) -> tuple[np.ndarray, np.ndarray, float, int, int]:
-    """(jobs,) decode times, and learners; until the last of them, busy worker-seconds, messages that have started, rows that were wanted."""
-    n, groups, slots, owners = startups.shape[1], len(loads), delay + 1, np.zeros(jobs, np.int64)
-    times, busy, decoded, received = np.zeros(jobs), 0.0, 0, 0
-    start = np.full(slots, FREE)  # round of each open job
-    owner = np.full(slots, FREE)
-    rows = np.zeros((slots, groups, n), np.bool_)
-    gone, wanted = np.zeros((slots, groups, n), np.bool_), np.zeros((slots, groups, n), np.bool_)
-    hit, answered = np.zeros((slots, groups, n), np.bool_), np.zeros((slots, groups), np.int64)
-    left, owed = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
-    any_row = np.zeros((slots, groups), np.bool_)
-    # Messages of workers, numbers of which are used again.
-    room = 8 * n
-    worker_of, long, place = np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.int64)
-    took = np.zeros((room, most))
-    task_start, task_group = np.zeros((room, most), np.int64), np.zeros((room, most), np.int64)
-    begun, startup, ended, follows = np.zeros(room), np.zeros(room), np.zeros(room, np.bool_), np.full(room, -1)
-    number, spare, numbered = np.zeros(room, np.int64), list(range(room)), 0
-    alive = np.full(n, -1)  # LOST: the message of each worker
-    invocations, running, queued = np.zeros(n, np.int64), np.full(n, -1), np.full(n, -1)
-    # Prediction.
-    weight, total, known, told = np.zeros(n), np.zeros(n), np.zeros(n, np.bool_), np.full(n, -1)
-    since = np.full(n, np.inf)
-    at, place_of = np.arange(n), np.arange(n)  # the worker at each place of a plan, and back
-    # Backup copies.
-    missing, copied, idle = np.zeros(n, np.bool_), np.zeros(n, np.bool_), [0]
-    idle.pop()
-    few = 0
-    events = [(0.0, 0, 0)]
-    events.pop()
-    pushed, now, t = 0, 0.0, -1
-    ready, complete = list(range(models)), [0]
-    complete.pop()
-    running_round, round_begun, first_arrival, outstanding = False, 0.0, np.inf, 0
-    block_worker, block_set, block_kind = -1, -1, -1
-    turns, turn = 0, np.arange(n)  # in which order messages are sent
-    plan_start, plan_group, plan_long = (
-        np.zeros((n, most), np.int64),
-        np.zeros((n, most), np.int64),
-        np.zeros(n, np.int64),
+def replay_rounds(
+    trace: Trace, scheme: Scheme, jobs: int, *, unfinished: str, whole: bool, cutoff: float, cost: float
+) -> tuple[np.ndarray, float, int, int]:
+    """(jobs,) decode times; until the last of them, busy worker-seconds, messages started, rows that were wanted.
+
+    ValueError for a kind of scheme that has no replay."""
+    if type(scheme) not in ASSIGNS:
+        raise ValueError(f"{scheme.spec} has no replay")
+    n, T, groups, slots, rounds = scheme.n, scheme.delay, len(scheme.codes), scheme.delay + 1, jobs + scheme.delay + 1
+    assigns, W = ASSIGNS[type(scheme)], scheme.W if isinstance(scheme, MSGC) else 0
+    copies = min(scheme.copies, n) if isinstance(scheme, Redispatch) else 0
+    few = n - scheme.enough if isinstance(scheme, Backup) else 0  # missing parts that are copied
+    codes = list(dict.fromkeys(scheme.codes))
+    replicas = [code if isinstance(code, FractionalRepetition) else FractionalRepetition(n, 0) for code in codes]
+    r = Rounds(
+        *(assigns, T, W, few, interchangeable(scheme), codes[-1] is not replicas[-1]),
+        *(trace.slope * float(scheme.load), trace.master, cutoff),
+        *(np.array([code.replica_set for code in replicas]), np.append(replicas[-1].starts, n)),
+        *(records(groups, "code need copied"), records(slots, "left owed begin")),
+        np.zeros((slots, groups, max(code.parts for code in replicas)), bool),
+        *(np.zeros((slots, groups), int), np.full((slots, groups, n), NONE), np.zeros(T * groups, int)),
+        *(np.zeros(copies, int), np.zeros(2 * n, int), np.zeros(rounds, int), np.zeros(jobs)),
     )
+    need = [code.parts if code is own else n - code.s for code, own in zip(codes, replicas, strict=True)]
+    r.groups["code"] = [codes.index(code) for code in scheme.codes]
+    r.groups["need"], r.groups["copied"] = np.array(need)[r.groups["code"]], NONE
+    messages, most = rounds * n * (2 if few else 1), groups if assigns == CODED else T * max(1, copies) + 1
+    seconds = trace.slope * np.array([group[0] for group in layout(scheme.spec, n).loads]) * cost
+    pool = on.new_pool(trace, seconds, rounds, slots, messages, messages * most, unfinished, whole)
+    _rounds(pool, r)
+    return r.decoded, *on.counted(pool)
+
+
+@loop
+def _rounds(pool: Pool, r: Rounds) -> None:
+    s, begun, heard, waited, first = pool.state[0], 0.0, False, 0, 0
+    completed = decoded = read = idles = taken = low = high = 0
+    s.round = NONE
     while True:
-        sending = False
-        if len(complete):
-            for q in complete:
-                now += master
-                times[decoded], owners[decoded] = now, owner[q]
-                decoded += 1
-                ready.append(owner[q])
-                outstanding -= owed[q]
-                start[q], owed[q] = FREE, 0
-                if mode == LOST:
-                    busy += _drop(
-                        alive, ended, place, long, task_start, task_group, start, gone, rows, slots, now, begun
-                    )
-                if decoded == jobs:
-                    for m in range(len(ended)):
-                        if not ended[m] and long[m] and begun[m] < np.inf:
-                            busy += max(0.0, now - begun[m])
-                    return times, owners, busy, int(invocations.sum()), received
-            complete.clear()
-            continue
-        may_end = not running_round or outstanding == 0
-        due = max(round_begun + cutoff, first_arrival)
-        if not may_end and now >= due and first_arrival < np.inf:
-            if assigns != MULTIPLEXED:
-                may_end = start[(t - delay) % slots] != t - delay if t >= delay else True
-            else:
-                if block_kind == -2:
-                    block_worker, block_set, block_kind = _short(
-                        t, delay, numbers, start, left, rows, set_of, need, kind, dense, hit
-                    )
-                may_end = block_kind == -1
-        if may_end:
-            if running_round and mode == LOST:
-                for q in range(slots):
-                    if start[q] != FREE and owed[q]:
-                        for g in range(groups):
-                            for w in range(n):
-                                if wanted[q, g, w]:
-                                    gone[q, g, w] = True
-                busy += _drop(alive, ended, place, long, task_start, task_group, start, gone, rows, slots, now, begun)
-            wanted[:] = False
-            owed[:] = 0
-            outstanding, running_round = 0, False
-            while not outstanding:
-                t += 1
-                slot = t % slots
-                opens = len(ready) > 0
-                if opens:
-                    start[slot], owner[slot], left[slot] = t, ready.pop(0), groups
-                    rows[slot], gone[slot], hit[slot] = False, False, False
-                    answered[slot], any_row[slot] = 0, False
-                if ordered:
-                    at = _order(weight, total, known, since, slope, load, now)
-                    place_of[at] = np.arange(n)
-                _plan(t, delay, assigns, numbers, groups, start, opens, rows, any_row, set_of, member, sizes, need, answered, dense, plan_start, plan_group, plan_long)  # fmt: skip
-                if opens and assigns == COPIED:
-                    missing[:], copied[:], few = True, False, numbers[0]
-                    idle.clear()
-                for k in range(n):
-                    for j in range(plan_long[k]):
-                        q, g, w = plan_start[k, j] % slots, plan_group[k, j], at[k]
-                        wanted[q, g, w] = True
-                        gone[q, g, w] = False
-                        owed[q] += 1
-                        outstanding += 1
-            running_round, round_begun, first_arrival, sending = True, now, np.inf, True
-            turns, turn = n, np.arange(n)
-            block_kind = -2
-            if ordered:
-                for k in range(n):
-                    if plan_long[k]:
-                        w = at[k]
-                        if since[w] < np.inf:
-                            silent, usual = now - since[w], exp(total[w] / weight[w]) if weight[w] else 0.0
-                            weight[w], total[w] = (
-                                DECAY * weight[w] + 1,
-                                DECAY * total[w] + log(max(max(silent, usual), LEAST)),
-                            )
-                        since[w] = now
-        elif assigns == COPIED and 0 < missing.sum() <= few:
-            plan_long[:], turns = 0, 0
-            for g in range(n):
-                if len(idle) and missing[g] and not copied[g]:
-                    w = idle.pop(0)
-                    copied[g] = True
-                    k = place_of[w]
-                    plan_start[k, plan_long[k]], plan_group[k, plan_long[k]] = t, g
-                    plan_long[k] += 1
-                    gone[t % slots, g, w] = False
-                    if plan_long[k] == 1:
-                        turn[turns], turns = w, turns + 1
-                    sending = True
-        if sending:
-            for w in turn[:turns]:
-                k = place_of[w]
-                if not plan_long[k]:
-                    continue
-                if not len(spare):
-                    old = len(ended)
-                    worker_of, long, place = _more(worker_of), _more(long), _more(place)
-                    number, begun, startup, took = _more(number), _more(begun), _more(startup), _more(took)
-                    ended, follows = _more(ended), _more(follows)
-                    task_start, task_group = _more(task_start), _more(task_group)
-                    long[old:] = 0
-                    for m in range(old, 2 * old):
-                        spare.append(m)
-                m = spare.pop()
-                numbered += 1
-                number[m], worker_of[m], long[m], place[m] = numbered, w, plan_long[k], 0
-                begun[m], startup[m], ended[m], follows[m] = np.inf, 0.0, False, -1
-                for j in range(plan_long[k]):
-                    task_start[m, j], task_group[m, j] = plan_start[k, j], plan_group[k, j]
-                alive[w] = m
-                if mode == SERIAL and running[w] >= 0:
-                    if queued[w] < 0:
-                        follows[running[w]] = m
-                    else:
-                        follows[queued[w]] = m
-                    queued[w] = m
-                    continue
-                running[w] = m
-                begun[m], pushed = now, pushed + 1
-                while place[m] < long[m] and _stale(m, place[m], w, task_start, task_group, start, gone, rows, slots):
-                    place[m] += 1
-                if place[m] == long[m]:
-                    heappush(events, (now, pushed, m))
-                    continue
-                startup[m] = startups[invocations[w] % depths[w], w]
-                invocations[w] += 1
-                heappush(events, (now + max(0.0, startup[m] + slope * loads[task_group[m, place[m]]]), pushed, m))
-        due = max(round_begun + cutoff, first_arrival)
-        until = due if first_arrival < np.inf and due > now and outstanding else np.inf
-        heard = False
-        while not heard and len(events) and events[0][0] <= until:
-            now = max(now, events[0][0])
-            arrivals = [(0, 0, 0, 0, False, 0.0, 0.0)]
-            arrivals.pop()
-            while len(events) and events[0][0] <= now:
-                m = heappop(events)[2]
-                if ended[m]:
-                    spare.append(m)
-                    long[m] = 0
-                    continue
-                w = worker_of[m]
-                last = place[m]
-                if place[m] < long[m]:
-                    place[m] += 1
-                while place[m] < long[m] and _stale(m, place[m], w, task_start, task_group, start, gone, rows, slots):
-                    place[m] += 1
-                over = place[m] == long[m]
-                if not over:
-                    pushed += 1
-                    heappush(events, (now + slope * loads[task_group[m, place[m]]], pushed, m))
-                if last < long[m]:  # what is done and not sent yet has a negative number
-                    r, g = task_start[m, last], task_group[m, last]
-                    took[m, last] = slope * loads[g] if start[r % slots] == r else 0.0
-                    task_group[m, last] = -1 - g
-                low, high = last, min(last + 1, long[m])
-                if whole:
-                    low, high = 0, long[m] if over else 0
-                for k in range(low, high):
-                    g = -1 - task_group[m, k]
-                    if g < 0:
-                        continue
-                    task_group[m, k] = g
-                    r = task_start[m, k]
-                    q = r % slots
-                    old_row = start[q] != r or gone[q, g, w] or rows[q, g, w]
-                    if not old_row:
-                        rows[q, g, w] = True
-                    arrivals.append((w, r, g, number[m], old_row, startup[m], took[m, k]))
-                    heard = True
-                if not over:
-                    continue
-                ended[m] = True
-                busy += now - begun[m]
-                if alive[w] == m:
-                    alive[w] = -1
-                follower = follows[m]
-                spare.append(m)
-                long[m] = 0
-                if mode != SERIAL:
-                    continue
-                running[w] = follower
-                if follower < 0:
-                    continue
-                m = follower
-                if queued[w] == m:
-                    queued[w] = -1
-                begun[m], pushed = now, pushed + 1
-                while place[m] < long[m] and _stale(m, place[m], w, task_start, task_group, start, gone, rows, slots):
-                    place[m] += 1
-                if place[m] == long[m]:
-                    heappush(events, (now, pushed, m))
-                    continue
-                startup[m] = startups[invocations[w] % depths[w], w]
-                invocations[w] += 1
-                heappush(events, (now + max(0.0, startup[m] + slope * loads[task_group[m, place[m]]]), pushed, m))
-            for w, r, g, message, old_row, first, compute in arrivals:
-                q = r % slots
-                if ordered:
-                    if now - first - compute > since[w] - 1e-9:
-                        since[w] = np.inf
-                    if told[w] != message:
-                        told[w] = message
-                        weight[w], total[w] = DECAY * weight[w] + 1, DECAY * total[w] + log(max(first, LEAST))
-                    known[w] = known[w] or (start[q] == r and compute > 0)
-                if old_row:
-                    continue
-                received += 1
-                if wanted[q, g, w]:
-                    wanted[q, g, w] = False
-                    owed[q] -= 1
-                    outstanding -= 1
-                    first_arrival = min(first_arrival, now)
-                if start[q] != r:
-                    continue
-                if assigns == COPIED and r == t:
-                    missing[g] = False
-                    idle.append(w)
-                any_row[q, g] = True
-                c = kind[g]
-                k = set_of[c, w]
-                if not hit[q, g, k]:
-                    hit[q, g, k] = True
-                    answered[q, g] += 1
-                    if answered[q, g] == need[c]:
-                        left[q] -= 1
-                        if not left[q]:
-                            complete.append(q)
-                if block_worker == w or block_kind == -3 or (block_kind >= 0 and set_of[block_kind, w] == block_set):
-                    block_kind, block_worker = -2, -1
-        if not heard:
-            now = max(now, until)
-
-
-@njit(cache=True)
-def _more(values):  # type: ignore[no-untyped-def]
-    return np.concatenate((values, values))
-
-
-@njit(cache=True)
-def _stale(m, k, w, task_start, task_group, start, gone, rows, slots):  # type: ignore[no-untyped-def]
-    """Whether nobody needs the row of place k of message m."""
-    r, g = task_start[m, k], task_group[m, k]
-    q = r % slots
-    return start[q] != r or gone[q, g, w] or rows[q, g, w]
-
-
-@njit(cache=True)
-def _drop(alive, ended, place, long, task_start, task_group, start, gone, rows, slots, now, begun):  # type: ignore[no-untyped-def]
-    """End the messages that have nothing left to do; their seconds."""
-    busy = 0.0
-    for w in range(len(alive)):
-        m = alive[w]
-        if m < 0 or ended[m]:
-            continue
-        over = True
-        for k in range(long[m]):
-            g = task_group[m, k]
-            if g < 0:
-                g = -1 - g  # done, but not sent yet
-            elif k < place[m]:
-                continue
-            r = task_start[m, k]
-            q = r % slots
-            over = over and (start[q] != r or gone[q, g, w] or rows[q, g, w])
+        while decoded < completed:
+            job = r.complete[decoded]
+            s.now += r.master
+            r.decoded[decoded] = s.now
+            decoded += 1
+            waited -= r.slots[pool.slot[job]].owed
+            on.retire(pool, job)
+            if decoded == len(r.decoded):
+                return
+        over = waited == 0
+        if not over and heard and s.now >= begun + r.cutoff:
+            if low == high:
+                low, high = _shortage(pool, r)
+            over = low == high
         if over:
-            ended[m] = True
-            alive[w] = -1
-            busy += now - begun[m]
-    return busy
-
-
-@njit(cache=True)
-def _order(weight, total, known, since, slope, load, now):  # type: ignore[no-untyped-def]
-    """Prediction.order"""
-    n = len(weight)
-    seen, logs, units = 0, 0.0, 0
-    for w in range(n):
-        if weight[w]:
-            seen += 1
-            logs += total[w] / weight[w]
-        units += known[w]
-    usual, unit = exp(logs / seen) if seen else 0.0, slope if units else 0.0
-    seconds = np.zeros(n)
-    for w in range(n):
-        first = exp(total[w] / weight[w]) if weight[w] else usual
-        silent = now - since[w] if since[w] < np.inf else 0.0
-        seconds[w] = floor(1e6 * (max(first, silent) + load * (slope if known[w] else unit)) + 0.5) / 1e6
-    return np.argsort(seconds, kind="mergesort")
-
-
-@njit(cache=True)
-def _plan(t, delay, assigns, numbers, groups, start, opens, rows, any_row, set_of, member, sizes, need, answered, dense, plan_start, plan_group, plan_long):  # type: ignore[no-untyped-def]  # noqa: E501  # fmt: skip
-    """Scheme.assign: the mini-tasks of each place in round t."""
-    n, slots = len(plan_long), delay + 1
-    plan_long[:] = 0
-    if assigns == STREAMED and opens:
-        for w in range(n):
-            for k in range(groups):
-                plan_start[w, k], plan_group[w, k] = t, (k + member[w]) % groups
-            plan_long[w] = groups
-    if assigns == COPIED and opens:
-        for w in range(n):
-            plan_start[w, 0], plan_group[w, 0], plan_long[w] = t, w, 1
-    if assigns == REPEATED:
-        q = (t - delay) % slots
-        again = start[q] == t - delay and t >= delay
-        short = need[-1] - answered[q, 0] if again else 0
-        for w in range(n):
-            repeat = False
-            if again and dense:
-                repeat = short > 0 and not rows[q, 0, w]
-                short -= repeat
-            elif again:
-                # The set is silent, and this is the member whose turn it is.
-                first = w - member[w]
-                repeat = member[w] == t % sizes[set_of[-1, w]]
-                for i in range(first, first + sizes[set_of[-1, w]]):
-                    repeat = repeat and not rows[q, 0, i]
-            if repeat or opens:
-                plan_start[w, 0], plan_group[w, 0], plan_long[w] = t - delay if repeat else t, 0, 1
-    if assigns == MULTIPLEXED:
-        W, coded = numbers[0], numbers[2]
-        for age in range(delay, -1, -1):
-            r = t - age
-            q = r % slots
-            if r < 0 or start[q] != r:
+            if s.lost:
+                for x in range(first, s.tasks):
+                    on.cancel(pool, x)
+            begun, heard, first = s.now, False, s.tasks
+            idles = taken = low = high = 0
+            s.round += 1
+            _begin(pool, r)
+            waited = s.tasks - first
+        elif r.slots[pool.slot[s.round]].left <= r.few:
+            for g in range(len(r.groups)):
+                if taken < idles and not r.answered[pool.slot[s.round], g] and r.groups[g].copied != s.round:
+                    m = on.message(pool, r.idle[taken])
+                    on.put(pool, m, s.round, g)
+                    on.send(pool, m)
+                    r.groups[g].copied = s.round
+                    taken += 1
+        on.poll(pool, begun + r.cutoff if heard and begun + r.cutoff > s.now else np.inf)
+        for x in pool.arrived[read : s.arrived]:
+            task = pool.tasks[x]
+            if r.ordered:
+                prediction.told(pool, task)
+            if task.stale:
                 continue
-            for w in range(n):
-                g = age
-                if age >= W - 1:
-                    g = age if coded else -1
-                    for k in range(W - 2, -1, -1):
-                        if not rows[q, k, w]:
-                            g = k
-                if g >= 0:
-                    plan_start[w, plan_long[w]], plan_group[w, plan_long[w]] = r, g
-                    plan_long[w] += 1
-    if assigns == SENT_AGAIN:
-        items = 0
-        for r in range(max(0, t - delay), t):
-            if start[r % slots] == r:
-                for g in range(groups):
-                    items += not any_row[r % slots, g]
-        copies = min(numbers[0], n)
-        firsts = np.zeros(copies, np.int64)
-        for c in range(copies):
-            first = c * items % n
-            while first in firsts[:c]:
-                first = (first + 1) % n
-            firsts[c] = first
-        # A place does what is due first, first; among parts of one job, in the order of copies.
-        for r in range(max(0, t - delay), t):
-            if start[r % slots] != r:
-                continue
-            begin = 0
-            for older in range(max(0, t - delay), r):
-                if start[older % slots] == older:
-                    for g in range(groups):
-                        begin += not any_row[older % slots, g]
-            for c in range(copies):
-                k = begin
-                for g in range(groups):
-                    if not any_row[r % slots, g]:
-                        w = (firsts[c] + k) % n
-                        plan_start[w, plan_long[w]], plan_group[w, plan_long[w]] = r, g
-                        plan_long[w] += 1
-                        k += 1
-        if opens:
-            for w in range(n):
-                plan_start[w, plan_long[w]], plan_group[w, plan_long[w]] = t, w
-                plan_long[w] += 1
+            slot = pool.slot[task.job]
+            if r.sent[slot, task.group, task.worker] == s.round:
+                heard = True
+                waited -= 1
+                r.slots[slot].owed -= 1
+            if r.few and task.job == s.round:
+                r.idle[idles] = task.worker
+                idles += 1
+            if low <= task.worker < high:
+                low = high = 0
+            if _receive(pool, r, task):
+                r.complete[completed] = task.job
+                completed += 1
+        read = s.arrived
 
 
-@njit(cache=True)
-def _short(t, delay, numbers, start, left, rows, set_of, need, kind, dense, hit):  # type: ignore[no-untyped-def]
-    """MSGC.shortage: (worker, replica set, code) whose row is missing first; code -1 = the ledger is safe, -3 = any worker's."""
-    n, slots, W, coded = rows.shape[2], delay + 1, numbers[0], numbers[2]
-    behind = np.zeros(n, np.int64)
-    for r in range(max(0, t - delay), t + 1):
-        q = r % slots
-        if start[q] != r or not left[q]:
+@inlined
+def _receive(pool: Pool, r: Rounds, task: Any) -> bool:
+    """Whether the row completes its job."""
+    slot, g, group = pool.slot[task.job], task.group, r.groups[task.group]
+    k = r.sets[group.code, task.worker]
+    if r.hit[slot, g, k]:
+        return False
+    r.hit[slot, g, k] = True
+    r.answered[slot, g] += 1
+    if r.answered[slot, g] != group.need:
+        return False
+    r.slots[slot].left -= 1
+    return r.slots[slot].left == 0
+
+
+@part
+def _begin(pool: Pool, r: Rounds) -> None:
+    """Send the plan of the round."""
+    s, first = pool.state[0], pool.state[0].tasks
+    slot = s.round % len(r.slots)
+    on.publish(pool, s.round, slot)
+    r.hit[slot], r.answered[slot], r.slots[slot].left = False, 0, len(r.groups)
+    if r.ordered:
+        prediction.reorder(pool, r.load)
+    _again(pool, r)
+    for worker in pool.workers:
+        m = on.message(pool, worker.number)
+        _assign(pool, r, m, worker)
+        on.send(pool, m)
+        if r.ordered:
+            prediction.sent(worker, s.now)
+    for one in r.slots:
+        one.owed = 0
+    for task in pool.tasks[first : s.tasks]:
+        r.sent[pool.slot[task.job], task.group, task.worker] = s.round
+        r.slots[pool.slot[task.job]].owed += 1
+
+
+@part
+def _again(pool: Pool, r: Rounds) -> None:
+    """What is done again in this round: who repeats; which groups, and where the first copies go."""
+    n, items, t = len(pool.workers), 0, pool.state[0].round
+    for worker in pool.workers:
+        worker.repeats = 0
+    for j in range(r.T):
+        slot = pool.slot[t - r.T + j] if t - r.T + j >= 0 else NONE
+        r.slots[j].begin = items
+        if r.assigns == ANYWHERE and slot != NONE:
+            for g in range(n):
+                if not r.answered[slot, g]:
+                    r.again[items] = g
+                    items += 1
+        if r.assigns == CODED and slot != NONE and j == 0:
+            need = r.groups[0].need - r.answered[slot, 0]
+            for k in range(len(r.starts) - 1):
+                if need and not r.hit[slot, 0, k]:
+                    pool.workers[r.starts[k] + t % (r.starts[k + 1] - r.starts[k])].repeats = 1
+                    need -= 1
+    r.slots[r.T].begin = items
+    for c in range(len(r.copy)):
+        place = c * items % n
+        while place in r.copy[:c]:
+            place = (place + 1) % n
+        r.copy[c] = place
+
+
+@inlined
+def _assign(pool: Pool, r: Rounds, m: int, worker: Any) -> None:
+    """Scheme.assign: what a worker does in this round goes into its message."""
+    t, groups, n = pool.state[0].round, len(r.groups), len(pool.workers)
+    k = worker.place if r.ordered else worker.number
+    if r.assigns == CODED:
+        member = k if r.dense else k - r.starts[r.sets[0, k]]
+        for i in range(groups):
+            on.put(pool, m, t - r.T if pool.workers[k].repeats else t, (i + member) % groups)
+    elif r.assigns == MULTIPLEXED:
+        for job in range(max(0, t - r.T), t + 1):
+            group = _group(r, pool.slot[job], t - job, k)
+            if group < groups:
+                on.put(pool, m, job, group)
+    else:
+        for j in range(r.T):
+            for c in range(len(r.copy)):
+                for i in range(r.slots[j].begin + (k - r.copy[c] - r.slots[j].begin) % n, r.slots[j + 1].begin, n):
+                    on.put(pool, m, t - r.T + j, r.again[i])
+        on.put(pool, m, t, k)
+
+
+@part
+def _group(r: Rounds, slot: int, age: int, w: int) -> int:
+    """MSGC: the group that a worker does for the job of this age; none, if it is not less than their number."""
+    if slot == NONE:
+        return len(r.groups)
+    for g in range(r.W - 1 if age >= r.W - 1 else 0):
+        if not r.hit[slot, g, w]:
+            return g
+    return age
+
+
+@part
+def _shortage(pool: Pool, r: Rounds) -> tuple[int, int]:
+    """(low, high): a row of a worker from low to before high must still arrive; equal, if the round may end safely."""
+    t, n = pool.state[0].round, len(pool.workers)
+    if r.assigns != MULTIPLEXED:
+        return 0, n if t >= r.T and pool.slot[t - r.T] != NONE else 0
+    for job in range(max(0, t - r.T), t + 1):
+        slot, age = pool.slot[job], t - job
+        if slot == NONE:
             continue
-        age = t - r
-        attempted, retried = min(age + 1, W - 1), max(age, W - 2)
+        attempted, retried = min(age + 1, r.W - 1), max(age, r.W - 2)
         for w in range(n):
-            behind[w] = attempted
-            for k in range(attempted):
-                behind[w] -= rows[q, k, w]
-            if behind[w] > delay - retried:
-                return w, -1, -4
-        for c in range(coded):
-            g = W - 1 + c
-            code = kind[g]
-            found = np.zeros(n, np.bool_)
-            sets = 0
-            for w in range(n):
-                has = rows[q, g, w] if g <= age else behind[w] <= g - retried - 1
-                if has and not found[set_of[code, w]]:
-                    found[set_of[code, w]] = True
-                    sets += 1
-            if sets < need[code]:
-                if dense:
-                    return -1, -1, -3
-                for k in range(need[code]):
-                    if not found[k]:
-                        return -1, k, code
-    return -1, -1, -1
+            behind = attempted
+            for g in range(attempted):
+                behind -= r.hit[slot, g, w]
+            pool.workers[w].behind = behind
+            if behind > r.T - retried:
+                return w, w + 1
+        for g in range(r.W - 1, len(r.groups)):
+            low, spare = NONE, len(r.starts) - 1 - r.groups[g].need
+            for k in range(len(r.starts) - 1):
+                has = g <= age and r.hit[slot, g, k]
+                for w in range(r.starts[k], r.starts[k + 1] if g > age else 0):
+                    has = has or pool.workers[w].behind <= g - retried - 1
+                if not has:
+                    low, spare = r.starts[k] if low == NONE else low, spare - 1
+                    if spare < 0:
+                        return low, r.starts[k + 1]
+    return 0, 0

@@ -115,6 +115,8 @@ def _of_the_slowest(found: Replayed, first: int, models: int) -> float:
     """Seconds per job, all learners having as many, after the first jobs."""
     begun, jobs = found.decoded[first - 1], len(found.decoded) - first
     all_alike = float(found.decoded[-1] - begun) / jobs
+    if found.learners is None:
+        return all_alike
     fewest = int(np.bincount(found.learners[first:], minlength=models).min())
     return all_alike * max(1.0, jobs / models / (fewest + 1))
 

@@ -6,6 +6,9 @@ Times are process CPU seconds of one thread, except Ray's, which are wall-clock 
 import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -21,12 +24,15 @@ from distseq.cluster.pool import Payload
 from distseq.cluster.probe import feature
 from distseq.cluster.profiles import profile
 from distseq.cluster.ray_pool import ray_pool
-from distseq.cluster.simulated import SimulatedPool
+from distseq.cluster.simulated import UNFINISHED, SimulatedPool
+from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 from distseq.coding.gradient_code import Cyclic
 from distseq.coding.plan import MiniTask
+from distseq.coding.scheme import Scheme
 from distseq.coding.schemes import parse
 from distseq.master import Master
+from distseq.replay import replay
 from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.scheduling.rounds import RoundScheduler
@@ -97,6 +103,45 @@ def simulation_seconds(spec: str, closing: Safe | Mu) -> float:
     return time.process_time() - begun
 
 
+def replay_milliseconds(trace: Trace, candidate: Scheme | Pipeline) -> float:
+    """100 jobs of 4 models in the way of the unfinished that takes longest; the loop is compiled."""
+    took = dict.fromkeys(UNFINISHED, float("inf"))
+    for _ in range(10):
+        for unfinished in UNFINISHED:
+            begun = time.process_time()
+            replay(trace, candidate, models=4, jobs=ROUNDS, unfinished=unfinished)
+            took[unfinished] = min(took[unfinished], time.process_time() - begun)
+    return 1e3 * max(took.values())
+
+
+COMPILE = """
+import time
+import numba
+import numpy as np
+from distseq.cluster.trace import Trace
+from distseq.coding.schemes import parse
+from distseq.replay import replay
+from distseq.scheduling.pipeline import Pipeline
+begun = time.process_time()
+for candidate in (parse("uncoded", 4), Pipeline()):
+    replay(Trace(np.ones((1, 4)), 0.0, 0.0), candidate, models=1, jobs=1)
+print(time.process_time() - begun)
+"""
+
+
+def compile_seconds() -> float:
+    """The first replays of rounds and of a pipeline, with nothing in numba's cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        answer = subprocess.run(
+            [sys.executable, "-c", COMPILE],
+            env={**os.environ, "NUMBA_CACHE_DIR": cache},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    return float(answer.stdout)
+
+
 class Plain:
     """An actor that answers each call with a row, the plain way."""
 
@@ -163,6 +208,14 @@ def main() -> None:
     for spec, closing in (("gc:15", Safe()), ("msgc:1,2,27", Safe()), ("msgc:1,2,27,code=cyclic", Mu())):
         took = simulation_seconds(spec, closing)
         print(f"simulated, 500 jobs, 256 workers, {spec}, {type(closing).__name__}: {took:.2f} s (aim 5)")
+    print(f"replay, compiling both loops: {compile_seconds():.1f} s (aim 8)")
+    trace = profile("bursts", WORKERS, 0)
+    for spec in ("uncoded", "gc:7", "srsgc:2,3,23", "msgc:1,2,27", "gc:8,q=9", "redispatch:2,copies=4", "backup:75"):
+        took = replay_milliseconds(trace, parse(spec, WORKERS))
+        print(f"replay, 100 rounds x 256 workers, {spec}: {took:.1f} ms (aim 10)")
+    for pipeline in (Pipeline(16, 4), Pipeline(16, 2, lanes=4), Pipeline(64, 1, burst=2), Pipeline(8, 4, places=32)):
+        took = replay_milliseconds(trace, pipeline)
+        print(f"replay, 100 jobs x 256 workers, {pipeline.name}: {took:.1f} ms (aim 50)")
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
     for tasks in (64, 256):
         ours, plain = ray_rounds(tasks)

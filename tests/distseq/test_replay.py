@@ -1,6 +1,6 @@
 """A replay has the very times of the real scheduler, pool and master, whatever the scheme, the delays and the pool's ways."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ from distseq.coding.schemes import parse
 from distseq.master import Master
 from distseq.observers import Silent
 from distseq.replay import replay
+from distseq.roles import Opening
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Safe
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
-from distseq.simulation import Idle
+from distseq.simulation import NOTHING, Idle
 from tests.coding.strategies import PROPERTY, generators, schemes
 
 EXACT = 1e-9  # seconds
 UNFINISHED = st.sampled_from(("lost", "overlap", "serial"))
+COSTS = st.sampled_from((1.0, 1.0, 2.5))
 
 
 class EnoughError(Exception):
@@ -46,8 +48,26 @@ class Times(Silent):
             raise EnoughError
 
 
+@dataclass(frozen=True)
+class Costly(Idle):
+    """Its jobs cost so much each."""
+
+    cost: float
+
+    def open(self, step: int) -> Opening:
+        return replace(NOTHING, cost=self.cost)
+
+
 def real(
-    trace: Trace, candidate: Scheme | Pipeline, *, models: int, jobs: int, unfinished: str, whole: bool, cutoff: float
+    trace: Trace,
+    candidate: Scheme | Pipeline,
+    *,
+    models: int,
+    jobs: int,
+    unfinished: str,
+    whole: bool,
+    cutoff: float,
+    cost: float = 1.0,
 ) -> Times:
     """What the master does, with learners that never end."""
     pool = SimulatedPool(trace, unfinished=unfinished, arrival="message" if whole else "row")
@@ -57,7 +77,7 @@ def real(
     else:
         scheduler = round_scheduler(candidate, Safe(cutoff), late=unfinished != "lost")
     with pytest.raises(EnoughError):
-        Master([Idle(f"m{m}", 10**6) for m in range(models)], scheduler, pool, observers=[times]).run()
+        Master([Costly(f"m{m}", 10**6, cost) for m in range(models)], scheduler, pool, observers=[times]).run()
     return times
 
 
@@ -89,8 +109,8 @@ def test_a_replay_of_rounds_has_the_times_of_the_master(
     assume(scheme.exact)
     trace = data.draw(traces(scheme.n))
     models = scheme.delay + data.draw(st.integers(1, 3))
-    cutoff = data.draw(st.sampled_from((0.0, 0.0, 0.5, 2.0)))
-    check(trace, scheme, models=models, jobs=15, unfinished=unfinished, whole=whole, cutoff=cutoff)
+    cutoff, cost = data.draw(st.sampled_from((0.0, 0.0, 0.5, 2.0))), data.draw(COSTS)
+    check(trace, scheme, models=models, jobs=15, unfinished=unfinished, whole=whole, cutoff=cutoff, cost=cost)
 
 
 @settings(PROPERTY, max_examples=300)
@@ -101,23 +121,16 @@ def test_a_replay_of_a_pipeline_has_the_times_of_the_master(
     parts, copies, burst = (data.draw(st.integers(1, most)) for most in (6, 4, 3))
     lanes, places = data.draw(st.sampled_from([(1, 0), (min(n, 2), 0), (min(n, 3), 0), (1, 1), (1, max(1, n - 1))]))
     pipeline = Pipeline(parts, copies, lanes, burst, places)
-    check(data.draw(traces(n)), pipeline, models=models, jobs=15, unfinished=unfinished, whole=False, cutoff=0.0)
+    how = {"models": models, "jobs": 15, "unfinished": unfinished, "whole": False, "cutoff": 0.0}
+    check(data.draw(traces(n)), pipeline, cost=data.draw(COSTS), **how)
 
 
 @pytest.mark.parametrize("unfinished", ["lost", "overlap", "serial"])
 @pytest.mark.parametrize(
     "candidate",
     [
-        *(
-            "uncoded",
-            "gc:7",
-            "gc:8,q=9",
-            "srsgc:2,3,23",
-            "msgc:1,2,27",
-            "msgc:2,3,256",
-            "redispatch:2,copies=4",
-            "backup:75",
-        ),
+        *("uncoded", "gc:7", "gc:8,q=9", "srsgc:2,3,23", "msgc:1,2,27", "msgc:2,3,256"),
+        *("redispatch:2,copies=4", "backup:75"),
         *(Pipeline(18, 3), Pipeline(16, 2, lanes=4), Pipeline(64, 1, burst=2), Pipeline(8, 4, places=32)),
     ],
     ids=str,
@@ -130,11 +143,23 @@ def test_a_replay_of_the_recorded_trace_has_the_times_of_the_master(
     check(trace, one, models=4, jobs=25, unfinished=unfinished, whole=False, cutoff=0.0)
 
 
-def test_a_scheme_that_needs_more_learners_is_refused() -> None:
-    with pytest.raises(ValueError, match="msgc:1,2,1 has delay T=1: it needs T <= M - 1, got M=1 models"):
-        replay(Trace(np.ones((3, 4)), 0.0, 1.0), parse("msgc:1,2,1", 4), models=1, jobs=3)
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"candidate": parse("msgc:1,2,1", 4)}, "msgc:1,2,1 has delay T=1: it needs T <= M - 1, got M=1 models"),
+        ({"candidate": parse("uncoded", 5)}, "uncoded is for 5 workers: the trace has 4"),
+        ({"jobs": 0}, "a replay needs jobs >= 1: got 0"),
+        ({"unfinished": "late"}, "unfinished must be one of lost, overlap, serial: got 'late'"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused(how: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        replay(Trace(np.ones((3, 4)), 0.0, 1.0), **{"candidate": parse("uncoded", 4), "models": 1, "jobs": 3} | how)
 
 
-def test_a_lost_invocation_takes_as_long_as_it_takes_to_notice_and_the_next() -> None:
-    times = np.array([[np.inf, 1.0], [2.0, 1.0], [1.0, 1.0]])
-    check(Trace(times, 0.0, 1.0), parse("uncoded", 2), models=1, jobs=7, unfinished="serial", whole=False, cutoff=0.0)
+@PROPERTY
+@given(draws=generators(), n=st.integers(1, 5))
+def test_a_lost_invocation_takes_as_long_as_it_takes_to_notice_and_the_next(draws: np.random.Generator, n: int) -> None:
+    times = draws.exponential(1.0, (7, n))
+    times[:6:2][draws.random((3, n)) < 0.5] = np.inf
+    check(Trace(times, 0.0, 1.0), parse("uncoded", n), models=1, jobs=15, unfinished="serial", whole=False, cutoff=0.0)
