@@ -4,7 +4,7 @@ Learners never end: when a job is over, the next opens in its slot. Part g of jo
 mini-tasks that they are `on`, and `done`; `left` (jobs,) have no row. Each site has a line of the parts never sent, kind 0, and
 one of those that may have a further copy, kind 1: `line` (kinds, sites, places), `queues` where its head and tail are,
 `waiting` (kinds,) how many are in all. `at` (sites, n) bool says who is where, `open` (sites,) how many jobs. `doing` (n,) what
-each worker does, `many` how many do what. What has the smaller `turn` was there before.
+each worker does, `lane` (n,) its only site, `many` how many do what. What has the smaller `turn` was there before.
 """
 
 from collections import namedtuple
@@ -23,7 +23,7 @@ WANTED, ANSWERED, GONE = range(3)  # what is thought of a mini-task
 Lines = namedtuple(
     "Lines",
     "models parts most burst own frees seconds master "
-    "doing many part on left open at queues line waiting complete decoded learners",
+    "doing many lane part on left open at queues line waiting complete decoded learners",
 )
 
 
@@ -35,9 +35,12 @@ def replay_pipeline(
     n, parts, copies, burst = trace.workers, pipeline.parts, min(pipeline.copies, trace.workers), pipeline.burst
     opened, own, seconds, where = jobs + models, pipeline.places > 0, trace.slope * (1 / parts), pipeline.sites(n)
     sites, total, sends = len(where), opened * parts, opened * parts * copies
+    lanes = np.full(n, on.NONE)  # the only site of each worker
+    for k, site in enumerate(where if sites > 1 and not own else ()):
+        lanes[site.start : site.stop] = k
     r = Lines(
         *(models, parts, copies, burst, own, unfinished != "serial", seconds, trace.master),
-        *(np.zeros(n, int), np.zeros(3, int)),
+        *(np.zeros(n, int), np.zeros(3, int), lanes),
         records(total, "turn copies site", "", "done"),
         *(np.zeros((total, copies), int), np.full(opened, parts), np.zeros(sites, int)),
         np.array([np.isin(np.arange(n), np.array(site) % n) for site in where]),
@@ -121,7 +124,8 @@ def _pull(pool: Pool, r: Lines, worker: Any) -> bool:
     w, none = worker.number, len(r.part)
     for kind in range(1 if worker.wanted else 2):
         p = none
-        for site in range(len(r.at) if r.waiting[kind] else 0):
+        low, high = (0, len(r.at)) if r.lane[w] == on.NONE else (r.lane[w], r.lane[w] + 1)
+        for site in range(low, high if r.waiting[kind] else low):
             queue, line = r.queues[kind, site], r.line[kind, site]
             while queue.head < queue.tail and r.part[line[queue.head]].done:
                 queue.head += 1
@@ -160,6 +164,11 @@ def _presume(pool: Pool, r: Lines, patience: int) -> None:
 def _fill(pool: Pool, r: Lines) -> None:
     """What idle workers do next: one part each, and more only when every idle worker has one."""
     s, begin = pool.state[0], pool.state[0].messages
+    for w in range(len(r.doing) if r.waiting[0] + r.waiting[1] else 0):
+        lane = r.lane[w]
+        if r.doing[w] == IDLE and lane != on.NONE:
+            lines = r.queues[0, lane], r.queues[1, lane]
+            r.doing[w] = IDLE if lines[0].head < lines[0].tail or lines[1].head < lines[1].tail else ASKED
     while r.waiting[0] + r.waiting[1]:
         first = pool.workers[0]
         for w in range(len(r.doing)):
@@ -169,6 +178,9 @@ def _fill(pool: Pool, r: Lines) -> None:
             break
         if not _pull(pool, r, first):
             r.doing[first.number] = ASKED
+            for w in range(len(r.doing) if r.lane[first.number] != on.NONE else 0):
+                same = r.doing[w] == IDLE and r.lane[w] == r.lane[first.number]
+                r.doing[w] = ASKED if same else r.doing[w]
     for w in range(len(r.doing)):
         r.doing[w] = IDLE if r.doing[w] == ASKED else r.doing[w]
     for _ in range(1, r.burst):

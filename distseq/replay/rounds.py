@@ -16,7 +16,6 @@ from distseq.cluster.trace import Trace
 from distseq.coding.backup import Backup
 from distseq.coding.gc import GC
 from distseq.coding.gradient_code import FractionalRepetition
-from distseq.coding.layout import layout
 from distseq.coding.m_sgc import MSGC
 from distseq.coding.redispatch import Redispatch
 from distseq.coding.scheme import Scheme, interchangeable
@@ -61,7 +60,9 @@ def replay_rounds(
     r.groups["code"] = [codes.index(code) for code in scheme.codes]
     r.groups["need"], r.groups["copied"] = np.array(need)[r.groups["code"]], NONE
     messages, most = rounds * n * (2 if few else 1), groups if assigns == CODED else T * max(1, copies) + 1
-    seconds = trace.slope * np.array([group[0] for group in layout(scheme.spec, n).loads]) * cost
+    kinds = list(zip(scheme.shares, scheme.codes, strict=True))
+    loads = {(share, code): float(share * len(code.row(0)) / code.parts) for share, code in set(kinds)}
+    seconds = trace.slope * np.array([loads[one] for one in kinds]) * cost
     pool = on.new_pool(trace, seconds, rounds, slots, messages, messages * most, unfinished, whole)
     _rounds(pool, r)
     return r.decoded, *on.counted(pool)

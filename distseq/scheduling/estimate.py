@@ -1,10 +1,12 @@
 """What a way of scheduling would take on a trace: seconds, worker-seconds, bytes and dollars of a job; and which counts."""
 
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 
 import numpy as np
 
 from distseq.cluster.trace import Trace
+from distseq.coding.scheme import Scheme
 from distseq.coding.schemes import parse
 from distseq.replay import Replayed, replay
 from distseq.scheduling.candidates import Candidate, family, name_of
@@ -12,7 +14,7 @@ from distseq.scheduling.pipeline import Pipeline
 
 OBJECTIVES = ("seconds", "worker-seconds", "price")
 SHORT, LONG = 8, 48  # jobs of a look, after the first
-EACH, LOOKS = 10, 3
+EACH, MOST, LOOKS = 8, 1024, 2  # jobs of each learner in a long look; of all, where they are many; looks
 NUMBER = 4  # bytes, in a row
 
 
@@ -84,16 +86,22 @@ class Estimate:
         return family(self.candidate)
 
 
+@lru_cache(maxsize=512)
+def _parsed(spec: str, n: int) -> Scheme:
+    return parse(spec, n)
+
+
 def estimate(trace: Trace, candidate: Candidate, question: Question, *, long: bool) -> Estimate:
     """Replay a candidate, for a short look; or several times for a long one, as a little shift can change much.
 
     Seconds per job are those of the learner that comes forward most slowly: a whole run lasts until it is done.
     """
     q, table = question, trace.startups()
-    one = candidate if isinstance(candidate, Pipeline) else parse(candidate, trace.workers)
+    one = candidate if isinstance(candidate, Pipeline) else _parsed(candidate, trace.workers)
     pipelined = isinstance(one, Pipeline)  # then learners may come forward unevenly: each has some jobs
     first = q.models if isinstance(one, Pipeline) else 1 + one.delay
-    jobs = first + max(LONG if long else SHORT, (EACH if long else 3) * q.models if pipelined else 0)
+    each = min(EACH, max(4, MOST // q.models)) if long else 3
+    jobs = first + max(LONG if long else SHORT, each * q.models if pipelined else 0)
     seconds, busy, messages, rows = [], 0.0, 0, 0
     for look in range(LOOKS if long else 1):
         shifted = replace(trace, times=np.roll(table, -(look * len(table) // LOOKS), axis=0), load=0.0)
