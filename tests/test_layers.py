@@ -55,7 +55,7 @@ HOMES = {
 EXCEPTIONS: dict[str, set[str]] = {}
 # Lines of code of distseq, coding, cluster and kernels together, and of the compiled replays, which repeat what those say in
 # another form: docstrings, comments and blank lines cost nothing.
-CORE_LINES, REPLAY_LINES = 8500, 700
+CORE_LINES, REPLAY_LINES = 8500, 750
 SPACE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
 
