@@ -18,18 +18,19 @@ from distseq.coding.schemes import parse
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.candidates import Candidate, candidates, name_of
 from distseq.scheduling.estimate import Estimate, Question
-from distseq.scheduling.evidence import Evidence
+from distseq.scheduling.evidence import LATEST, Evidence
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.prediction import LEAST
 from distseq.scheduling.scheduler import Decision, Scheduler
 from distseq.scheduling.selection import Selection
 
 SIMPLE: tuple[Candidate, ...] = ("uncoded", Pipeline())  # not splitting
 BETTER, WORSE = 0.97, 0.99  # of the present value: worth a change; and if that is to what is simple
 GROWTH, SELDOM = 2, 16  # deliveries per worker between selections: this times as many each time, until so many
-AT_ONCE = 2  # selections that are made at a stroke; later ones in small steps
-MESSAGES = 40  # replayed for each delivery
-AGAIN = 24  # of the most promising candidates that are looked at again, while what is seen is ALIKE
-ALIKE = 1.15
+AT_ONCE = 3  # selections that are made at a stroke; later ones in small steps
+MESSAGES = 120  # replayed for each delivery
+AGAIN = 12  # of the most promising candidates that are looked at again, while what is seen is ALIKE
+ALIKE, SUDDEN = 1.15, 1.4  # times as long
 SHOWN = 8  # candidates that a record names
 
 
@@ -63,6 +64,7 @@ class AdaptiveScheduler:
         self._selection: Selection | None = None
         self._heard, self._wait, self._selections, self._credit = 0, 1, 0, 0
         self._next = n  # deliveries until the next selection
+        self._checked, self._usual = 0, 0.0  # deliveries until the latest look for a change; median start-up then
         self._promising: list[Candidate] = []
         # Workers and learners, and what the start-ups were like, when the promising ones were found; and of a selection that
         # looks at all.
@@ -142,10 +144,11 @@ class AdaptiveScheduler:
 
     def _choose(self, now: float) -> Mapping[str, Any] | None:
         """Go on with selecting, and change over when something better was found: then what was found."""
+        self._look_for_a_change()
         if self._selection is None:
             if self._heard < self._next:
                 return None
-            self._selection, self._credit = self._begin(now), 0
+            self._selection, self._credit, self._usual = self._begin(now), 0, self.evidence.latest
             if self._selection is None:
                 return None
         at_once = self._selections < AT_ONCE
@@ -166,6 +169,16 @@ class AdaptiveScheduler:
         before = self.name
         self._change(best.candidate, now)
         return self._record(selection, before, present, now)
+
+    def _look_for_a_change(self) -> None:
+        """Select anew, as at the beginning, when start-ups are all at once not what they were at the latest selection."""
+        if self._heard < self._checked + LATEST or not self._selections:
+            return
+        self._checked, latest = self._heard, self.evidence.latest
+        if not 1 / SUDDEN < (latest + LEAST) / (self._usual + LEAST) < SUDDEN:
+            self.evidence.forget()
+            self._selection, self._selections, self._wait, self._next = None, 0, 1, self._heard
+            self._usual = latest
 
     def _begin(self, now: float) -> Selection | None:
         n, models = len(self._workers) or self._n, max(1, self._active())

@@ -1,6 +1,6 @@
 """What a way of scheduling would take on a trace: seconds, worker-seconds, bytes and dollars of a job; and which counts."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -13,8 +13,9 @@ from distseq.scheduling.candidates import Candidate, family, name_of
 from distseq.scheduling.pipeline import Pipeline
 
 OBJECTIVES = ("seconds", "worker-seconds", "price")
-SHORT, LONG = 8, 48  # jobs of a look, after the first
-EACH, MOST, LOOKS = 8, 1024, 2  # jobs of each learner in a long look; of all, where they are many; looks
+# Jobs of a look, after the first: of a short one and a long one at rounds; of a long one at a pipeline, for each learner up to
+# so many, and before it counts.
+SHORT, ROUNDS, LONG, EACH, MOST, BEGINNING = 8, 48, 120, 8, 1024, 40
 NUMBER = 4  # bytes, in a row
 
 
@@ -92,31 +93,30 @@ def _parsed(spec: str, n: int) -> Scheme:
 
 
 def estimate(trace: Trace, candidate: Candidate, question: Question, *, long: bool) -> Estimate:
-    """Replay a candidate, for a short look; or several times for a long one, as a little shift can change much.
+    """Replay a candidate, for a short look or a long one, and leave out how it begins: with every worker idle.
 
     Seconds per job are those of the learner that comes forward most slowly: a whole run lasts until it is done.
     """
-    q, table = question, trace.startups()
-    one = candidate if isinstance(candidate, Pipeline) else _parsed(candidate, trace.workers)
-    pipelined = isinstance(one, Pipeline)  # then learners may come forward unevenly: each has some jobs
-    first = q.models if isinstance(one, Pipeline) else 1 + one.delay
-    each = min(EACH, max(4, MOST // q.models)) if long else 3
-    jobs = first + max(LONG if long else SHORT, each * q.models if pipelined else 0)
-    seconds, busy, messages, rows = [], 0.0, 0, 0
-    for look in range(LOOKS if long else 1):
-        shifted = replace(trace, times=np.roll(table, -(look * len(table) // LOOKS), axis=0), load=0.0)
-        found = replay(shifted, one, models=q.models, jobs=jobs, unfinished=q.unfinished, whole=q.whole, cost=q.cost)
-        seconds.append(_of_the_slowest(found, first, q.models))
-        busy, messages, rows = busy + found.worker_seconds, messages + found.messages, rows + found.rows
-    per_job, of_all = float(np.mean(seconds)), jobs * len(seconds)
+    q = question
+    if isinstance(candidate, Pipeline):
+        one: Pipeline | Scheme = candidate
+        first = q.models + (BEGINNING if long else 0)
+        jobs = first + (max(LONG, min(EACH * q.models, MOST)) if long else 3 * q.models)
+    else:
+        one = scheme = _parsed(candidate, trace.workers)
+        first = 1 + scheme.delay
+        jobs = first + (ROUNDS if long else SHORT)
+    found = replay(trace, one, models=q.models, jobs=jobs, unfinished=q.unfinished, whole=q.whole, cost=q.cost)
+    per_job, busy = _of_the_slowest(found, first, q.models), found.worker_seconds / jobs
     if q.hosts is not None:
-        computing = (busy - messages * float(np.mean(table[np.isfinite(table)]))) / of_all
+        startups = trace.startups()
+        computing = busy - found.messages / jobs * float(np.mean(startups[np.isfinite(startups)]))
         per_job = max(per_job, computing / q.hosts)
-    p, bytes_ = q.prices, NUMBER * q.numbers * (messages + rows) / of_all
-    dollars = p.worker_second * busy / of_all + p.held_second * trace.workers * per_job + p.message * messages / of_all
+    p, bytes_ = q.prices, NUMBER * q.numbers * (found.messages + found.rows) / jobs
+    dollars = p.worker_second * busy + p.held_second * trace.workers * per_job + p.message * found.messages / jobs
     dollars += p.gigabyte * bytes_ / 1e9
-    value = {"seconds": per_job, "worker-seconds": busy / of_all, "price": dollars}[q.objective]
-    return Estimate(candidate, per_job, busy / of_all, bytes_, dollars, value, messages)
+    value = {"seconds": per_job, "worker-seconds": busy, "price": dollars}[q.objective]
+    return Estimate(candidate, per_job, busy, bytes_, dollars, value, found.messages)
 
 
 def _of_the_slowest(found: Replayed, first: int, models: int) -> float:

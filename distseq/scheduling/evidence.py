@@ -20,6 +20,7 @@ from distseq.scheduling.tail import GOLDEN, Tail
 DEPTH = 24  # latest invocations of each worker
 ROWS = 32  # of a table
 LIKENESS, LIKENESSES = 5.0, (0.1, 20.0)  # of workers, before each was seen twice; and within what it is believed
+LATEST = 128  # start-ups that a sudden change shows in
 UNITS = 512  # latest rows whose compute is kept
 CHANGED = (
     1.4  # a median of newer start-ups this far from that of older ones, and unlike most: what is older counts no more
@@ -57,6 +58,8 @@ class Evidence:
         self._hosts: dict[int, str] = {}
         self._units: deque[float] = deque(maxlen=UNITS)
         self._looked_at, self._slope = 0, 0.0
+        self._latest: deque[float] = deque(maxlen=LATEST)
+        self._void = 0  # what was seen before this number counts no more
 
     def members(self, workers: Mapping[int, str]) -> None:
         """worker -> host. What was seen of a worker on another host is forgotten."""
@@ -99,6 +102,7 @@ class Evidence:
         if self._heard.get(worker) != message:
             self._heard[worker] = message
             self._add(worker, delivery.startup)
+            self._latest.append(delivery.startup)
             self.tail.add(delivery.startup)
         if load > 0 and delivery.compute > 0:
             self._units.append(delivery.compute / load)
@@ -117,6 +121,15 @@ class Evidence:
         """Seconds of compute per unit of load; 0 before any."""
         return self._slope
 
+    @property
+    def latest(self) -> float:
+        """Median of the latest start-ups that were told, whoever's they were; 0 before any."""
+        return float(np.median(self._latest)) if self._latest else 0.0
+
+    def forget(self) -> None:
+        """Only the latest start-ups count from here on."""
+        self._void = self.invocations - len(self._latest)
+
     def trace(self, n: int, now: float) -> Trace | None:
         """A table of ROWS start-ups for each of n workers; None while nothing was heard of any."""
         columns = {w: list(seen) for w, seen in self._seen.items() if w < n}
@@ -127,7 +140,7 @@ class Evidence:
                 so_far = now - waited.since - self.slope * min(waited.tasks.values())
                 if so_far > 0:
                     columns.setdefault(worker, []).append(Seen(self.invocations + 1, so_far, whole=False))
-        since = _changed(list(columns.values()))
+        since = max(self._void, _changed(list(columns.values())))
         columns = {w: [one for one in seen if one.number > since] or seen[-1:] for w, seen in columns.items()}
         lengths = [len(seen) for seen in columns.values()]
         every = [one for seen in columns.values() for one in seen]

@@ -8,8 +8,8 @@ from distseq.scheduling.candidates import Candidate
 from distseq.scheduling.estimate import Estimate, Question, estimate, least_seconds
 from distseq.scheduling.pipeline import Pipeline
 
-FINALISTS = 8
-LOOKS = 3  # at neighbours
+FINALISTS = 6
+LOOKS = 2  # at neighbours
 
 
 class Selection:

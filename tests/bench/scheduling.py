@@ -19,6 +19,7 @@ from distseq.cluster.profiles import PROFILES, profile
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace, load_trace
 from distseq.coding.genie import least_seconds, rounds_bounds
+from distseq.coding.plan import MiniTask
 from distseq.coding.schemes import parse
 from distseq.journal import MemoryJournal
 from distseq.master import Master
@@ -27,7 +28,7 @@ from distseq.scheduling.adaptive import AdaptiveScheduler
 from distseq.scheduling.candidates import Candidate, candidates, family
 from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.estimate import Question
-from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.simulation import Idle, simulate, simulate_pipeline
 
 LOOK = 3  # candidates of a family whose whole run is simulated
@@ -223,20 +224,49 @@ def scaled(trace: Trace, unfinished: str) -> None:
         )
 
 
-def joined(first: Trace, second: Trace, invocations: int) -> Trace:
-    """A regime that changes after so many invocations of each worker."""
-    rows = np.resize(first.startups(), (invocations, first.workers))
-    return Trace(np.vstack([rows, np.resize(second.startups(), (4096, first.workers))]), 0.0, first.slope)
+class Changing(SimulatedPool):
+    """Delays of one trace until a time of the pool, and of another from then on."""
+
+    def __init__(self, before: Trace, after: Trace, at: float, unfinished: str) -> None:
+        super().__init__(before, unfinished=unfinished)
+        self._after, self._at = after, at
+
+    def send(self, tasks: Sequence[MiniTask]) -> None:
+        if self._now >= self._at:
+            self._trace = self._after
+        super().send(tasks)
 
 
-def changing(n: int) -> dict[str, Trace]:
-    """Profiles whose regime changes half-way, in the middle of a run of 800 jobs."""
-    calm, slow = profile("bursts", n, 1), profile("half-slow", n, 2)
+def changing(n: int) -> dict[str, tuple[Trace, Trace]]:
+    """Regimes that change half-way."""
+    calm, slow, tail = profile("bursts", n, 1), profile("half-slow", n, 2), profile("heavy-tail", n, 3)
     return {
-        "bursts, then half of the workers slow": joined(calm, slow, 80),
-        "quick start-ups, then four times as long": joined(replace(calm, times=calm.times / 4), calm, 80),
-        "heavy tail, then none": joined(profile("heavy-tail", n, 3), profile("bursts", n, 4), 80),
+        "bursts, then half of the workers slow": (calm, slow),
+        "a quarter of the start-ups, then bursts": (replace(calm, times=calm.times / 4), calm),
+        "heavy tail, then bursts with eight times the compute": (tail, calm.with_slope(8 * calm.slope)),
     }
+
+
+def half_way(before: Trace, after: Trace, scheduler: Any, models: int, jobs: int, at: float) -> float:
+    """Seconds per job of a whole run on serial workers."""
+    pool = Changing(before, after, at, "serial")
+    learners = [Idle(f"model-{m}", jobs // models) for m in range(models)]
+    return Master(learners, scheduler, pool).run() / jobs
+
+
+def changed(models: int, jobs: int) -> None:
+    """The change comes when the best pipeline of the first regime has done half of the jobs."""
+    print(f"\nRegimes that change half-way, M = {models}, {jobs} jobs, 256 workers, unfinished = serial\n")
+    print("| delays | best fixed choice in hindsight, s/job | auto, s/job | of the best |\n|---|---|---|---|")
+    fixed_ones = [Pipeline(p, c) for p in (4, 8, 10, 13, 16, 20, 24, 32, 48, 64) for c in (1, 2, 3)]
+    for name, (before, after) in changing(256).items():
+        ways = {one: ranked(trace, models, 200, "serial", fixed_ones) for one, trace in enumerate((before, after))}
+        at = ways[0][0][0] / 200 * jobs / 2
+        tried = dict.fromkeys(one for way in ways.values() for _, one in way[:4])
+        runs = {one: half_way(before, after, PipelineScheduler(one, 256), models, jobs, at) for one in tried}
+        known = min(runs, key=runs.__getitem__)
+        own = half_way(before, after, AdaptiveScheduler(256, Question(models)), models, jobs, at)
+        print(f"| {name} | {runs[known]:.4f} ({known.name}) | {own:.4f} | {own / runs[known]:.3f} |", flush=True)
 
 
 def hindsight(traces: dict[str, Trace], unfinished: str, models: int, jobs: int) -> None:
@@ -304,7 +334,8 @@ def main() -> None:
     if "hindsight" in options.only:
         named = {k: recorded[k] for k in ("canada_l000", "canada_500", "canada_b2048_l000") if k in recorded}
         tails = {name: generated[name] for name in ("heavy-tail", "spikes")}
-        hindsight(named | tails | changing(256), u, 4, 800)
+        hindsight(named | tails, u, 4, 800)
+        changed(4, 800)
         hindsight(named, u, 16, 1600)
     if "never" in options.only:
         never_worse(recorded | generated, u, ((256, 4, 200), (16, 4, 200), (8, 1, 400), (4, 16, 200)))
