@@ -198,7 +198,8 @@ class AdaptiveScheduler:
         always = [self._candidate] if fits(self._candidate, n, models) else []
         always += [] if self._places else SIMPLE
         seen = described(trace)
-        asked, looks = (n, models), (seen["median"], seen["compute_per_batch"])
+        # The slowest may differ by half before all are looked at again.
+        asked, looks = (n, models), (seen["median"], seen["compute_per_batch"], seen["slowest_hundredth"] ** (1 / 3))
         if self._promising and asked == self._asked[0] and _alike(looks, self._asked[1]):
             grid, self._asking = self._promising[:AGAIN], None
         else:
