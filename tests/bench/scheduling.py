@@ -31,6 +31,7 @@ from distseq.scheduling.estimate import Question
 from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
 from distseq.simulation import Idle, simulate, simulate_pipeline
 
+ROUNDS = 100  # jobs of a whole run in rounds
 LOOK = 3  # candidates of a family whose whole run is simulated
 
 
@@ -173,7 +174,8 @@ def by_family(trace: Trace, models: int, jobs: int, unfinished: str) -> Iterator
         groups.setdefault(family(one), []).append(one)
     for kind, members in groups.items():
         if found := ranked(trace, models, min(jobs, 100), unfinished, members)[:1]:
-            run = fixed(trace, found[0][1], models, jobs, unfinished)
+            most = jobs if isinstance(found[0][1], Pipeline) else min(jobs, ROUNDS)
+            run = fixed(trace, found[0][1], models, most, unfinished)
             yield replace(run, name=f"{kind}: {run.name}" if kind != run.name else kind)
 
 
@@ -189,7 +191,7 @@ def on_canada(trace: Trace, sizes: dict[int, int], unfinished: str) -> None:
     for models, jobs in sizes.items():
         runs = list(by_family(trace, models, jobs, unfinished))
         if models > 1:
-            runs.append(fixed(trace, "msgc:1,2,27,code=cyclic", models, jobs, unfinished, mu=True))
+            runs.append(fixed(trace, "msgc:1,2,27,code=cyclic", models, min(jobs, ROUNDS), unfinished, mu=True))
         if width := static(trace.workers, models):
             runs.append(replace(run := best(trace, models, jobs, unfinished, width), name=f"static sets: {run.name}"))
         cheap = [one for one in grid(trace, models) if isinstance(one, Pipeline) and one.parts * one.copies <= 24]
