@@ -35,6 +35,7 @@ from distseq.master import Master
 from distseq.observers import GradientCheck, Metered, Tally
 from distseq.options import override
 from distseq.pools import make_pool
+from distseq.replay import prepare
 from distseq.resuming import Start, complete, resumed
 from distseq.run_folder import RunFolder
 from distseq.scheduling.rounds import check_delay
@@ -152,6 +153,8 @@ def _prepare(config: Config, out: Path, console: Console, resume: bool, learners
         check_scheme(scheme.on(n), len(config.learner), config.run.dtype)
     fleet = build_fleet(config) if learners is None else live_fleet(config, learners)
     scheduler = scheduler_of(config, max(len(learner.publish()) for learner in fleet.learners))
+    if config.scheduler.kind == "auto":
+        prepare()
     _warn_of_empty_parts(config, scheme, console)
     own = identity(config, fleet.same)
     start = resumed(out, own, fleet, console) if resume else Start((0,) * len(fleet.learners))

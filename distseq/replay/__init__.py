@@ -6,6 +6,7 @@ import numpy as np
 
 from distseq.cluster.simulated import UNFINISHED
 from distseq.cluster.trace import Trace
+from distseq.coding.gc import GC
 from distseq.coding.scheme import Scheme
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.rounds import check_delay
@@ -60,3 +61,10 @@ def replay(
     return Replayed(
         *replay_rounds(trace, candidate, jobs, unfinished=unfinished, whole=whole, cutoff=cutoff, cost=cost)
     )
+
+
+def prepare() -> None:
+    """Compile what replays run, if that was not done on this machine yet: it takes some seconds, better before than in a run."""
+    trace = Trace(np.ones((1, 2)), 0.0, 1.0)
+    for one in (Pipeline(), GC(2, 0)):
+        replay(trace, one, models=1, jobs=1)
