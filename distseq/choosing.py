@@ -8,7 +8,8 @@ from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import closing_rule
 from distseq.scheduling.estimate import Prices, Question, prices
 from distseq.scheduling.inexact import Stale, allow, stale_of
-from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pulling import PipelineScheduler
 from distseq.scheduling.scheduler import Scheduler
 
 

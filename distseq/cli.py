@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from distseq import __version__
+from distseq.cli_delays import plan, profile, simulate
 
 
 @click.group(
@@ -95,121 +96,6 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
 
 
 @cli.command()
-@click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
-@click.option("--profile", help="Generated delays, NAME[:base=SECONDS], in place of a trace.")
-@click.option("--slope", type=float, metavar="SECONDS", help="Of compute per batch, in place of the trace's.")
-@click.option("--scheme", "schemes", multiple=True, help="May be given several times: best first.")
-@click.option("--sweep", is_flag=True, help="Try a grid of every family of schemes instead: the best of each.")
-@click.option("--inexact", is_flag=True, help="Take schemes that change the gradients: ksync:K, async:A[,parts=P].")
-@click.option(
-    "--scheduler", help="auto, rounds, or pipeline, beside the schemes.  [default: auto; rounds with a scheme]"
-)
-@click.option("--parts", multiple=True, type=int, help="pipeline: parts of a job; several times: each.  [default: 4]")
-@click.option(
-    "--copies", multiple=True, type=int, help="pipeline: copies of a part; several times: each.  [default: 2]"
-)
-@click.option("--lanes", multiple=True, type=int, help="pipeline: sets of workers; several times: each.  [default: 1]")
-@click.option("--burst", type=int, help="pipeline: parts that may share a message.  [default: 1]")
-@click.option("--places", type=int, default=0, help="pipeline, auto: workers that have a part's data.  [default: all]")
-@click.option("--objective", default="seconds", show_default=True, help="auto: seconds, worker-seconds or price.")
-@click.option(
-    "--prices", "price", metavar="KEY=DOLLARS,...", help="auto: of worker_second, held_second, message, gigabyte."
-)
-@click.option("--closing", default="safe", show_default=True, help="When a round ends: safe or mu.")
-@click.option("--cutoff", type=float, default=0.0, show_default=True, help="closing=safe: not before so many seconds.")
-@click.option(
-    "--mu", type=float, default=1.0, show_default=True, help="closing=mu: not before 1 + MU times the fastest."
-)
-@click.option("--unfinished", default="lost", show_default=True, help="Unfinished workers: lost, overlap or serial.")
-@click.option(
-    "--arrival", default="scheme", show_default=True, help="Rows of a message: row, message, or as the scheme says."
-)
-@click.option("--bounds", is_flag=True, help="Also least seconds, of schedulers that know every start-up time.")
-@click.option("--models", type=int, default=4, show_default=True)
-@click.option("--jobs", type=int, default=80, show_default=True, help="Of all models together.")
-@click.option("--workers", type=int, help="First so many columns of the trace.  [default: all; 256 for a profile]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of a generated profile.")
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Also draw them, and the workers over time under the best: .png, .svg or .pdf.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print an object, or a list for several; of a sweep all.")
-def simulate(**options: Any) -> None:
-    """Seconds per job of schemes on a trace, in virtual time; nothing is learned.
-
-    Example: distseq simulate --profile bursts
-
-    Example: distseq simulate --profile bursts --scheme uncoded --scheme gc:3 --scheme msgc:1,2,27
-
-    Example: distseq simulate --profile bursts --scheduler pipeline --parts 8 --parts 16 --copies 1 --copies 2
-
-    Example: distseq simulate --profile bursts --sweep --bounds --slope 20 --plot bursts.svg
-    """
-    from distseq.commands import simulate_schemes
-
-    results = simulate_schemes(**{k: v for k, v in options.items() if k != "as_json"})
-    if options["as_json"]:
-        click.echo(json.dumps(results[0] if len(results) == 1 else results))
-    else:
-        from distseq.commands import table
-        from distseq.comparing import best_of_families
-
-        click.echo(table(best_of_families(results) if options["sweep"] else results))
-
-
-@cli.command()
-@click.argument("job", type=click.Path(path_type=Path), required=False)
-@click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
-@click.option("--profile", help="Generated delays, NAME[:base=SECONDS].  [default: the job's]")
-@click.option("--run", type=click.Path(path_type=Path), help="The delays that this run folder's journal holds.")
-@click.option("--slope", type=float, metavar="SECONDS", help="Of compute per batch, in place of the trace's.")
-@click.option("--workers", type=int, help="[default: the job's, or all of the trace; 256 for a profile]")
-@click.option("--models", type=int, help="[default: the job's learners, or 4]")
-@click.option("--batch", type=int, help="Samples of a job: it is not cut into more parts.  [default: the job's]")
-@click.option("--parameters", type=int, default=0, help="Of a model: what a row has numbers.  [default: bytes unknown]")
-@click.option("--unfinished", help="Unfinished workers: lost, overlap or serial.  [default: the job's, or serial]")
-@click.option("--objective", help="seconds, worker-seconds or price.  [default: the job's, or seconds]")
-@click.option("--prices", "price", metavar="KEY=DOLLARS,...", help="Of worker_second, held_second, message, gigabyte.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of a generated profile.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object.")
-def plan(as_json: bool, **options: Any) -> None:
-    """What each way of scheduling would take on these delays, the best of every family, and what auto would choose.
-
-    Example: distseq plan examples/main.toml
-
-    Example: distseq plan --trace measured.npz --models 4 --parameters 270000 --prices worker_second=1.7e-5,message=2e-7
-    """
-    from distseq.planning import lines
-    from distseq.planning import plan as made
-
-    found = made(**options)
-    click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
-
-
-@cli.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Trace file to write, an .npz.")
-@click.option("--run", type=click.Path(path_type=Path), help="Take the delays that this run folder's journal holds.")
-@click.option("--pool", default="ray", show_default=True, help="Else probe workers now: ray or local.")
-@click.option("--workers", type=int, default=8, show_default=True)
-@click.option("--hosts", type=int, help="Actors or processes that share the workers.  [default: one per CPU]")
-@click.option("--address", default="local", show_default=True, help="ray: of a running cluster, or auto.")
-@click.option("--rounds", type=int, default=50, show_default=True)
-@click.option("--seconds", type=float, default=0.0, show_default=True, help="Computing of each worker in each round.")
-def profile(out: Path, **options: Any) -> None:
-    """Measure how long workers take and write it as a trace, for `simulate --trace` and `train --delays`.
-
-    Example: distseq profile --run runs/main-1 --out measured.npz
-    """
-    from distseq.commands import profile_pool
-
-    trace = profile_pool(out=out, **options)
-    rounds, workers = trace.times.shape
-    click.echo(f"{out}: {rounds} invocations of each of {workers} workers, {trace.slope:.4g} s of compute per batch")
-
-
-@cli.command()
 @click.argument("job", type=click.Path(path_type=Path), required=False)
 @click.option("--address", help="Of a running cluster: auto, HOST:PORT, or its dashboard's http://HOST:8265.")
 @click.option("--python", default="python", show_default=True, help="The interpreter on the cluster.")
@@ -233,6 +119,10 @@ def doctor(job: Path | None, address: str | None, python: str, token_file: Path 
     if as_json:
         click.echo(json.dumps({"ok": not failed, "findings": [finding._asdict() for finding in found]}))
     return int(failed)
+
+
+for command in (simulate, plan, profile):
+    cli.add_command(command)
 
 
 class WithCommand(click.Command):

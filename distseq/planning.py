@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from distseq.choosing import question_of, smallest_batch
 from distseq.cluster.profiles import delays
 from distseq.cluster.trace import Trace, load_trace
@@ -80,11 +82,18 @@ def plan(
 
 
 def planned(trace: Trace, question: Question, batch: int | None = None) -> dict[str, Any]:
-    """The best of every family on the trace, with as many rare events as are to be expected, best first."""
-    tail = Tail()
-    for seconds in trace.startups().ravel():
+    """The best of every family on the trace, with as many rare events as are to be expected, best first.
+
+    ValueError where a worker never answers.
+    """
+    tail, startups = Tail(), trace.startups()
+    if not np.isfinite(startups).any(axis=0).all():
+        raise ValueError(
+            "a plan needs a start-up of every worker: the trace has a worker whose invocations are all lost"
+        )
+    for seconds in startups[np.isfinite(startups)]:
         tail.add(float(seconds))
-    expected = Trace(tail.expected_in(trace.startups()), 0.0, trace.slope, trace.master)
+    expected = Trace(tail.expected_in(startups), 0.0, trace.slope, trace.master)
     grid = candidates(trace.workers, question.models, batch)
     most = trace.workers if batch is None else min(trace.workers, batch)
     best: dict[str, Estimate] = {}

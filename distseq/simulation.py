@@ -17,7 +17,8 @@ from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Closing
 from distseq.scheduling.estimate import Question
 from distseq.scheduling.inexact import allow, stale_of
-from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pulling import PipelineScheduler
 from distseq.scheduling.rounds import check_delay
 from distseq.scheduling.scheduler import Scheduler
 from distseq.timeline import Timeline, Watched

@@ -1,4 +1,4 @@
-"""PipelineScheduler on the simulated pool: names are those of distseq.scheduling.pipeline.
+"""PipelineScheduler on the simulated pool: names are those of distseq.scheduling.pulling.
 
 Learners never end: when a job is over, the next opens in its slot. Part g of job j is j parts + g; it has `site`, `copies`, the
 mini-tasks that they are `on`, and `done`; `left` (jobs,) have no row. Each site has a line of the parts never sent, kind 0, and
@@ -16,7 +16,8 @@ from distseq.cluster.trace import Trace
 from distseq.replay import pool as on
 from distseq.replay import prediction
 from distseq.replay.pool import Pool, inlined, loop, part, records
-from distseq.scheduling.pipeline import UNHEARD, Pipeline
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pulling import UNHEARD
 
 IDLE, BUSY, DRAINING, ASKED = range(4)  # what a worker is doing; it was idle, and there was nothing for it
 WANTED, ANSWERED, GONE = range(3)  # what is thought of a mini-task

@@ -19,8 +19,9 @@ from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.candidates import Candidate, candidates, name_of
 from distseq.scheduling.estimate import Estimate, Question
 from distseq.scheduling.evidence import LATEST, Evidence
-from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.prediction import LEAST
+from distseq.scheduling.pulling import PipelineScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 from distseq.scheduling.selection import Selection
 
@@ -32,8 +33,6 @@ MESSAGES = 120  # replayed for each delivery
 AGAIN = 12  # of the most promising candidates that are looked at again, while what is seen is ALIKE
 ALIKE, SUDDEN = 1.15, 1.4  # times as long
 SHOWN = 8  # candidates that a record names
-
-
 Asked = tuple[tuple[int, ...], tuple[float, ...]]
 
 
@@ -126,12 +125,13 @@ class AdaptiveScheduler:
     def step(self, now: float) -> Decision:
         chosen = self._choose(now)
         self._schedulers = [one for one in self._schedulers[:-1] if one[1]] + self._schedulers[-1:]
-        decision = Decision(chosen=chosen)
+        decision: Decision | None = None
         for scheduler, jobs in self._schedulers:
             own = scheduler.step(now)
             self._note(own, jobs, now)
-            decision = decision.beside(own)
-        return decision
+            decision = own if decision is None else decision.beside(own)
+        assert decision is not None, "there is always one that takes new jobs"
+        return decision if chosen is None else replace(decision, chosen=chosen)
 
     def _note(self, decision: Decision, jobs: set[int], now: float) -> None:
         jobs.difference_update(decision.decode)
@@ -266,7 +266,8 @@ def _alike(now: Sequence[float], then: Sequence[float]) -> bool:
 
 
 def described(trace: Trace) -> dict[str, float]:
-    """What a start-up table says, in numbers."""
-    low, usual, high = np.quantile(trace.times - trace.slope * trace.load, [0.05, 0.5, 0.99])
+    """What a start-up table says of the invocations that are not lost, in numbers."""
+    startups = trace.startups()
+    low, usual, high = np.quantile(startups[np.isfinite(startups)], [0.05, 0.5, 0.99])
     seconds = {"fast": low, "median": usual, "slowest_hundredth": high, "compute_per_batch": trace.slope}
     return {name: round(float(value), 6) for name, value in seconds.items()}

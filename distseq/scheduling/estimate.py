@@ -131,7 +131,7 @@ def _of_the_slowest(found: Replayed, first: int, models: int) -> float:
 
 def least_seconds(trace: Trace, candidate: Candidate, question: Question) -> float:
     """No replay of the candidate finds fewer seconds per job: as if every start-up were the shortest."""
-    startup = float(np.min(trace.times)) - trace.slope * trace.load
+    startup = float(np.min(trace.startups()))
     if isinstance(candidate, Pipeline):
         part = startup / candidate.burst + trace.slope * question.cost / candidate.parts
         return max(part * candidate.parts / trace.workers, part / question.models)

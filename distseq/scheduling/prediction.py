@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from distseq.cluster.pool import Delivery
-from distseq.scheduling.tail import Tail
 
 HALF_LIFE = 5.0  # observations
 DECAY = 0.5 ** (1 / HALF_LIFE)
@@ -49,7 +48,6 @@ class Prediction:
     a batch times the job's cost. Seconds are pool time."""
 
     def __init__(self) -> None:
-        self.tail = Tail()
         self._hosts: dict[str, Host] = {}
         self._host: dict[int, str] = {}  # worker -> host
         self._since: dict[int, float] = {}  # worker -> when it was sent the work that it has not answered
@@ -84,7 +82,6 @@ class Prediction:
         if self._heard.get(worker) != message:
             self._heard[worker] = message
             host.startup.add(delivery.startup)
-            self.tail.add(delivery.startup)
         if load > 0 and delivery.compute > 0:
             host.compute.add(delivery.compute / load)
 

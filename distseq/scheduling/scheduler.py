@@ -45,7 +45,7 @@ class Decision:
             (*self.cancel, *other.cancel),
             min(wakes, default=None),
             (*self.ended, *other.ended),
-            self.chosen or other.chosen,
+            None,  # is said of all of them together
             self.roundless or other.roundless,
         )
 

@@ -34,7 +34,8 @@ from distseq.coding.schemes import parse
 from distseq.master import Master
 from distseq.replay import replay
 from distseq.scheduling.closing import Mu, Safe
-from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pulling import PipelineScheduler
 from distseq.scheduling.rounds import RoundScheduler
 from distseq.scheduling.scheduler import Scheduler
 from distseq.simulation import Idle, simulate

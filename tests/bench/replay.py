@@ -33,7 +33,8 @@ from distseq.master import Master
 from distseq.profiling import Probing, probe_spec
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Safe
-from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pulling import PipelineScheduler
 from distseq.scheduling.scheduler import Scheduler
 
 MODELS = 4

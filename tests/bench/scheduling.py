@@ -28,7 +28,8 @@ from distseq.scheduling.adaptive import AdaptiveScheduler
 from distseq.scheduling.candidates import Candidate, candidates, family
 from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.estimate import Question
-from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pulling import PipelineScheduler
 from distseq.simulation import Idle, simulate, simulate_pipeline
 
 ROUNDS = 100  # jobs of a whole run in rounds

@@ -21,7 +21,8 @@ from distseq.coding.schemes import parse
 from distseq.master import Master
 from distseq.observers import Silent
 from distseq.roles import Opening
-from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pulling import PipelineScheduler
 from distseq.scheduling.rounds import RoundScheduler
 from distseq.scheduling.scheduler import Scheduler
 from tests.processes import hosts_below, left_after, orphaned_blocks

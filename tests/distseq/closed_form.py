@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from distseq.cluster.probe import Probe, feature
 from distseq.cluster.simulated import SimulatedPool
@@ -41,6 +42,14 @@ class Sums:
             raise FloatingPointError("not finite")
         self.totals.append(total)
         return {}
+
+
+def failing(
+    steps: Sequence[int], ways: Sequence[str] = ("row", "step")
+) -> st.SearchStrategy[dict[int, tuple[int, str]]]:
+    """Which learners fail, each at a step of its own and in one of these ways; learner m makes `steps[m]`."""
+    ones = [st.none() | st.tuples(st.integers(0, count - 1), st.sampled_from(ways)) for count in steps]
+    return st.tuples(*ones).map(lambda drawn: {m: one for m, one in enumerate(drawn) if one is not None})
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from distseq.scheduling.scheduler import Decision
 from distseq.scheduling.selection import select
 from distseq.simulation import simulate, simulate_auto, simulate_pipeline
 from tests.coding.strategies import PROPERTY, generators
-from tests.distseq.closed_form import Played, check_exact, play
+from tests.distseq.closed_form import Played, check_exact, failing, play
 from tests.distseq.test_rounds import UNFINISHED, Changing, Through, Twice, Twin, Withdrawn, delays
 
 
@@ -102,9 +102,7 @@ def test_changes_beside_workers_that_come_and_go_are_exact_too(case: Case, draws
 def test_whoever_fails_whenever_the_others_get_their_exact_sums(
     case: Case, draws: np.random.Generator, data: st.DataObject
 ) -> None:
-    ways = st.sampled_from(("row", "step"))
-    steps = [st.none() | st.tuples(st.integers(0, count - 1), ways) for count in case.steps]
-    fails = {m: one for m, one in enumerate(data.draw(st.tuples(*steps))) if one is not None}
+    fails = data.draw(failing(case.steps))
     check_exact(case.play(lambda inner: Withdrawn(Restless(inner, case, draws)), fails), "fr", fails)
 
 

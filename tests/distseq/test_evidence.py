@@ -70,6 +70,15 @@ def test_compute_is_told_from_start_up_and_what_is_slower_than_usual_is_kept() -
     assert trace.startups()[8, 0] == pytest.approx(2.5)
 
 
+def test_rows_of_one_message_are_one_invocation() -> None:
+    told = Told(silent=False)
+    tasks = [MiniTask(0, g, 0) for g in range(3)]
+    told.evidence.sent(tasks, 0.0, lambda _: 0.0)
+    for k, task in enumerate(tasks):
+        told.evidence.told(Delivery(task, 4.0 + k, 4.0, 0.0, "a", 1, 0), 0.0)
+    assert told.evidence.invocations == told.evidence.tail.invocations == 1
+
+
 def test_work_that_is_given_up_took_longer_than_it_was_waited_for() -> None:
     told = Told(silent=True)
     for _ in range(10):

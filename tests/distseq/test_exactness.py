@@ -28,7 +28,8 @@ from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.candidates import candidates
 from distseq.scheduling.closing import Mu
 from distseq.scheduling.estimate import Question
-from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pulling import PipelineScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 from tests.distseq.test_rounds import Through
 

@@ -26,11 +26,13 @@ from distseq.master import Master
 from distseq.observers import Silent
 from distseq.scheduling.closing import Safe
 from distseq.scheduling.inexact import Stale, stale_of
-from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pulling import PipelineScheduler
 from distseq.simulation import simulate
 from distseq.summary import show
 from tests.coding.strategies import PROPERTY, generators
-from tests.distseq.closed_form import check_exact, check_steps, play
+from tests.distseq.closed_form import check_exact, check_steps, failing, play
+from tests.distseq.crashing import CrashAfter, CrashError
 from tests.distseq.test_exactness import TEXT, assert_same_bits, parameters, same_parts, stragglers
 from tests.distseq.test_rounds import UNFINISHED, Changing, Withdrawn, delays
 
@@ -252,9 +254,7 @@ def test_any_delays_and_failures_make_each_step_once_in_order_on_its_own_samples
     data: st.DataObject,
     draws: np.random.Generator,
 ) -> None:
-    ways = st.sampled_from(("row", "step"))
-    drawn = data.draw(st.tuples(*(st.none() | st.tuples(st.integers(0, count - 1), ways) for count in steps)))
-    fails = {m: one for m, one in enumerate(drawn) if one is not None}
+    fails = data.draw(failing(steps))
     pipeline = Pipeline(parts)
     inner = PipelineScheduler(pipeline, n, frees=unfinished != "serial")
     played = play(
@@ -305,20 +305,6 @@ def test_both_learn(tables: dict[str, Any]) -> None:
         for name in "ab":
             losses = [one["loss"] for one in records(result, "evaluation") if one["learner"] == name]
             assert losses[-1] < 0.9 * losses[0]
-
-
-class CrashError(RuntimeError):
-    """Kills a run."""
-
-
-class CrashAfter(Silent):
-    def __init__(self, jobs: int) -> None:
-        self.left = jobs
-
-    def job_applied(self, *job: object) -> None:
-        self.left -= 1
-        if not self.left:
-            raise CrashError
 
 
 def test_a_broken_async_run_goes_on_with_each_step_once_and_stays_marked(tables: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ import distseq
 from distseq.cli import cli, one_line_errors
 from distseq.config import load_config
 from distseq.models.data import open_dataset
-from distseq.observers import Silent
+from tests.distseq.crashing import CrashAfter, CrashError
 
 ROOT = Path(__file__).resolve().parents[2]
 POOLS = ["simulated", "local", pytest.param("ray", marks=pytest.mark.ray)]
@@ -345,20 +345,6 @@ def test_trying_a_learner_leaves_no_trace_in_it() -> None:
         assert repr(one.snapshot().schedule) == repr(fresh.snapshot().schedule)
         assert one.snapshot().accumulated is None
         assert all(p.grad is None for p in one.model.parameters())
-
-
-class CrashError(RuntimeError):
-    pass
-
-
-class CrashAfter(Silent):
-    def __init__(self, jobs: int) -> None:
-        self.left = jobs
-
-    def job_applied(self, *job: object) -> None:
-        self.left -= 1
-        if not self.left:
-            raise CrashError
 
 
 def crashed(*learners: distseq.Learner, jobs: int, out: str = "run", **options: Any) -> None:

@@ -15,11 +15,12 @@ from distseq.coding.layout import layout
 from distseq.coding.plan import MiniTask
 from distseq.coding.scheme import missing
 from distseq.journal import MemoryJournal, arrival_table
-from distseq.scheduling.pipeline import UNHEARD, Pipeline, PipelineScheduler
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pulling import UNHEARD, PipelineScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 from distseq.simulation import simulate_pipeline
 from tests.coding.strategies import PROPERTY, generators
-from tests.distseq.closed_form import Played, check_exact, play
+from tests.distseq.closed_form import Played, check_exact, failing, play
 from tests.distseq.test_rounds import (
     UNFINISHED,
     Changing,
@@ -213,9 +214,7 @@ def test_any_delays_give_exact_sums_in_many_more_runs(case: Case, draws: np.rand
 @settings(PROPERTY, max_examples=100)
 @given(case=cases(), data=st.data())
 def test_whoever_fails_whenever_the_others_get_their_exact_sums(case: Case, data: st.DataObject) -> None:
-    ways = st.sampled_from(("row", "step"))
-    steps = [st.none() | st.tuples(st.integers(0, count - 1), ways) for count in case.steps]
-    fails = {m: one for m, one in enumerate(data.draw(st.tuples(*steps))) if one is not None}
+    fails = data.draw(failing(case.steps))
     check_exact(case.play(lambda inner: Withdrawn(Rules(inner, case)), fails), "fr", fails)
 
 

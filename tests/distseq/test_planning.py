@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distseq.cluster.profiles import profile
+from distseq.cluster.trace import Trace
 from distseq.planning import lines, plan, planned
 from distseq.scheduling.estimate import Prices, Question
 from tests.distseq.test_candidates import FAMILIES
@@ -61,3 +63,19 @@ def test_a_plan_is_read_line_by_line() -> None:
     assert text[0] == f"8 workers, 4 models, unfinished=serial: best by seconds is {found['chosen']}"
     assert text[2].split() == ["family", "candidate", "s/job", "worker-s/job", "MB/job", "dollars/job"]
     assert len(text) == 3 + len(found["candidates"])
+
+
+def test_lost_invocations_are_sent_again_and_no_start_up() -> None:
+    times = profile("bursts", 8, 0).times.copy()
+    times[::7, 3] = np.inf
+    found = planned(Trace(times, 0.0, 2.2), Question(2, "serial"))
+    assert all(np.isfinite(one["seconds"]) for one in found["candidates"])
+    assert found["evidence"]["median"] == pytest.approx(0.6, rel=0.1)
+    assert found["evidence"]["events"] == 0
+
+
+def test_a_worker_that_never_answers_cannot_be_planned_with() -> None:
+    times = np.ones((4, 2))
+    times[:, 1] = np.inf
+    with pytest.raises(ValueError, match="a plan needs a start-up of every worker"):
+        planned(Trace(times, 0.0, 1.0), Question(2))

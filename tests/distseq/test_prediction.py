@@ -13,7 +13,7 @@ from distseq.cluster.pool import Delivery
 from distseq.cluster.trace import load_trace
 from distseq.coding.plan import MiniTask
 from distseq.scheduling.prediction import HALF_LIFE, Prediction
-from distseq.scheduling.tail import BODY, EVENT, RATE, SECONDS, Tail
+from distseq.scheduling.tail import EVENT, RATE, SECONDS, Tail
 from tests.coding.strategies import PROPERTY, generators
 
 positive = st.floats(1e-3, 1e3)
@@ -76,7 +76,10 @@ def test_word_of_stale_work_is_evidence_and_rows_of_one_message_count_once() -> 
     for _ in range(50):
         prediction.told(answer(0, 20.0, 4.0, invocation=1), 0.0)
     assert 1.0 < prediction.seconds(1, 0.0, 20.0)[0] < 2.5
-    assert prediction.tail.invocations == 3
+    decay = 0.5 ** (1 / HALF_LIFE)
+    assert prediction.seconds(1, 0.0, 20.0)[0] == pytest.approx(4.0 ** (1 / (1 + decay)), abs=1e-6), (
+        "once, after the first"
+    )
 
 
 def test_who_has_not_answered_takes_at_least_as_long_as_it_has_been_silent() -> None:
@@ -177,33 +180,36 @@ def tail_of(startups: Sequence[float]) -> Tail:
 
 
 def test_long_start_ups_are_expected_before_any_was_seen() -> None:
+    table = np.full((50, 40), 0.5)
     for tail in (Tail(), tail_of([0.5] * 1000)):
         assert tail.rate == RATE == 3e-4
-        assert list(tail.quantiles(np.array([1 - 1.1 * RATE, 1 - 0.9 * RATE, 1.0]))[1:]) == [SECONDS, SECONDS]
-        assert tail.quantiles(np.array([1 - 1.1 * RATE]))[0] < EVENT
+        expected = tail.expected_in(table)
+        assert (expected - table).sum() == pytest.approx(RATE * table.size * SECONDS)
+        assert np.count_nonzero(expected != table) == 1, "all in one place, as few as they are"
 
 
 def test_an_event_is_never_forgotten() -> None:
-    tail = tail_of([35.0] * 30 + [1.0] * 2 * BODY + [2.0] * BODY)
-    assert tail.rate == 30 / (30 + 3 * BODY)
-    assert tail.quantiles(np.array([0.0, 0.5, 1 - tail.rate / 2, 1.0])).tolist() == [2.0, 2.0, 35.0, 35.0]
+    tail = tail_of([35.0] * 30 + [1.0] * 12000)
+    assert tail.rate == 30 / 12030
+    table = np.ones((100, 40))
+    mean = (SECONDS + 30 * 35.0) / 31
+    assert (tail.expected_in(table) - table).sum() == pytest.approx(tail.rate * table.size * mean)
+
+
+def test_a_table_with_its_share_of_events_is_left_as_it_is() -> None:
+    table = np.ones((10, 10))
+    table[3, 4] = 30.0
+    assert tail_of(table.ravel()).expected_in(table) is table
 
 
 @PROPERTY
-@given(startups=st.lists(st.floats(0, 60), max_size=40), draws=generators())
-def test_a_tail_is_a_distribution_over_what_was_seen_and_the_expected_event(
-    startups: list[float], draws: np.random.Generator
-) -> None:
+@given(startups=st.lists(st.floats(0, 60), min_size=1, max_size=40), rows=st.integers(1, 60))
+def test_what_is_expected_is_what_is_lacking_to_the_rate_of_events(startups: list[float], rows: int) -> None:
     tail = tail_of(startups)
     seen = [startup for startup in startups if startup >= EVENT]
-    assert tail.rate == max(RATE, len(seen) / len(startups) if startups else 0.0)
-    values = tail.quantiles(np.linspace(0, 1, 401))
-    assert (np.diff(values) >= 0).all()
-    assert values[-1] == max([SECONDS, *seen])
-    drawn = tail.draw(draws, 4000)
-    assert set(drawn) <= {*startups, SECONDS, 0.0}
-    assert abs(np.mean(drawn >= EVENT) - tail.rate) < 0.05
-    usual = sorted(startup for startup in startups if startup < EVENT)
-    if usual and tail.rate < 1:
-        middle = tail.quantiles(np.array([(1 - tail.rate) / 2 - 1e-9]))[0]
-        assert middle == usual[(len(usual) - 1) // 2]
+    assert tail.rate == max(RATE, len(seen) / len(startups))
+    table = np.resize(np.array(startups), (rows, 5))
+    lacking = max(0.0, tail.rate * table.size - np.count_nonzero(table >= EVENT))
+    added = tail.expected_in(table) - table
+    assert (added >= 0).all()
+    assert added.sum() == pytest.approx(lacking * np.mean([SECONDS, *seen]))

@@ -19,7 +19,8 @@ from distseq.replay import replay
 from distseq.roles import Opening
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Safe
-from distseq.scheduling.pipeline import Pipeline, PipelineScheduler
+from distseq.scheduling.pipeline import Pipeline
+from distseq.scheduling.pulling import PipelineScheduler
 from distseq.simulation import NOTHING, Idle
 from tests.coding.strategies import PROPERTY, generators, schemes
 

@@ -25,7 +25,7 @@ from distseq.scheduling.rounds import RoundScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 from distseq.simulation import simulate
 from tests.coding.strategies import BUILDERS, PROPERTY, generators
-from tests.distseq.closed_form import Played, check_on_time, check_sums, checked, play
+from tests.distseq.closed_form import Played, check_on_time, check_sums, checked, failing, play
 
 UNFINISHED = ("lost", "overlap", "serial")
 ROWS = 300  # more than the invocations of a worker in any run here
@@ -249,9 +249,7 @@ def test_whoever_fails_whenever_the_others_get_their_exact_sums_on_time(
 ) -> None:
     case = data.draw(cases((kind,)))
     # Where rows are dropped, the one that fails may be among them, and nobody has failed.
-    ways = st.sampled_from(("row", "step") if case.scheme.exact else ("step",))
-    steps = [st.none() | st.tuples(st.integers(0, count - 1), ways) for count in case.steps]
-    fails = {m: one for m, one in enumerate(data.draw(st.tuples(*steps))) if one is not None}
+    fails = data.draw(failing(case.steps, ("row", "step") if case.scheme.exact else ("step",)))
     played = case.play(closing, Withdrawn, fails)
     check_sums(played, case.scheme, fails)
     check_on_time(played, case.scheme.n, closing.early)
