@@ -5,7 +5,8 @@ rounds, a job's record has the arrivals since the last one. An arrival is a list
 time. Totals, plots and replays are sums over records. "exact" says whether every gradient is, "staleness" of a job how many
 steps its learner has made between the parameters that the gradient is of and those that it is applied to.
 
-{"kind": "failed", ...} says that a learner is trained no further, and why. Evaluations have records of their own, with their
+{"kind": "choice", ...} says how the next jobs are scheduled, from what evidence and among which candidates, under adaptive
+scheduling. {"kind": "failed", ...} says that a learner is trained no further, and why. Evaluations have records of their own, with their
 arrivals (distseq.evaluation).
 
 {"kind": "resume", "steps": {learner: steps made}, ...} begins what a new pool did: its seconds and invocations count from 0,
