@@ -35,7 +35,7 @@ class Tally(Silent):
 
     def __init__(self) -> None:
         self.rounds = self.waits = self.jobs = 0
-        self.chosen: list[str] = []  # what scheduling was changed to
+        self.choices: list[Mapping[str, Any]] = []  # changes of scheduling: the journal's records
         self.exact = True  # before it was resumed
         self.losses: dict[str, list[float]] = {}
         self.evaluations: dict[str, tuple[int, float]] = {}
@@ -58,7 +58,7 @@ class Tally(Silent):
             self.losses.setdefault(learner, []).append(metrics["loss"])
 
     def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
-        self.chosen.append(choice["chosen"])
+        self.choices.append(choice)
 
     def learner_failed(self, failed: Failed) -> None:
         self.failed[failed.learner] = failed

@@ -8,7 +8,7 @@ import numpy as np
 from distseq.cluster.simulated import ARRIVAL, SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.schemes import parse
-from distseq.journal import Journal, MemoryJournal, Tee
+from distseq.journal import Journal
 from distseq.master import Master
 from distseq.observers import Tally
 from distseq.roles import Opening
@@ -137,12 +137,10 @@ def simulate_auto(
 ) -> dict[str, object]:
     """As `simulate`, scheduled as seems best from what is observed; "choices" are the changes, with what they rest on."""
     check_numbers(question.models, jobs)
-    pool, kept = SimulatedPool(trace, unfinished=question.unfinished), MemoryJournal()
+    pool, tally = SimulatedPool(trace, unfinished=question.unfinished), Tally()
     scheduler = AdaptiveScheduler(trace.workers, question, places=places)
-    both = kept if journal is None else Tee(kept, journal)
-    seconds = _seconds(scheduler, pool, question.models, jobs, both, Tally(), timeline)
-    choices = [record for record in kept.records if record["kind"] == "choice"]
-    own = {"scheme": "auto", "exact": True, "chosen": scheduler.name, "choices": choices}
+    seconds = _seconds(scheduler, pool, question.models, jobs, journal, tally, timeline)
+    own = {"scheme": "auto", "exact": True, "chosen": scheduler.name, "choices": tally.choices}
     return own | _figures(pool, trace.workers, question.models, jobs, question.unfinished, seconds)
 
 

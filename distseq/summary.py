@@ -47,7 +47,7 @@ def summarize(
         "scheme": name_of(config),
         "exact": exact_of(config) and tally.exact,
         "closing": config.scheduler.closing if pipeline_of(config) is None else None,
-        "chosen": tally.chosen,
+        "chosen": [choice["chosen"] for choice in tally.choices],
         "pool": config.pool.kind,
         "workers": config.pool.workers,
         "delays": config.pool.delays,
