@@ -6,8 +6,8 @@ time. Totals, plots and replays are sums over records. "exact" says whether ever
 steps its learner has made between the parameters that the gradient is of and those that it is applied to.
 
 {"kind": "choice", ...} says how the next jobs are scheduled, from what evidence and among which candidates, under adaptive
-scheduling. {"kind": "failed", ...} says that a learner is trained no further, and why. Evaluations have records of their own, with their
-arrivals (distseq.evaluation).
+scheduling. {"kind": "failed", ...} says that a learner is trained no further, and why. Evaluations have records of their own,
+with their arrivals (distseq.evaluation).
 
 {"kind": "resume", "steps": {learner: steps made}, ...} begins what a new pool did: its seconds and invocations count from 0,
 and jobs above are void from those steps on.
