@@ -13,7 +13,7 @@ from distseq.config import load_config
 from distseq.profiling import run_trace
 from distseq.scheduling.adaptive import described
 from distseq.scheduling.candidates import candidates
-from distseq.scheduling.estimate import Estimate, Prices, Question, estimate, prices
+from distseq.scheduling.estimate import FREE, Estimate, Question, estimate, prices
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.selection import select
 from distseq.scheduling.tail import Tail
@@ -116,13 +116,15 @@ def planned(trace: Trace, question: Question, batch: int | None = None) -> dict[
         "objective": question.objective,
         "evidence": described(trace) | {"events": tail.events, "events_per_invocation": tail.rate},
         "chosen": ranking[0].name,
-        "candidates": [_row(one, question.prices != Prices()) for one in ranking],
+        "candidates": [_row(one, question) for one in ranking],
     }
 
 
-def _row(one: Estimate, priced: bool) -> dict[str, Any]:
-    figures = {"seconds": one.seconds, "worker_seconds": one.worker_seconds, "bytes": one.bytes}
-    return {"family": one.family, "candidate": one.name, **figures, **({"dollars": one.dollars} if priced else {})}
+def _row(one: Estimate, question: Question) -> dict[str, Any]:
+    """Bytes where it is known how many numbers a row has, dollars where there are prices."""
+    row = {"family": one.family, "candidate": one.name, "seconds": one.seconds, "worker_seconds": one.worker_seconds}
+    row |= {"bytes": one.bytes} if question.numbers else {}
+    return row | ({"dollars": one.dollars} if question.prices != FREE else {})
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
@@ -137,7 +139,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     ]
     rows = [["family", "candidate", "s/job", "worker-s/job", "MB/job", "dollars/job"]]
     for one in found["candidates"]:
-        figures = [one["seconds"], one["worker_seconds"], one["bytes"] / 1e6, one.get("dollars")]
+        sent = one["bytes"] / 1e6 if "bytes" in one else None
+        figures = [one["seconds"], one["worker_seconds"], sent, one.get("dollars")]
         rows.append([one["family"], one["candidate"], *("-" if f is None else f"{f:.4g}" for f in figures)])
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
     return head + ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -63,6 +63,7 @@ def test_a_plan_is_read_line_by_line() -> None:
     assert text[0] == f"8 workers, 4 models, unfinished=serial: best by seconds is {found['chosen']}"
     assert text[2].split() == ["family", "candidate", "s/job", "worker-s/job", "MB/job", "dollars/job"]
     assert len(text) == 3 + len(found["candidates"])
+    assert all(line.split()[-2:] == ["-", "-"] for line in text[3:]), "neither the size of a model nor prices are known"
 
 
 def test_lost_invocations_are_sent_again_and_no_start_up() -> None:
