@@ -2,3 +2,29 @@
 
 if __name__ == "kernels":
     raise ImportError("import distseq.kernels, not kernels")
+
+from distseq.kernels.primitives import (
+    attention,
+    delta_rule,
+    fft_conv,
+    linear_attention,
+    max_scan,
+    prefix_softmax,
+    rnn,
+    scan,
+    selective_scan,
+    short_conv,
+)
+
+__all__ = [
+    "attention",
+    "delta_rule",
+    "fft_conv",
+    "linear_attention",
+    "max_scan",
+    "prefix_softmax",
+    "rnn",
+    "scan",
+    "selective_scan",
+    "short_conv",
+]

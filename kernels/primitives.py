@@ -1,0 +1,257 @@
+"""The primitives: what each computes, its checks, its state; the computing is the backend's that `choose` names.
+
+Shapes: B batch, T time (T >= 1), H heads, D head size, K keys, V values, N states, G gates, L taps; strides are free. A causal
+primitive returns (y, state), and given that state goes on where it stopped: with T = 1 this is its step. y has the inputs'
+dtype, the state is float32 (float64 for float64). ValueError naming the argument whose layout, size or dtype is wrong.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distseq.kernels.backend import accumulator, choose, implementation
+from distseq.kernels.cells import CELLS, State
+from distseq.kernels.layout import sizes
+
+KeyState = tuple[Tensor, Tensor, Tensor | None]
+
+
+def rnn(
+    x: Tensor, r: Tensor, state: State | None = None, *, cell: str = "lstm", bias: Tensor | None = None
+) -> tuple[Tensor, State]:
+    """h (B, T, H, D) of a recurrence in independent heads, from pre-activations x = W u + b (B, T, H, G, D) and r (H, G, D, D).
+
+    Gate g of step t is x[:, t, :, g] + h_{t-1} r[:, g]. `cell`: elman, lstm, gru (torch's form; `bias` (H, D) is added to the
+    product of its gate n, inside the reset), slstm (Beck et al. 2024). The state is the cell's, each (B, H, D), h first.
+    """
+    if cell not in CELLS:
+        raise ValueError(f"rnn: cell must be one of {', '.join(CELLS)}: got {cell!r}")
+    if bias is not None and cell != "gru":
+        raise ValueError(f"rnn: only gru has a bias of its own, {cell}'s belongs into x")
+    kind = CELLS[cell]
+    named = {f"state {name}": (each, "BHD") for name, each in zip(kind.states, state or (), strict=False)}
+    size = sizes("rnn", {"x": (x, "BTHGD"), "r": (r, "HGDD"), "bias": (bias, "HD"), **named})
+    if size["G"] != len(kind.gates):
+        raise ValueError(f"rnn: {cell} has {len(kind.gates)} gates ({kind.gates}): got G = {size['G']}")
+    if state is not None and len(state) != len(kind.states):
+        raise ValueError(f"rnn: the state of {cell} is ({', '.join(kind.states)}): got {len(state)} tensors")
+    shape = (size["B"], size["H"], size["D"])
+    begun = tuple(_begun(x, shape, value) for value in kind.beginning) if state is None else _states(x, state)
+    run = _implementation("rnn", x, size["D"])
+    y, after = run(x, r, begun, cell=cell, bias=bias)
+    return y, tuple(after)
+
+
+def scan(
+    a: Tensor, x: Tensor, state: Tensor | None = None, *, reverse: bool = False, reset: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """h_t = a_t h_{t-1} + x_t for x (B, T, ...), elementwise, real or complex; h has x's shape, the state x's without T.
+
+    `a` has x's shape, or sizes of 1 in it, or is time-invariant (...). `reset` (B, T) bool: the state is dropped before the
+    step (a_t = 0). `reverse`: from the last step to the first; the state is what came after the last, and what is before the
+    first.
+    """
+    if x.dim() < 2:
+        raise ValueError(f"scan: x must be (B, T, ...): got shape {tuple(x.shape)}")
+    rest = "abcdefgh"[: x.dim() - 2]
+    sizes("scan", {"x": (x, "BT" + rest), "state": (state, "B" + rest)})
+    a = a.expand(1, 1, *a.shape) if a.dim() == x.dim() - 2 else a
+    if a.dim() != x.dim() or any(own not in (1, size) for own, size in zip(a.shape, x.shape, strict=True)):
+        raise ValueError(f"scan: a must broadcast to x of shape {tuple(x.shape)}: got shape {tuple(a.shape)}")
+    sizes("scan", {"a": (a, "ij" + rest)})
+    if a.is_complex():
+        x = x.to(a.dtype if x.dtype not in (torch.float64, torch.complex128) else torch.complex128)
+    if reset is not None:
+        if reset.shape != x.shape[:2] or reset.dtype != torch.bool:
+            raise ValueError(f"scan: reset must be bool {tuple(x.shape[:2])}: got {reset.dtype} {tuple(reset.shape)}")
+        a = torch.where(reset.view(*reset.shape, *(1,) * len(rest)), torch.zeros((), dtype=a.dtype, device=a.device), a)
+    begun = _begun(x, x.shape[:1] + x.shape[2:]) if state is None else _states(x, (state,))[0]
+    y, after = _implementation("scan", x)(a, x, begun, reverse=reverse)
+    return y, after
+
+
+def max_scan(f: Tensor, i: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """m_t = max(f_t + m_{t-1}, i_t) for f, i (B, T, ...): F + cummax(i - F) with F = cumsum f, without a loop."""
+    rest = "abcdefgh"[: i.dim() - 2]
+    sizes("max_scan", {"i": (i, "BT" + rest), "f": (f, "BT" + rest), "state": (state, "B" + rest)})
+    total = torch.cumsum(f.to(accumulator(f.dtype)), 1)
+    m = torch.cummax(i - total, 1).values
+    m = total + (m if state is None else torch.maximum(m, state[:, None]))
+    return m.to(i.dtype), m[:, -1]
+
+
+def selective_scan(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """y (B, T, D) = C_t h_t + D u_t of h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t, h (B, D, N) never kept for all t (Gu, Dao 2023).
+
+    u and dt (B, T, D), dt > 0; A (D, N), < 0; B and C (B, T, N); D (D,).
+    """
+    named = {"u": (u, "BTD"), "dt": (dt, "BTD"), "A": (A, "DN"), "B": (B, "BTN"), "C": (C, "BTN"), "D": (D, "D")}
+    size = sizes("selective_scan", {**named, "state": (state, "BDN")})
+    begun = _begun(u, (size["B"], size["D"], size["N"])) if state is None else _states(u, (state,))[0]
+    skip = torch.zeros_like(A[:, 0]) if D is None else D
+    y, after = _implementation("selective_scan", u)(u, dt, A, B, C, skip, begun)
+    return y, after
+
+
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None = None, state: Tensor | None = None, *, chunk: int = 32
+) -> tuple[Tensor, Tensor]:
+    """o_t = q_t^T S_t of S_t = diag(exp g_t) S_{t-1} + k_t v_t^T: q, k (B, T, H, K), v (B, T, H, V), state (B, H, K, V).
+
+    Log-decays g <= 0: None, one for each head (B, T, H), or for each key (B, T, H, K). Nothing is scaled. `chunk`: steps that
+    are computed at once.
+    """
+    decay = "BTHK" if g is not None and g.dim() == 4 else "BTH"
+    named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "g": (g, decay), "state": (state, "BHKV")}
+    size = sizes("linear_attention", named)
+    _positive("linear_attention", chunk=chunk)
+    begun = _begun(v, (size["B"], size["H"], size["K"], size["V"])) if state is None else _states(v, (state,))[0]
+    g = begun.new_zeros(size["B"], size["T"], size["H"]) if g is None else g
+    vector = g.dim() == 4
+    run = _implementation("linear_attention", v, size["K"], size["V"], plain=vector and "its decay is one for each key")
+    y, after = run(q, k, v, g, begun, chunk=chunk)
+    return y, after
+
+
+def delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None = None,
+    state: Tensor | None = None,
+    *,
+    steps: int = 1,
+    chunk: int = 16,
+) -> tuple[Tensor, Tensor]:
+    """o_t = q_t^T S_t of S <- exp(g_t) S, then `steps` times S <- S + beta k (v - S^T k)^T (Yang et al. 2024; Siems et al. 2025).
+
+    q (B, T, H, K), g (B, T, H) <= 0 or None; k, v and beta have T * steps steps: (B, T steps, H, K), (.., V) and (B, T steps,
+    H). State (B, H, K, V). beta in (0, 2) and |k| = 1 keep it stable; negative eigenvalues come from beta > 1.
+    """
+    _positive("delta_rule", steps=steps, chunk=chunk)
+    inner = {"k": (k, "BSHK"), "v": (v, "BSHV"), "beta": (beta, "BSH")}
+    size = sizes("delta_rule", {"q": (q, "BTHK"), **inner, "g": (g, "BTH"), "state": (state, "BHKV")})
+    if size["S"] != size["T"] * steps:
+        raise ValueError(f"delta_rule: k must have T * steps = {size['T']} * {steps} steps: got {size['S']}")
+    begun = _begun(v, (size["B"], size["H"], size["K"], size["V"])) if state is None else _states(v, (state,))[0]
+    g = begun.new_zeros(size["B"], size["T"], size["H"]) if g is None else g
+    run = _implementation("delta_rule", v, size["K"], size["V"])
+    y, after = run(q, k, v, beta, g, begun, steps=steps, chunk=chunk)
+    return y, after
+
+
+def prefix_softmax(s: Tensor, v: Tensor, state: State | None = None, *, chunk: int = 32) -> tuple[Tensor, State]:
+    """o_t = sum_{i<=t} exp(s_i) v_i / sum_{i<=t} exp(s_i) (Aaren, Feng et al. 2024): s (B, T, H), v (B, T, H, V).
+
+    The state is (log of the sum (B, H), o (B, H, V)).
+    """
+    log, mean = state if state is not None else (None, None)
+    named = {"s": (s, "BTH"), "v": (v, "BTHV"), "state log": (log, "BH"), "state mean": (mean, "BHV")}
+    size = sizes("prefix_softmax", named)
+    _positive("prefix_softmax", chunk=chunk)
+    shape = (size["B"], size["H"])
+    begun = (_begun(v, shape, float("-inf")), _begun(v, (*shape, size["V"]))) if state is None else _states(v, state)
+    y, after = _implementation("prefix_softmax", v)(s, v, begun, chunk=chunk)
+    return y, tuple(after)
+
+
+def short_conv(x: Tensor, w: Tensor, state: Tensor | None = None, *, dilation: int = 1) -> tuple[Tensor, Tensor]:
+    """y_t = sum_l w[:, l] x_{t - (L-1-l) dilation}, of each channel alone: x (B, T, D), w (D, L).
+
+    The state is the last (L-1) dilation inputs (B, .., D).
+    """
+    _positive("short_conv", dilation=dilation)
+    reach = (w.shape[-1] - 1) * dilation
+    begun = _inputs("short_conv", x, {"w": (w, "DL")}, state, reach)
+    y, after = _implementation("short_conv", x)(x, w, begun, dilation=dilation)
+    return y, after
+
+
+def fft_conv(x: Tensor, k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """y_t = sum_{l<L} k[:, l] x_{t-l}, of each channel alone, by FFT: x (B, T, D), k (D, L). The state is the last L-1 inputs."""
+    begun = _inputs("fft_conv", x, {"k": (k, "DL")}, state, k.shape[-1] - 1)
+    y, after = _implementation("fft_conv", x)(x, k, begun)
+    return y, after
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: KeyState | None = None,
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    key_mask: Tensor | None = None,
+) -> tuple[Tensor, KeyState | None]:
+    """softmax(q k^T / sqrt D) v in heads: q and k (B, T, H, D), v (B, T, H, V).
+
+    `causal`: a query sees the keys up to its own, of them the last `window`; the state is (keys, values, mask) of all that may
+    still be seen, the mask None where no key was ever masked. Not causal: all keys, no state. `key_mask` (B, T) bool: False
+    is never seen; a query that sees no key gives zeros.
+    """
+    keys, values, mask = state if state is not None else (None, None, None)
+    named = {"q": (q, "BTHD"), "k": (k, "BTHD"), "v": (v, "BTHV"), "state keys": (keys, "BSHD")}
+    size = sizes(
+        "attention", {**named, "state values": (values, "BSHV")} if keys is not None and keys.shape[1] else named
+    )
+    if not causal and (state is not None or window is not None):
+        raise ValueError(f"attention: only causal attention has a {'state' if state is not None else 'window'}")
+    if window is not None:
+        _positive("attention", window=window)
+    for name, each in (("key_mask", key_mask), ("state mask", mask)):
+        if each is not None and each.dtype != torch.bool:
+            raise ValueError(f"attention: {name} must be bool: got {each.dtype}")
+    if key_mask is not None and key_mask.shape != q.shape[:2]:
+        raise ValueError(
+            f"attention: key_mask must be (B, T) = {tuple(q.shape[:2])}: got shape {tuple(key_mask.shape)}"
+        )
+    if key_mask is not None or mask is not None:
+        seen = keys.shape[:2] if keys is not None else (size["B"], 0)
+        before = q.new_ones(seen, dtype=torch.bool) if mask is None else mask
+        mask = torch.cat([before, q.new_ones(q.shape[:2], dtype=torch.bool) if key_mask is None else key_mask], 1)
+    keys = k if keys is None else torch.cat([keys, k], 1)
+    values = v if values is None else torch.cat([values, v], 1)
+    y = _implementation("attention", q)(q, keys, values, mask, causal=causal, window=window)
+    if not causal:
+        return y, None
+    drop = 0 if window is None else max(0, keys.shape[1] - (window - 1))
+    return y, (keys[:, drop:], values[:, drop:], None if mask is None else mask[:, drop:])
+
+
+def _implementation(op: str, like: Tensor, *heads: int, plain: str | bool = False) -> Any:
+    """The backend's function. `plain`: why Triton cannot serve this call, where that is no matter of sizes."""
+    backend = choose(op, like.device, like.dtype, heads, plain or None)
+    return implementation(op, backend)
+
+
+def _begun(like: Tensor, shape: Any, value: float = 0.0) -> Tensor:
+    return torch.full(tuple(shape), value, dtype=accumulator(like.dtype), device=like.device)
+
+
+def _states(like: Tensor, state: State) -> State:
+    return tuple(each.to(accumulator(like.dtype)) for each in state)
+
+
+def _inputs(op: str, x: Tensor, named: Any, state: Tensor | None, reach: int) -> Tensor:
+    size = sizes(op, {"x": (x, "BTD"), **named})
+    shape = (size["B"], reach, size["D"])
+    if state is not None and tuple(state.shape) != shape:
+        raise ValueError(f"{op}: state must be the last inputs, of shape {shape}: got {tuple(state.shape)}")
+    return _begun(x, shape) if state is None else _states(x, (state,))[0]
+
+
+def _positive(op: str, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{op}: {name} must be at least 1: got {number}")

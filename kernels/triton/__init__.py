@@ -1,0 +1,3 @@
+"""Triton kernels, imported only when chosen."""
+
+import triton as triton  # says at once why it cannot be used

@@ -1,0 +1,73 @@
+"""Values and gradients of a case, and how far two of them are apart."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.kernels.cases import Case, Inputs
+
+
+def drawn(case: Case, B: int, T: int, H: int, D: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Inputs:
+    """The case's inputs, of that dtype where they are floating point."""
+    inputs = case.draw(B, T, H, D, torch.Generator().manual_seed(seed))
+    return {name: cast(value, dtype) for name, value in inputs.items()}
+
+
+def cast(value: Any, dtype: torch.dtype) -> Any:
+    if not isinstance(value, Tensor) or value.dtype == torch.bool:
+        return value
+    wide = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+    return value.to(wide[dtype] if value.is_complex() else dtype)
+
+
+def begun(case: Case, B: int, H: int, D: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+    """States as three steps leave them; none where the case has no state. Those with a gradient are leaves."""
+    with torch.no_grad():
+        _, states = case.run(drawn(case, B, 3, H, D, seed, dtype))
+    return states
+
+
+def leaves(case: Case, inputs: Inputs, states: tuple[Any, ...]) -> tuple[Inputs, tuple[Any, ...], list[Tensor]]:
+    """Copies that require gradients where a gradient exists, and the list of them."""
+    found: list[Tensor] = []
+
+    def leaf(value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dtype == torch.bool:
+            return value
+        found.append(value.detach().clone().requires_grad_())
+        return found[-1]
+
+    own = {name: leaf(value) for name, value in inputs.items()}
+    opaque = (3,) if len(states) == 4 else ()  # sLSTM's m
+    return own, tuple(each if at in opaque else leaf(each) for at, each in enumerate(states)), found
+
+
+def gradients(case: Case, inputs: Inputs, states: tuple[Any, ...] = (), seed: int = 2) -> list[Tensor]:
+    """y, the states after, then the gradients of a fixed random weighing of both: by input, then by state."""
+    inputs, states, found = leaves(case, inputs, states)
+    y, after = case.run(inputs, case.state(states) if states else None)
+    outputs = [y, *(each for at, each in enumerate(after) if at not in case.opaque and isinstance(each, Tensor))]
+    outputs = [each for each in outputs if each.is_floating_point() or each.is_complex()]
+    draws = torch.Generator().manual_seed(seed)
+    loss = sum(
+        (torch.view_as_real(each) if each.is_complex() else each).mul(_weights(each, draws)).sum() for each in outputs
+    )
+    return [*outputs, *torch.autograd.grad(loss, found, allow_unused=True, materialize_grads=True)]
+
+
+def _weights(each: Tensor, draws: torch.Generator) -> Tensor:
+    shape = (*each.shape, 2) if each.is_complex() else each.shape
+    return torch.randn(shape, generator=draws, dtype=torch.float64).to(each.real.dtype)
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    """Relative root mean square of the difference; inf where one is not finite and the other is."""
+    if found.shape != expected.shape:
+        return float("inf")
+    if found.dtype == torch.bool:
+        return 0.0 if bool((found == expected).all()) else float("inf")
+    same = (found == expected) | (found.isnan() & expected.isnan())
+    difference = torch.where(same, torch.zeros_like(found), found - expected).abs().square().mean().sqrt()
+    scale = torch.where(expected.isfinite(), expected, torch.zeros_like(expected)).abs().square().mean().sqrt()
+    return float(difference / scale.clamp_min(1e-6))
