@@ -60,8 +60,8 @@ def job(text: Path, dtype: str) -> Config:
         for m in range(MODELS)
     ]
     defaults = {
-        "model": "distseq.models.char_lstm:CharLSTM",
-        "model_args": {"hidden": 6},
+        "model": "distseq.models.sequence:SequenceModel",
+        "model_args": {"width": 6},
         "data": f"text:{text}",
         "data_args": {"window": 5},
     }

@@ -1,0 +1,73 @@
+"""Layers, each projection + primitive + output, by the names that model descriptions use."""
+
+from functools import partial
+from typing import Any
+
+from distseq.kernels.layers.attention import Aaren, Attention
+from distseq.kernels.layers.layer import Layer
+from distseq.kernels.layers.matrix import MLSTM, DeltaProduct, LightNet, LinearAttention
+from distseq.kernels.layers.rnn import RNN
+from distseq.kernels.layers.ssm import SSM, SelectiveSSM
+
+LAYERS: dict[str, Any] = {  # name -> (width, **options) -> Layer
+    "lstm": partial(RNN, cell="lstm"),
+    "gru": partial(RNN, cell="gru"),
+    "elman": partial(RNN, cell="elman"),
+    "slstm": partial(RNN, cell="slstm"),
+    "ssm": partial(SSM, kind="s4d"),
+    "s5": partial(SSM, kind="s5"),
+    "mamba": SelectiveSSM,
+    "linear_attention": LinearAttention,
+    "gla": partial(LinearAttention, decay="vector"),
+    "mlstm": MLSTM,
+    "delta": partial(DeltaProduct, steps=1),
+    "delta_product": DeltaProduct,
+    "aaren": Aaren,
+    "lightnet": LightNet,
+    "attention": Attention,
+}
+
+
+def layers_of(text: str, width: int) -> list[Layer]:
+    """The layers of a description such as "lstm*2" or "ssm:states=16*3,attention:window=64", all of one width.
+
+    An item is NAME[:OPTION=VALUE]...[*COUNT]. ValueError naming the item that is wrong.
+    """
+    made: list[Layer] = []
+    for item in text.split(","):
+        described, _, count = item.strip().partition("*")
+        name, *options = described.split(":")
+        if name not in LAYERS:
+            raise ValueError(f"a layer must be one of {', '.join(LAYERS)}: got {name!r} in {text!r}")
+        if (count and not count.isdigit()) or count == "0":
+            raise ValueError(f"a layer's count must be a whole number >= 1: got {item.strip()!r}")
+        if not all("=" in option for option in options):
+            raise ValueError(f"a layer's option must be NAME=VALUE: got {item.strip()!r}")
+        values = {key: _value(value) for key, value in (option.split("=", 1) for option in options)}
+        for _ in range(int(count or 1)):
+            try:
+                made.append(LAYERS[name](width, **values))
+            except TypeError:
+                raise ValueError(f"layer {name!r} does not take {', '.join(values)}: got {item.strip()!r}") from None
+    return made
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False}
+    return words.get(text, int(text) if text.lstrip("-").isdigit() else text)
+
+
+__all__ = [
+    "LAYERS",
+    "MLSTM",
+    "RNN",
+    "SSM",
+    "Aaren",
+    "Attention",
+    "DeltaProduct",
+    "Layer",
+    "LightNet",
+    "LinearAttention",
+    "SelectiveSSM",
+    "layers_of",
+]

@@ -1,0 +1,54 @@
+"""Layers that weigh the past by a softmax. Shapes: B batch, T time, W width, H heads, D head size."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distseq.kernels.layers.layer import Layer
+from distseq.kernels.primitives import attention, prefix_softmax
+
+ROUND = 10000.0  # the slowest rotation turns once in 2 pi ROUND steps
+
+
+def rotated(x_BTHD: Tensor, first: int) -> Tensor:
+    """Pairs (d, d + D/2) turned by angles that grow with the step: products then depend on distances (Su et al. 2021)."""
+    T, D = x_BTHD.shape[1], x_BTHD.shape[3]
+    rates = ROUND ** (-torch.arange(0, D, 2, device=x_BTHD.device, dtype=torch.float64) / D)
+    angles = (first + torch.arange(T, device=x_BTHD.device))[:, None, None] * rates
+    cos, sin = angles.cos().to(x_BTHD.dtype), angles.sin().to(x_BTHD.dtype)
+    one, other = x_BTHD.chunk(2, -1)
+    return torch.cat([one * cos - other * sin, one * sin + other * cos], -1)
+
+
+class Attention(Layer):
+    """Causal softmax attention with rotated queries and keys; `window`: over so many last steps."""
+
+    def __init__(self, width: int, heads: int = 4, window: int | None = None) -> None:
+        super().__init__(width, heads)
+        if self.size % 2:
+            raise ValueError(f"Attention needs an even head size: got {self.size}")
+        self.window = window
+        self.project = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:
+        seen, keys = state if state is not None else (0, None)
+        q, k, v = (self.split(each) for each in self.project(x_BTW).chunk(3, -1))
+        o, keys = attention(rotated(q, seen), rotated(k, seen), v, keys, window=self.window)
+        return self.out(o.flatten(2)), (seen + x_BTW.shape[1], keys)
+
+
+class Aaren(Layer):
+    """Attention of one learned query for each head over the prefix: a recurrence with constant memory (Feng et al. 2024)."""
+
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__(width, heads)
+        self.query = nn.Parameter(torch.randn(heads, self.size))
+        self.project = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:
+        k, v = (self.split(each) for each in self.project(x_BTW).chunk(2, -1))
+        o, state = prefix_softmax((k * self.query).sum(-1) * self.size**-0.5, v, state)
+        return self.out(o.flatten(2)), state

@@ -1,0 +1,42 @@
+"""Gated recurrent networks as layers. Shapes: B batch, T time, W width, H heads, G gates, D head size."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distseq.kernels.cells import CELLS
+from distseq.kernels.layers.layer import Layer
+from distseq.kernels.primitives import dense_rnn
+
+
+class RNN(Layer):
+    """W u + b, then a recurrence in `heads` blocks (`cell`: lstm, gru, elman, slstm), then, where heads are to be mixed, W h."""
+
+    def __init__(self, width: int, heads: int = 1, cell: str = "lstm") -> None:
+        super().__init__(width, heads)
+        if cell not in CELLS:
+            raise ValueError(f"RNN: cell must be one of {', '.join(CELLS)}: got {cell!r}")
+        self.cell, gates = cell, CELLS[cell].gates
+        self.weight = nn.Parameter(torch.empty(heads, len(gates), self.size, width))
+        self.bias = nn.Parameter(torch.zeros(heads, len(gates), self.size))
+        self.recurrent = nn.Parameter(torch.empty(heads, len(gates), self.size, self.size))
+        self.inner = nn.Parameter(torch.zeros(heads, self.size)) if cell == "gru" else None
+        self.out = nn.Linear(width, width, bias=False) if heads > 1 else nn.Identity()
+        nn.init.normal_(self.weight, std=0.5 * width**-0.5)
+        for matrix in self.recurrent.data.flatten(0, 1):
+            nn.init.orthogonal_(matrix)
+        if "f" in gates:
+            nn.init.ones_(self.bias.data[:, gates.index("f")])
+
+    def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:
+        h_BTHD, after = dense_rnn(
+            x_BTW,
+            self.weight.flatten(0, 2),
+            self.bias.flatten(),
+            self.recurrent,
+            state,
+            cell=self.cell,
+            bias=self.inner,
+        )
+        return self.out(h_BTHD.flatten(2)), after
