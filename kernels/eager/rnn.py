@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from distseq.kernels.cells import State
 from distseq.kernels.eager.loops import LOOPS
 
-# Elements of one state in a block of backward: its ten buffers then fit a second-level cache.
-BLOCK = 2**14
+# Elements of one state in a block of backward: the dozen buffers of a block then stay in the last-level cache.
+BLOCK = 2**16
 
 
 def rnn(x: Tensor, r: Tensor, state: State, *, cell: str, bias: Tensor | None = None) -> tuple[Tensor, State]:
