@@ -6,6 +6,7 @@ if __name__ == "kernels":
 from distseq.kernels.primitives import (
     attention,
     delta_rule,
+    dense_rnn,
     fft_conv,
     linear_attention,
     max_scan,
@@ -19,6 +20,7 @@ from distseq.kernels.primitives import (
 __all__ = [
     "attention",
     "delta_rule",
+    "dense_rnn",
     "fft_conv",
     "linear_attention",
     "max_scan",

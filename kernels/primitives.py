@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from distseq.kernels.backend import accumulator, choose, implementation
 from distseq.kernels.cells import CELLS, State
+from distseq.kernels.eager import dense_rnn as eager
 from distseq.kernels.layout import sizes
 
 KeyState = tuple[Tensor, Tensor, Tensor | None]
@@ -25,21 +27,35 @@ def rnn(
     Gate g of step t is x[:, t, :, g] + h_{t-1} r[:, g]. `cell`: elman, lstm, gru (torch's form; `bias` (H, D) is added to the
     product of its gate n, inside the reset), slstm (Beck et al. 2024). The state is the cell's, each (B, H, D), h first.
     """
-    if cell not in CELLS:
-        raise ValueError(f"rnn: cell must be one of {', '.join(CELLS)}: got {cell!r}")
-    if bias is not None and cell != "gru":
-        raise ValueError(f"rnn: only gru has a bias of its own, {cell}'s belongs into x")
-    kind = CELLS[cell]
-    named = {f"state {name}": (each, "BHD") for name, each in zip(kind.states, state or (), strict=False)}
-    size = sizes("rnn", {"x": (x, "BTHGD"), "r": (r, "HGDD"), "bias": (bias, "HD"), **named})
-    if size["G"] != len(kind.gates):
-        raise ValueError(f"rnn: {cell} has {len(kind.gates)} gates ({kind.gates}): got G = {size['G']}")
-    if state is not None and len(state) != len(kind.states):
-        raise ValueError(f"rnn: the state of {cell} is ({', '.join(kind.states)}): got {len(state)} tensors")
-    shape = (size["B"], size["H"], size["D"])
-    begun = tuple(_begun(x, shape, value) for value in kind.beginning) if state is None else _states(x, state)
-    run = _implementation("rnn", x, size["D"])
-    y, after = run(x, r, begun, cell=cell, bias=bias)
+    begun = _begun_rnn("rnn", {"x": (x, "BTHGD")}, r, state, cell, bias)
+    y, after = _implementation("rnn", x, r.shape[-1])(x, r, begun, cell=cell, bias=bias)
+    return y, tuple(after)
+
+
+def dense_rnn(
+    u: Tensor,
+    w: Tensor,
+    b: Tensor | None,
+    r: Tensor,
+    state: State | None = None,
+    *,
+    cell: str = "lstm",
+    bias: Tensor | None = None,
+) -> tuple[Tensor, State]:
+    """`rnn` of x = W u + b, for u (B, T, I), w (H G D, I) and b (H G D,), rows in the order (H, G, D); h (B, T, H, D).
+
+    On the eager backend torch's fused kernels (oneDNN, cuDNN) serve the shapes for which they are faster; cuDNN keeps the state
+    in u's dtype, not in float32, while it runs.
+    """
+    named = {"u": (u, "BTI"), "w": (w, "EI"), "b": (b, "E")}
+    begun = _begun_rnn("dense_rnn", named, r, state, cell, bias)
+    if w.shape[0] != r[..., 0].numel():
+        raise ValueError(f"dense_rnn: w must have H G D = {r[..., 0].numel()} rows: got {w.shape[0]}")
+    backend = choose("rnn", u.device, u.dtype, (r.shape[-1],))
+    if backend == "eager":
+        return eager.dense_rnn(u, w, b, r, begun, cell=cell, bias=bias)
+    x = linear(u, w, b).unflatten(-1, r.shape[:3])
+    y, after = implementation("rnn", backend)(x, r, begun, cell=cell, bias=bias)
     return y, tuple(after)
 
 
@@ -227,6 +243,24 @@ def attention(
         return y, None
     drop = 0 if window is None else max(0, keys.shape[1] - (window - 1))
     return y, (keys[:, drop:], values[:, drop:], None if mask is None else mask[:, drop:])
+
+
+def _begun_rnn(op: str, inputs: Any, r: Tensor, state: State | None, cell: str, bias: Tensor | None) -> State:
+    """The state before the first step, after the checks of what a recurrence is given beside its `inputs`, named with layouts."""
+    if cell not in CELLS:
+        raise ValueError(f"{op}: cell must be one of {', '.join(CELLS)}: got {cell!r}")
+    if bias is not None and cell != "gru":
+        raise ValueError(f"{op}: only gru has a bias of its own, {cell}'s belongs into {'x' if op == 'rnn' else 'b'}")
+    kind = CELLS[cell]
+    named = {f"state {name}": (each, "BHD") for name, each in zip(kind.states, state or (), strict=False)}
+    size = sizes(op, {**inputs, "r": (r, "HGDD"), "bias": (bias, "HD"), **named})
+    if size["G"] != len(kind.gates):
+        raise ValueError(f"{op}: {cell} has {len(kind.gates)} gates ({kind.gates}): got G = {size['G']}")
+    if state is not None and len(state) != len(kind.states):
+        raise ValueError(f"{op}: the state of {cell} is ({', '.join(kind.states)}): got {len(state)} tensors")
+    like = next(iter(inputs.values()))[0]
+    shape = (size["B"], size["H"], size["D"])
+    return tuple(_begun(like, shape, value) for value in kind.beginning) if state is None else _states(like, state)
 
 
 def _implementation(op: str, like: Tensor, *heads: int, plain: str | bool = False) -> Any:

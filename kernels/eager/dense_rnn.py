@@ -1,0 +1,44 @@
+"""A recurrence with its input projection: torch's fused LSTM where that is faster, else one product and `rnn`.
+
+Shapes: B batch, T time, I inputs, H heads, G gates, D head size, E = H * G * D.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from distseq.kernels.cells import State
+from distseq.kernels.eager.rnn import rnn
+
+CUDNN = {"elman": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
+
+
+def dense_rnn(
+    u: Tensor, w: Tensor, b: Tensor | None, r: Tensor, state: State, *, cell: str, bias: Tensor | None = None
+) -> tuple[Tensor, State]:
+    """(h (B, T, H, D), state) as distseq.kernels.dense_rnn."""
+    H, G, D, _ = r.shape
+    u_TBI = u.transpose(0, 1).contiguous()
+    if fused(cell, H, u.device.type, u.dtype):
+        return _torch(u_TBI, w, b, r, state, cell, bias)
+    x_TBHGD = linear(u_TBI, w, b).unflatten(-1, (H, G, D))
+    return rnn(x_TBHGD.transpose(0, 1), r, state, cell=cell, bias=bias)
+
+
+def fused(cell: str, heads: int, device: str, dtype: torch.dtype) -> bool:
+    """One head, and on cuda every cell that cuDNN has, on a CPU the LSTM in float32: the only one that oneDNN trains."""
+    return heads == 1 and (cell in CUDNN if device == "cuda" else cell == "lstm" and dtype == torch.float32)
+
+
+def _torch(
+    u_TBI: Tensor, w: Tensor, b: Tensor | None, r: Tensor, state: State, cell: str, bias: Tensor | None
+) -> tuple[Tensor, State]:
+    """torch adds a bias to each of the two products: here the second is zero, but for gru's own."""
+    E = w.shape[0]
+    inside = w.new_zeros(E) if bias is None else torch.cat([w.new_zeros(E - bias.shape[1]), bias[0]])
+    weights = [w, r[0].mT.flatten(0, 1), w.new_zeros(E) if b is None else b, inside]
+    begun = [each.to(u_TBI.dtype).transpose(0, 1).contiguous() for each in state]
+    y_TBD, *after = CUDNN[cell](
+        u_TBI, begun if cell == "lstm" else begun[0], weights, True, 1, 0.0, torch.is_grad_enabled(), False, False
+    )
+    return y_TBD.transpose(0, 1).unsqueeze(2), tuple(each.to(state[0].dtype).transpose(0, 1) for each in after)

@@ -1,0 +1,101 @@
+"""Nonlinear recurrences by a loop over preallocated steps, with backpropagation through time written by hand.
+
+Shapes: B batch, T time, H heads, G gates, D head size (E in r: of the gate), and N the axes of one step: (B,), or (H, B) where
+there are several heads. The layout is time-major, so that a step is contiguous; the loops of the cells are in loops.py.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from distseq.kernels.cells import State
+from distseq.kernels.eager.loops import LOOPS
+
+# Elements of one state in a block of backward: the dozen buffers of a block then stay in the last-level cache.
+BLOCK = 2**16
+
+
+def rnn(x: Tensor, r: Tensor, state: State, *, cell: str, bias: Tensor | None = None) -> tuple[Tensor, State]:
+    """(h (B, T, H, D), state) as distseq.kernels.rnn; not differentiable twice."""
+    y, *after = _RNN.apply(x, r, bias, cell, *state)
+    return y, tuple(after[: len(state)])
+
+
+class _RNN(torch.autograd.Function):
+    """The outputs are y, the states after, then all h (T + 1, N, D) and what the cell's loop kept for its way back."""
+
+    @staticmethod
+    def forward(x_BTHGD: Tensor, r_HGDE: Tensor, bias_HD: Tensor | None, cell: str, *state_BHD: Tensor) -> Any:
+        B, T, H, _, D = x_BTHGD.shape
+        x_TNE = _step_axes(x_BTHGD.to(state_BHD[0].dtype).flatten(3).permute(1, 2, 0, 3), 1)
+        r, shift = _matrix(r_HGDE, state_BHD[0].dtype), x_TNE.new_zeros(H, 1, r_HGDE.shape[1] * D)
+        if bias_HD is not None:
+            shift[:, 0, -D:] = bias_HD
+        first, *others = (_step_axes(each.transpose(0, 1), 0) for each in state_BHD)
+        h_TND = first.new_empty(T + 1, *first.shape)
+        h_TND[0] = first
+        after, kept = LOOPS[cell].forward(x_TNE, r, _step_axes(shift, 0), h_TND, tuple(others))
+        y_BTHD = h_TND[1:].reshape(T, H, B, D).permute(2, 0, 1, 3).to(x_BTHGD.dtype)
+        after = tuple(each.reshape(H, B, D).transpose(0, 1).clone() for each in (h_TND[-1], *after))
+        return y_BTHD, *after, h_TND, *kept
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, r, _, ctx.cell, *state = inputs
+        ctx.states, ctx.shape, ctx.dtype = len(state), x.shape, x.dtype
+        kept = output[1 + len(state) :]
+        opaque = output[len(state) : 1 + len(state)] if ctx.cell == "slstm" else ()
+        ctx.mark_non_differentiable(*opaque, *kept)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(r, *kept)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_BTHD: Tensor | None, *grads: Tensor | None) -> Any:
+        r_HGDE, h_TND, *kept = ctx.saved_tensors
+        (B, T, H, G, D), N = ctx.shape, h_TND.shape[1:-1]
+        wants_r, wants_bias = ctx.needs_input_grad[1:3]
+        r = _matrix(r_HGDE, h_TND.dtype).mT.contiguous()
+        nothing = h_TND.new_zeros(())
+        dy_BTHD = nothing.expand(B, T, H, D) if dy_BTHD is None else dy_BTHD.to(h_TND.dtype)
+        dy = _step_axes(dy_BTHD.permute(1, 2, 0, 3), 1).unbind(0)
+        dh, *carry = (
+            h_TND.new_zeros(*N, D) if each is None else _step_axes(each.transpose(0, 1), 0).clone()
+            for each in grads[: ctx.states]
+        )
+        dh += dy[-1]
+        before = (nothing.expand(*N, D), *dy[:-1])
+        d_TNE = h_TND.new_empty(T, *N, G * D)
+        dr, dbias = torch.zeros_like(r.mT, memory_format=torch.contiguous_format), h_TND.new_zeros(*N[:-1], D)
+        steps = max(1, BLOCK // dh.numel())
+        for end in range(T, 0, -steps):
+            block = slice(max(0, end - steps), end)
+            d, h = d_TNE[block], h_TND[block.start : end + 1]
+            last = LOOPS[ctx.cell].backward(d, h, tuple(each[block] for each in kept), before[block], r, dh, carry)
+            if wants_r:
+                (dr.addmm_ if H == 1 else dr.baddbmm_)(_rows(h[:-1]).mT, _rows(d))
+            if wants_bias:
+                dbias += d[..., -D:].sum((0, -2))
+            if last is not None:
+                d[..., -D:] = last
+        dx = d_TNE.view(T, H, B, G, D).permute(2, 0, 1, 3, 4).to(ctx.dtype)
+        dr = dr.view(H, D, G, D).transpose(1, 2).to(r_HGDE.dtype) if wants_r else None
+        states = (each.view(H, B, D).transpose(0, 1) for each in (dh, *carry))
+        return dx, dr, dbias.view(H, D) if wants_bias else None, None, *states
+
+
+def _step_axes(tensor: Tensor, heads: int) -> Tensor:
+    """Without the axis of heads where there is but one: a plain product is cheaper than a batched one."""
+    return tensor.squeeze(heads)
+
+
+def _matrix(r_HGDE: Tensor, dtype: torch.dtype) -> Tensor:
+    """(D, G E), or (H, D, G E)."""
+    return _step_axes(r_HGDE.to(dtype).transpose(1, 2).flatten(2), 0)
+
+
+def _rows(tensor_TND: Tensor) -> Tensor:
+    """Time and batch as one axis: (T B, D), or (H, T B, D)."""
+    return tensor_TND.movedim(0, -3).flatten(-3, -2)
