@@ -12,9 +12,9 @@ from torch.autograd.function import once_differentiable
 from distseq.kernels.backend import accumulator
 
 # A step of fewer elements than this costs its call, not its arithmetic: chunks then put C steps into one call.
-SMALL = 1024
+SMALL = 4096
 # Fewer steps than this are not worth chunks.
-SHORT = 16
+SHORT = 32
 
 
 def scan(a: Tensor, x: Tensor, state: Tensor, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,7 @@ def run(a: Tensor, x: Tensor, h: Tensor, out: Tensor, reverse: bool) -> None:
     rest = T % L if L > 1 else T
     # The steps that fill no chunk come last, in the order of the scan.
     chunks, others = (slice(rest, T), slice(0, rest)) if reverse else (slice(0, T - rest), slice(T - rest, T))
-    if T > rest:
+    if rest < T:
         h = _chunks(a[:, chunks], x[:, chunks], h, out[:, chunks], L, reverse)
     _steps(*(_ordered(each[:, others], 1, reverse) for each in (a, x)), h, _ordered(out[:, others], 1, reverse))
 
