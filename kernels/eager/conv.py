@@ -23,7 +23,9 @@ def fft_conv(x: Tensor, k: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Shifted(torch.autograd.Function):
-    """One multiply-add over the sequence for each tap: for up to 32 taps faster than conv1d with groups, which transposes."""
+    """One multiply-add over the sequence for each tap: faster than conv1d with groups, which
+    transposes (one thread, (8, 512, 256), float32: 3.9 times at 4 taps, 2.1 at 16, 1.3 at 64 and at 128).
+    """
 
     @staticmethod
     def forward(x_BSD: Tensor, w_DL: Tensor, dilation: int) -> tuple[Tensor, Tensor]:
@@ -44,7 +46,7 @@ class _Shifted(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g_BTD: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x_BSD, w_LD = ctx.saved_tensors
-        T = g_BTD.shape[1]
+        g_BTD, T = g_BTD.contiguous(), g_BTD.shape[1]
         taps = [slice(tap * ctx.dilation, tap * ctx.dilation + T) for tap in range(len(w_LD))]
         d_x = d_w = None
         if ctx.needs_input_grad[0]:
