@@ -65,9 +65,29 @@ def apart(found: Tensor, expected: Tensor) -> float:
     """Relative root mean square of the difference; inf where one is not finite and the other is."""
     if found.shape != expected.shape:
         return float("inf")
-    if found.dtype == torch.bool:
+    if found.dtype == torch.bool or not found.numel():
         return 0.0 if bool((found == expected).all()) else float("inf")
     same = (found == expected) | (found.isnan() & expected.isnan())
     difference = torch.where(same, torch.zeros_like(found), found - expected).abs().square().mean().sqrt()
     scale = torch.where(expected.isfinite(), expected, torch.zeros_like(expected)).abs().square().mean().sqrt()
-    return float(difference / scale.clamp_min(1e-6))
+    # A NaN would be lost in a max over several distances.
+    return float((difference / scale.clamp_min(1e-6)).nan_to_num(float("inf")))
+
+
+def weighed(outputs: tuple[Tensor, ...], found: list[Tensor]) -> list[Tensor]:
+    """The outputs, and the gradients of a fixed random weighing of them."""
+    draws = torch.Generator().manual_seed(7)
+    parts = [torch.view_as_real(each) if each.is_complex() else each for each in outputs]
+    loss = sum((part * _weights(part, draws)).sum() for part in parts)
+    gradients = torch.autograd.grad(loss, found, allow_unused=True, materialize_grads=True)
+    return [each.detach() for each in (*outputs, *gradients)]
+
+
+def copies(*tensors: Tensor) -> list[Tensor]:
+    """Leaves of the same values."""
+    return [tensor.detach().clone().requires_grad_() for tensor in tensors]
+
+
+def worst(found: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest of their distances."""
+    return max(apart(one, other) for one, other in zip(found, expected, strict=True))

@@ -1,0 +1,100 @@
+"""Causal convolutions of each channel alone, backward by hand: shifted sums for few taps, FFT for many.
+
+Shapes: B batch, T time, D channels, L taps, S = T + reach inputs with those before, F frequencies of n points.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def short_conv(x: Tensor, w: Tensor, state: Tensor, *, dilation: int = 1) -> tuple[Tensor, Tensor]:
+    x_BSD = torch.cat([state, x.to(state.dtype)], 1)
+    y, _ = _Shifted.apply(x_BSD, w.to(x_BSD.dtype), dilation)
+    return y.to(x.dtype), x_BSD[:, x.shape[1] :]
+
+
+def fft_conv(x: Tensor, k: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    x_BSD = torch.cat([state, x.to(state.dtype)], 1)
+    y, *_ = _Spectral.apply(x_BSD, k.to(x_BSD.dtype))
+    return y.to(x.dtype), x_BSD[:, x.shape[1] :]
+
+
+class _Shifted(torch.autograd.Function):
+    """One multiply-add over the sequence for each tap: faster than conv1d with groups, which
+    transposes (one thread, (8, 512, 256), float32: 3.9 times at 4 taps, 2.1 at 16, 1.3 at 64 and at 128).
+    """
+
+    @staticmethod
+    def forward(x_BSD: Tensor, w_DL: Tensor, dilation: int) -> tuple[Tensor, Tensor]:
+        w_LD = w_DL.T.contiguous()
+        T = x_BSD.shape[1] - (len(w_LD) - 1) * dilation
+        y_BTD = x_BSD[:, :T] * w_LD[0]
+        for tap, w_D in enumerate(w_LD[1:].unbind(), 1):
+            y_BTD.addcmul_(x_BSD[:, tap * dilation : tap * dilation + T], w_D)
+        return y_BTD, w_LD
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x_BSD, _, ctx.dilation = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x_BSD, output[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_BTD: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x_BSD, w_LD = ctx.saved_tensors
+        g_BTD, T = g_BTD.contiguous(), g_BTD.shape[1]
+        taps = [slice(tap * ctx.dilation, tap * ctx.dilation + T) for tap in range(len(w_LD))]
+        d_x = d_w = None
+        if ctx.needs_input_grad[0]:
+            d_x = torch.zeros_like(x_BSD)
+            for tap, w_D in zip(taps, w_LD.unbind(), strict=True):
+                d_x[:, tap].addcmul_(g_BTD, w_D)
+        if ctx.needs_input_grad[1]:
+            product = torch.empty_like(x_BSD[:, :T])
+            d_w = torch.stack([torch.mul(g_BTD, x_BSD[:, tap], out=product).sum((0, 1)) for tap in taps], 1)
+        return d_x, d_w, None
+
+
+class _Spectral(torch.autograd.Function):
+    """n >= S points: what wraps around falls on the L - 1 outputs before the first, and on the free end of a gradient."""
+
+    @staticmethod
+    def forward(x_BSD: Tensor, k_DL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        n = points(x_BSD.shape[1])
+        x_BFD, k_FD = torch.fft.rfft(x_BSD, n, 1), torch.fft.rfft(k_DL.T.contiguous(), n, 0)
+        y_BTD = torch.fft.irfft(x_BFD * k_FD, n, 1)[:, k_DL.shape[1] - 1 : x_BSD.shape[1]].contiguous()
+        return y_BTD, x_BFD, k_FD
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.taps, ctx.n = inputs[1].shape[1], points(inputs[0].shape[1])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_BTD: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if g_BTD is None:
+            return None, None
+        (x_BFD, k_FD), n, before, T = ctx.saved_tensors, ctx.n, ctx.taps - 1, g_BTD.shape[1]
+        g_BFD = torch.fft.rfft(g_BTD, n, 1)
+        d_x = d_k = None
+        if ctx.needs_input_grad[1]:
+            # Lag j of the correlation of x with g is tap L - 1 - j.
+            lags_LD = torch.fft.irfft((g_BFD.conj() * x_BFD).sum(0), n, 0)[: ctx.taps]
+            d_k = lags_LD.flip(0).T
+        if ctx.needs_input_grad[0]:
+            lags_BnD = torch.fft.irfft(g_BFD.mul_(k_FD.conj()), n, 1)
+            d_x = torch.cat([lags_BnD[:, n - before :], lags_BnD[:, :T]], 1)
+        return d_x, d_k
+
+
+def points(least: int) -> int:
+    """A length that FFTs are fast at: the smallest 2^i or 3 * 2^i that holds `least` points."""
+    power = 1 << (least - 1).bit_length()
+    return power * 3 // 4 if least <= power * 3 // 4 else power

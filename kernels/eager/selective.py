@@ -1,0 +1,112 @@
+"""Selective scan whose states are kept at the ends of chunks only: backward computes those inside a chunk again.
+
+Shapes: B batch, T time, L steps of a chunk, D channels, N states; time comes first and D last, so that a step is one piece.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from distseq.kernels.backend import accumulator
+
+# Steps of a chunk. Longer ones leave the cache, shorter ones keep more states.
+STEPS = 16
+
+
+def selective_scan(
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    u_BTD, dt_BTD, A_DN, B_BTN, C_BTN, D_D = (each.to(accumulator(each.dtype)) for each in (u, dt, A, B, C, D))
+    y_BTD, after, _ = _Selective.apply(dt_BTD * u_BTD, dt_BTD, A_DN, B_BTN, C_BTN, state)
+    return torch.addcmul(y_BTD, u_BTD, D_D).to(u.dtype), after
+
+
+class _Selective(torch.autograd.Function):
+    """h_t = exp(dt_t A) h_{t-1} + x_t B_t, y_t = C_t h_t. Backward: lam_t = g_t C_t + exp(dt_{t+1} A) lam_{t+1}."""
+
+    @staticmethod
+    def forward(
+        x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Tensor, state_BDN: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x_TB1D, dt_TB1D, A_ND, B_TBN1, C_TBN1 = _timed(x_BTD, dt_BTD, A_DN, B_BTN, C_BTN)
+        parts = _parts(len(x_TB1D))
+        begun_CBND = x_BTD.new_empty(len(parts) + 1, len(state_BDN), *A_ND.shape)
+        begun_CBND[0] = state_BDN.transpose(1, 2)
+        y_TB1D = torch.empty_like(x_TB1D)
+        decay_LBND, h_LBND = (x_BTD.new_empty(parts[0].stop, *begun_CBND.shape[1:]) for _ in range(2))
+        for at, part in enumerate(parts):
+            decay, h = decay_LBND[: part.stop - part.start], h_LBND[: part.stop - part.start]
+            _states(dt_TB1D[part], x_TB1D[part], A_ND, B_TBN1[part], begun_CBND[at], decay, h)
+            y_TB1D[part] = C_TBN1[part].mT @ h
+            begun_CBND[at + 1] = h[-1]
+        return y_TB1D[:, :, 0].transpose(0, 1), begun_CBND[-1].transpose(1, 2).contiguous(), begun_CBND
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(output[2])
+        ctx.save_for_backward(*inputs[:5], output[2])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_BTD: Tensor | None, g_after: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, begun_CBND = ctx.saved_tensors
+        x_TB1D, dt_TB1D, A_ND, B_TBN1, C_TBN1 = _timed(x_BTD, dt_BTD, A_DN, B_BTN, C_BTN)
+        g_TB1D = (torch.zeros_like(x_BTD) if g_BTD is None else g_BTD).transpose(0, 1)[:, :, None].contiguous()
+        d_x, d_dt, d_A, d_B, d_C = (torch.empty_like(each) for each in (x_TB1D, dt_TB1D, A_ND, B_TBN1, C_TBN1))
+        d_A.zero_()
+        parts = _parts(len(x_TB1D))
+        # What reaches the states before a part from those after it.
+        carry_BND = torch.zeros_like(begun_CBND[0]) if g_after is None else g_after.transpose(1, 2)
+        decay_LBND, h_LBND, lam_LBND = (x_BTD.new_empty(parts[0].stop, *begun_CBND.shape[1:]) for _ in range(3))
+        for at, part in reversed(list(enumerate(parts))):
+            decay, h, lam = (each[: part.stop - part.start] for each in (decay_LBND, h_LBND, lam_LBND))
+            _states(dt_TB1D[part], x_TB1D[part], A_ND, B_TBN1[part], begun_CBND[at], decay, h)
+            torch.mul(g_TB1D[part], C_TBN1[part], out=lam)
+            lam[-1] += carry_BND
+            decays, lams = decay.unbind(), lam.unbind()
+            for step in range(len(lams) - 2, -1, -1):
+                lams[step].addcmul_(decays[step + 1], lams[step + 1])
+            carry_BND = decay[0] * lam[0]
+            d_x[part] = B_TBN1[part].mT @ lam
+            d_B[part] = lam @ x_TB1D[part].mT
+            d_C[part] = h @ g_TB1D[part].mT
+            # The gradient of dt_t A, in place of the decay.
+            decay[0].mul_(begun_CBND[at])
+            decay[1:].mul_(h[:-1])
+            decay.mul_(lam)
+            torch.sum(torch.mul(decay, A_ND, out=h), 2, keepdim=True, out=d_dt[part])
+            d_A += torch.mul(decay, dt_TB1D[part], out=h).sum((0, 1))
+        wanted = (
+            d_x[:, :, 0].transpose(0, 1),
+            d_dt[:, :, 0].transpose(0, 1),
+            d_A.T,
+            d_B[..., 0].transpose(0, 1),
+            d_C[..., 0].transpose(0, 1),
+            carry_BND.transpose(1, 2),
+        )
+        return tuple(each if need else None for each, need in zip(wanted, ctx.needs_input_grad, strict=True))
+
+
+def _timed(x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Tensor) -> Iterator[Tensor]:
+    """(T, B, 1, D) twice, (N, D), (T, B, N, 1) twice."""
+    yield from (each.transpose(0, 1)[:, :, None].contiguous() for each in (x_BTD, dt_BTD))
+    yield A_DN.T.contiguous()
+    yield from (each.transpose(0, 1)[..., None].contiguous() for each in (B_BTN, C_BTN))
+
+
+def _parts(T: int) -> list[slice]:
+    return [slice(begin, min(begin + STEPS, T)) for begin in range(0, T, STEPS)]
+
+
+def _states(
+    dt_LB1D: Tensor, x_LB1D: Tensor, A_ND: Tensor, B_LBN1: Tensor, h_BND: Tensor, decay: Tensor, out: Tensor
+) -> None:
+    """The decays and states (L, B, N, D) of a part that begins at h."""
+    torch.mul(dt_LB1D, A_ND, out=decay).exp_()
+    torch.mul(x_LB1D, B_LBN1, out=out)
+    for decay_BND, h_next in zip(decay.unbind(), out.unbind(), strict=True):
+        h_BND = h_next.addcmul_(decay_BND, h_BND)
