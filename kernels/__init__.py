@@ -3,6 +3,7 @@
 if __name__ == "kernels":
     raise ImportError("import distseq.kernels, not kernels")
 
+from distseq.kernels.composed import lightnet, mlstm
 from distseq.kernels.primitives import (
     attention,
     delta_rule,
@@ -20,8 +21,10 @@ __all__ = [
     "attention",
     "delta_rule",
     "fft_conv",
+    "lightnet",
     "linear_attention",
     "max_scan",
+    "mlstm",
     "prefix_softmax",
     "rnn",
     "scan",

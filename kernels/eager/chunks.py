@@ -63,7 +63,7 @@ def scalar_decay(g_ML: Tensor) -> Decay:
     return Decay(between.tril_(), read, write)
 
 
-def scalar_decay_gradient(pairs_MLL: Tensor, read_MLK: Tensor, write_MLK: Tensor, past_MK: Tensor) -> Tensor:
+def scalar_decay_gradient(pairs_MLL: Tensor, read_ML: Tensor, write_ML: Tensor, past_M: Tensor) -> Tensor:
     """dg (M, L): the sum of all that decays over step t.
 
     pairs: what step i reads of step j, times its gradient; read: what step i reads of the state before the chunk; write: what
@@ -71,7 +71,7 @@ def scalar_decay_gradient(pairs_MLL: Tensor, read_MLK: Tensor, write_MLK: Tensor
     dk) cancels what does not span t; here only spans are added, so a decay to nothing has exactly no gradient.
     """
     from_t_MLL = torch.ones_like(pairs_MLL[0]).triu() @ pairs_MLL  # [t, j]: over i >= t
-    return from_t_MLL.tril_(-1).sum(2) + state_decay_gradient(read_MLK.sum(2), write_MLK.sum(2), past_MK.sum(1))
+    return from_t_MLL.tril_(-1).sum(2) + state_decay_gradient(read_ML, write_ML, past_M)
 
 
 def state_decay_gradient(read_MLx: Tensor, write_MLx: Tensor, past_Mx: Tensor) -> Tensor:
@@ -79,3 +79,8 @@ def state_decay_gradient(read_MLx: Tensor, write_MLx: Tensor, past_Mx: Tensor) -
     dg_MLx = read_MLx.flip(1).cumsum(1).flip(1) + past_Mx[:, None]
     dg_MLx[:, 1:] += write_MLx[:, :-1].cumsum(1)
     return dg_MLx
+
+
+def dots(x: Tensor, y: Tensor) -> Tensor:
+    """(M,) sums of the products of two (M, ...), without a tensor of them."""
+    return torch.bmm(x.flatten(1)[:, None], y.flatten(1)[..., None]).flatten()

@@ -10,7 +10,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distseq.kernels.eager import vector_decay
-from distseq.kernels.eager.chunks import carried, chunked, scalar_decay, scalar_decay_gradient, whole
+from distseq.kernels.eager.chunks import (
+    carried,
+    chunked,
+    dots,
+    scalar_decay,
+    scalar_decay_gradient,
+    state_decay_gradient,
+    whole,
+)
 
 
 class _LinearAttention(torch.autograd.Function):
@@ -65,9 +73,13 @@ class _LinearAttention(torch.autograd.Function):
                 dqk_MLL, pairs = da_MLL * decay, da_MLL.mul_(a_MLL)
                 dq, dk = torch.baddbmm(dread_MLK, dqk_MLL, k_MLK), torch.baddbmm(dwrite_MLK, dqk_MLL.mT, q_MLK)
             if ctx.needs_input_grad[3]:
-                gradient = vector_decay.decay_gradient if ctx.vector else scalar_decay_gradient
-                past = (before_MKV * after_MKV).sum(2) * read[:, -1]
-                dg = gradient(pairs, dread_MLK.mul_(q_MLK), dwrite_MLK.mul_(k_MLK), past)
+                reads_MLK, writes_MLK = dread_MLK.mul_(q_MLK), dwrite_MLK.mul_(k_MLK)
+                if ctx.vector:
+                    past_MK = (before_MKV * after_MKV).sum(2) * read[:, -1]
+                    dg = state_decay_gradient(reads_MLK.add_(pairs), writes_MLK, past_MK)
+                else:
+                    past_M = dots(before_MKV, after_MKV) * read[:, -1, 0]
+                    dg = scalar_decay_gradient(pairs, reads_MLK.sum(2), writes_MLK.sum(2), past_M)
         found = zip((dq, dk, dv, dg), ctx.dtypes, strict=True)
         found = (None if each is None else whole(each, ctx.shape, dtype) for each, dtype in found)
         return *found, dstates_CNKV[0].unflatten(0, (ctx.shape[0], -1)), None

@@ -12,8 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distseq.kernels.eager.chunks import state_decay_gradient
-
 LARGEST = 40.0  # exp(2 * 40) times ordinary numbers is finite in float32
 
 
@@ -83,7 +81,8 @@ def weights(q_MLK: Tensor, k_MLK: Tensor, decay_MLK: Tensor) -> tuple[Tensor, Te
 
 
 def gradients(da_MLL: Tensor, q_MLK: Tensor, k_MLK: Tensor, decay_MLK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk, and what a decay before all steps up to t would gain by pairs of the chunk (M, L, K).
+    """dq, dk, and what a decay before all steps up to t would gain by pairs of the chunk (M, L, K),
+    whose reverse-cumsum is dg.
 
     A step's own term has no decay: it is kept out of the sums, where it would cancel only to rounding.
     """
@@ -99,8 +98,3 @@ def gradients(da_MLL: Tensor, q_MLK: Tensor, k_MLK: Tensor, decay_MLK: Tensor) -
             _block(dk_MLK, level.size, level.columns).addcmul_(da.mT @ rows, level.k_factor)
     gained_MLK = q_MLK * dq_MLK - k_MLK * dk_MLK
     return dq_MLK.addcmul_(own_ML1, k_MLK), dk_MLK.addcmul_(own_ML1, q_MLK), gained_MLK
-
-
-def decay_gradient(pairs_MLK: Tensor, read_MLK: Tensor, write_MLK: Tensor, past_MK: Tensor) -> Tensor:
-    """dg (M, L, K), of `pairs` as `gradients` gives them; the rest as in chunks.scalar_decay_gradient."""
-    return state_decay_gradient(read_MLK.add_(pairs_MLK), write_MLK, past_MK)
