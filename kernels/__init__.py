@@ -3,6 +3,7 @@
 if __name__ == "kernels":
     raise ImportError("import distseq.kernels, not kernels")
 
+from distseq.kernels.composed import lightnet, mlstm
 from distseq.kernels.primitives import (
     attention,
     delta_rule,
@@ -22,8 +23,10 @@ __all__ = [
     "delta_rule",
     "dense_rnn",
     "fft_conv",
+    "lightnet",
     "linear_attention",
     "max_scan",
+    "mlstm",
     "prefix_softmax",
     "rnn",
     "scan",

@@ -1,0 +1,55 @@
+"""Layers' recurrences that are exactly a primitive with other arguments, with the conventions of distseq.kernels.primitives.
+
+Shapes: B batch, T time, H heads, K keys, V values. State and sums are float32, or float64.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, pad
+
+from distseq.kernels.backend import accumulator
+from distseq.kernels.cells import State
+from distseq.kernels.layout import sizes
+from distseq.kernels.primitives import linear_attention, max_scan
+
+
+def mlstm(
+    q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, state: State | None = None
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """h (B, T, H, V) of the mLSTM (Beck et al. 2024, eq. 19 to 27), without its output gate: q, k (B, T, H, K), v (B, T, H, V).
+
+    S_t = sigmoid(f_t) S_{t-1} + exp(i_t) k_t (v_t, 1)^T and h_t = (q_t S_t)_V / max(|(q_t S_t)_1|, 1), for pre-activations i
+    and f (B, T, H). Nothing is scaled: k is divided by sqrt K outside. State: (S exp(-m) (B, H, K, V + 1), m (B, H)), m_0 = 0.
+    It is linear attention of (v, 1), stabilised by m; h does not depend on m, so m has no gradient, and that is exact.
+    """
+    memory, before = state if state is not None else (None, None)
+    named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "i": (i, "BTH"), "f": (f, "BTH")}
+    size = sizes("mlstm", {**named, "state m": (before, "BH")})
+    q_BTHK, k_BTHK, v_BTHV, i_BTH, f_BTH = (each.to(accumulator(v.dtype)) for each in (q, k, v, i, f))
+    begun_BH = i_BTH.new_zeros(size["B"], size["H"]) if before is None else before.detach().to(i_BTH.dtype)
+    forget_BTH = logsigmoid(f_BTH)
+    m_BTH, last_BH = max_scan(forget_BTH.detach(), i_BTH.detach(), begun_BH)
+    g_BTH = forget_BTH + torch.cat([begun_BH[:, None], m_BTH[:, :-1]], 1) - m_BTH
+    k_BTHK = k_BTHK * torch.exp(i_BTH - m_BTH)[..., None]
+    y_BTHW, memory = linear_attention(q_BTHK, k_BTHK, pad(v_BTHV, (0, 1), value=1.0), g_BTH, memory)
+    y_BTHV, norm_BTH1 = y_BTHW.split([size["V"], 1], 3)
+    h_BTHV = y_BTHV / torch.maximum(norm_BTH1.abs(), torch.exp(-m_BTH)[..., None])
+    return h_BTHV.to(v.dtype), (memory, last_BH)
+
+
+def lightnet(q: Tensor, k: Tensor, v: Tensor, state: State | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """o_t = q_t^T sum_{j<=t} softmax_{j<=t}(k)_j v_j^T, the softmax over time for each key (LightNet, Qin et al. 2024).
+
+    q, k (B, T, H, K), v (B, T, H, V); state (S (B, H, K, V), z (B, H, K)), z the log-sum of all keys so far. It is linear
+    attention of exp(k - z) whose decay is the growth of z: none at the first step, where the state is nothing anyway.
+    """
+    memory, before = state if state is not None else (None, None)
+    named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "state z": (before, "BHK")}
+    sizes("lightnet", named)
+    q_BTHK, k_BTHK, v_BTHV = (each.to(accumulator(v.dtype)) for each in (q, k, v))
+    begun_BSHK = k_BTHK[:, :0] if before is None else before.to(k_BTHK.dtype)[:, None]
+    z_BSHK = torch.cat([begun_BSHK, k_BTHK], 1).logcumsumexp(1)
+    z_BTHK = z_BSHK[:, -k.shape[1] :]
+    before_BTHK = torch.cat([z_BSHK[:, :1], z_BTHK[:, :-1]], 1)
+    y, memory = linear_attention(q_BTHK, torch.exp(k_BTHK - z_BTHK), v_BTHV, before_BTHK - z_BTHK, memory)
+    return y.to(v.dtype), (memory, z_BTHK[:, -1])

@@ -1,0 +1,86 @@
+"""Sequences in chunks: their layout, the states between them, scalar decays within them and the gradient of those.
+
+B batch, T time, H heads; C chunks of L steps; M = C B H chunks of all samples and heads, N = B H; K keys, V values.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from distseq.kernels.backend import accumulator
+
+
+def chunked(x: Tensor, L: int, filling: float = 0.0) -> Tensor:
+    """x (B, T, H, ...) as (M, L, ...), always a copy, in the accumulator's dtype; what is past the end of time is `filling`."""
+    B, T, H, *rest = x.shape
+    full = T // L
+    chunks = x.new_empty((-(-T // L), B, H, L, *rest), dtype=accumulator(x.dtype))
+    by_time = chunks.transpose(0, 1).transpose(2, 3)  # (B, C, L, H, ...)
+    by_time[:, :full] = x[:, : full * L].unflatten(1, (full, L))
+    by_time[:, full:, : T - full * L] = x[:, full * L :].unsqueeze(1)
+    by_time[:, full:, T - full * L :] = filling
+    return chunks.flatten(0, 2)
+
+
+def whole(x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """x (M, L, ...) as (B, T, H, ...) for `shape` = (B, T, H)."""
+    B, T, H = shape
+    by_time = x.unflatten(0, (-1, B, H)).transpose(0, 1).transpose(2, 3)
+    return by_time.to(dtype).flatten(1, 2)[:, :T].contiguous()
+
+
+def carried(added: Tensor, kept: Tensor, begun: Tensor, reverse: bool = False) -> Tensor:
+    """(C + 1, N, ...): s_0 = begun and s_{c+1} = kept_c s_c + added_c; in reverse s_C = begun and s_c = kept_c s_{c+1} + added_c.
+
+    added and kept (M, ...), begun (N, ...).
+    """
+    steps = list(zip(added.unflatten(0, (-1, len(begun))), kept.unflatten(0, (-1, len(begun))), strict=True))
+    states = added.new_empty(len(steps) + 1, *begun.shape)
+    states[-1 if reverse else 0] = begun
+    views = states.unbind(0)
+    for c in reversed(range(len(steps))) if reverse else range(len(steps)):
+        before, after = (c + 1, c) if reverse else (c, c + 1)
+        torch.addcmul(steps[c][0], steps[c][1], views[before], out=views[after])
+    return states
+
+
+class Decay(NamedTuple):
+    """What is left in step i of what step j wrote (M, L, L), lower triangular; of the state before the chunk (M, L, 1 or K);
+    and after the chunk of what a step wrote (M, L, 1 or K)."""
+
+    between: Tensor
+    read: Tensor
+    write: Tensor
+
+
+def scalar_decay(g_ML: Tensor) -> Decay:
+    """Sums of log-decays are float64: their differences must be exact where a few small ones follow many large ones."""
+    b_ML = g_ML.double().cumsum(1)
+    exponents = (b_ML[:, :, None] - b_ML[:, None], b_ML[..., None], (b_ML[:, -1:] - b_ML)[..., None])
+    between, read, write = (each.to(g_ML.dtype).exp_() for each in exponents)
+    return Decay(between.tril_(), read, write)
+
+
+def scalar_decay_gradient(pairs_MLL: Tensor, read_ML: Tensor, write_ML: Tensor, past_M: Tensor) -> Tensor:
+    """dg (M, L): the sum of all that decays over step t.
+
+    pairs: what step i reads of step j, times its gradient; read: what step i reads of the state before the chunk; write: what
+    the state after the chunk has of step j; past: what it has of the state before. The identity dg = reverse-cumsum(q dq - k
+    dk) cancels what does not span t; here only spans are added, so a decay to nothing has exactly no gradient.
+    """
+    from_t_MLL = torch.ones_like(pairs_MLL[0]).triu() @ pairs_MLL  # [t, j]: over i >= t
+    return from_t_MLL.tril_(-1).sum(2) + state_decay_gradient(read_ML, write_ML, past_M)
+
+
+def state_decay_gradient(read_MLx: Tensor, write_MLx: Tensor, past_Mx: Tensor) -> Tensor:
+    """What spans step t from or to another chunk: reads at t or later, writes before t, and the state all along."""
+    dg_MLx = read_MLx.flip(1).cumsum(1).flip(1) + past_Mx[:, None]
+    dg_MLx[:, 1:] += write_MLx[:, :-1].cumsum(1)
+    return dg_MLx
+
+
+def dots(x: Tensor, y: Tensor) -> Tensor:
+    """(M,) sums of the products of two (M, ...), without a tensor of them."""
+    return torch.bmm(x.flatten(1)[:, None], y.flatten(1)[..., None]).flatten()

@@ -1,0 +1,134 @@
+"""The gated delta rule in chunks, by its WY form (Yang et al. 2024; gates: Yang et al. 2025, sub-steps: Siems et al. 2025).
+
+Within a chunk u_i = beta_i (v_i - k_i^T decayed S - sum_{j<i} (k_i^T k_j decayed) u_j): one triangular inverse `wy` for every
+chunk at once, then S_{c+1} = decayed S_c + K^T U. Sub-steps are steps of their own whose decay is on the first, read on the last.
+
+B batch, T time, H heads, K keys, V values; M chunks of R reads and L = R steps steps, N = B H;
+P = L + R rows that read the state.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from distseq.kernels.eager.chunks import Decay, chunked, dots, scalar_decay, scalar_decay_gradient, whole
+
+
+class _DeltaRule(torch.autograd.Function):
+    """Outputs after y and the last state are intermediates: what backward needs."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, R: int, steps: int
+    ) -> tuple[Tensor, ...]:
+        q_MRK, decay = chunked(q, R), scalar_decay(chunked(g, R))
+        k_MLK, v_MLV, beta_ML1 = (chunked(each, R * steps) for each in (k, v, beta[..., None]))
+        seen_MRL, read_ML1, write_ML1 = _of_steps(decay, steps)
+        kk_MLL = torch.bmm(k_MLK, k_MLK.mT).mul_(_repeated(seen_MRL, 1, steps)).tril_(-1)
+        one_LL = torch.eye(R * steps, dtype=k_MLK.dtype, device=k.device).expand_as(kk_MLL)
+        wy_MLL = torch.linalg.solve_triangular(beta_ML1 * kk_MLL, one_LL, upper=False, unitriangular=True)
+        reads_MPK = _reads(wy_MLL, beta_ML1 * read_ML1 * k_MLK, q_MRK * decay.read)
+        # Rows of u, then of y: what they have without the state, to which the state's part is added.
+        rows_MPV = torch.cat([torch.bmm(wy_MLL, beta_ML1 * v_MLV), v_MLV.new_zeros(*q_MRK.shape[:2], v.shape[3])], 1)
+        begun_NKV = state.flatten(0, 1)
+        states_CNKV = v_MLV.new_empty(len(v_MLV) // len(begun_NKV) + 1, *begun_NKV.shape)
+        states_CNKV[0] = begun_NKV
+        chunks = _by_chunk((rows_MPV, reads_MPK, (k_MLK * write_ML1).mT, decay.read[:, -1:]), len(begun_NKV))
+        for before, after, (rows, reads, written, kept) in zip(states_CNKV[:-1], states_CNKV[1:], chunks, strict=True):
+            rows.baddbmm_(reads, before)
+            torch.mul(before, kept, out=after).baddbmm_(written, rows[:, : R * steps])
+        u_MLV, y_MRV = rows_MPV[:, : R * steps], rows_MPV[:, R * steps :]
+        qk_MRL = torch.bmm(q_MRK, k_MLK.mT).mul_(seen_MRL)
+        y = whole(torch.baddbmm(y_MRV, qk_MRL, u_MLV), q.shape[:3], v.dtype)
+        last, kept = states_CNKV[-1].view_as(state).clone(), (q_MRK, k_MLK, v_MLV, beta_ML1, *decay)
+        return y, last, *kept, kk_MLL, wy_MLL, qk_MRL, rows_MPV, states_CNKV
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*output[2:])
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.set_materialize_grads(False)
+        ctx.R, ctx.steps = inputs[6:]
+        ctx.shapes, ctx.dtypes = zip(*((each.shape[:3], each.dtype) for each in inputs[:5]), strict=True)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        q_MRK, k_MLK, v_MLV, beta_ML1, *decay, kk_MLL, wy_MLL, qk_MRL, rows_MPV, states_CNKV = ctx.saved_tensors
+        seen_MRL, read_ML1, write_ML1 = _of_steps(Decay(*decay), ctx.steps)
+        L, read_MR1, begun_NKV = k_MLK.shape[1], decay[1], states_CNKV[0]
+        read_MLK, written_MLK, u_MLV = k_MLK * read_ML1, k_MLK * write_ML1, rows_MPV[:, :L]
+        dy_MRV = v_MLV.new_zeros(*q_MRK.shape[:2], v_MLV.shape[2]) if dy is None else chunked(dy, ctx.R)
+
+        # From the last chunk to the first; the rows of u are completed by what the state after the chunk has of them.
+        drows_MPV = torch.cat([torch.bmm(qk_MRL.mT, dy_MRV), dy_MRV], 1)
+        reads_MPK = _reads(wy_MLL, beta_ML1 * read_MLK, q_MRK * read_MR1)
+        dstates_CNKV = torch.empty_like(states_CNKV)
+        dstates_CNKV[-1] = 0.0 if dlast is None else dlast.view_as(begun_NKV)
+        chunks = _by_chunk((drows_MPV, reads_MPK.mT, written_MLK, read_MR1[:, -1:]), len(begun_NKV))
+        for before, after, (drows, reads, written, kept) in reversed(
+            list(zip(dstates_CNKV[:-1], dstates_CNKV[1:], chunks, strict=True))
+        ):
+            drows[:, :L].baddbmm_(written, after)
+            torch.mul(after, kept, out=before).baddbmm_(reads, drows)
+        before_MKV, after_MKV = states_CNKV[:-1].flatten(0, 1), dstates_CNKV[1:].flatten(0, 1)
+
+        # u = wy beta (v - decayed k^T S), and wy the inverse of I + beta kk: its gradient is -(wy^T du) u^T.
+        dscaled_MLV = torch.bmm(wy_MLL.mT, drows_MPV[:, :L])
+        derror_MLV = beta_ML1 * dscaled_MLV
+        drows_MPV[:, :L] = dscaled_MLV
+        from_state_MPK = torch.bmm(drows_MPV, before_MKV.mT)
+        dread_MLK, dq_read_MRK = from_state_MPK[:, :L].mul_(read_ML1), from_state_MPK[:, L:].mul_(read_MR1)
+        dwrite_MLK = torch.bmm(u_MLV, after_MKV.mT).mul_(write_ML1)
+        dkk_MLL, dqk_MRL = torch.bmm(derror_MLV, u_MLV.mT).neg_(), torch.bmm(dy_MRV, u_MLV.mT)
+        pairs_MRR = _summed(dqk_MRL * qk_MRL, 2, ctx.steps)
+        pairs_MRR += _summed(_summed(dkk_MLL * kk_MLL, 2, ctx.steps), 1, ctx.steps)
+        dqk_MRL, dkk_MLL = dqk_MRL.mul_(seen_MRL), dkk_MLL.mul_(_repeated(seen_MRL, 1, ctx.steps)).tril_(-1)
+        dq = torch.baddbmm(dq_read_MRK, dqk_MRL, k_MLK)
+        dk = torch.baddbmm(dwrite_MLK, dkk_MLL.add_(dkk_MLL.mT.clone()), k_MLK).baddbmm_(dqk_MRL.mT, q_MRK)
+        dk.addcmul_(dread_MLK, beta_ML1, value=-1)
+        reads_ML = dread_MLK.mul_(k_MLK).sum(2)
+        dbeta = torch.baddbmm(v_MLV, kk_MLL, u_MLV, alpha=-1).mul_(dscaled_MLV).sum(2).sub_(reads_ML)
+        dg = None
+        if ctx.needs_input_grad[4]:
+            reads_MR = dq_read_MRK.mul_(q_MRK).sum(2).sub_(_summed(reads_ML * beta_ML1[..., 0], 1, ctx.steps))
+            writes_MR = _summed(dwrite_MLK.mul_(k_MLK).sum(2), 1, ctx.steps)
+            past_M = dots(before_MKV, after_MKV) * read_MR1[:, -1, 0]
+            dg = scalar_decay_gradient(pairs_MRR, reads_MR, writes_MR, past_M)
+        found = zip((dq, dk, derror_MLV, dbeta, dg), ctx.shapes, ctx.dtypes, strict=True)
+        found = (None if each is None else whole(each, shape, dtype) for each, shape, dtype in found)
+        return *found, dstates_CNKV[0].unflatten(0, (ctx.shapes[0][0], -1)), None, None
+
+
+def _reads(wy_MLL: Tensor, error_MLK: Tensor, q_MRK: Tensor) -> Tensor:
+    """What the rows of u and then of y read of the state before the chunk, (M, L + R, K)."""
+    return torch.cat([torch.bmm(wy_MLL, error_MLK).neg_(), q_MRK], 1)
+
+
+def _repeated(x: Tensor, dim: int, steps: int) -> Tensor:
+    return x if steps == 1 else x.repeat_interleave(steps, dim)
+
+
+def _summed(x: Tensor, dim: int, steps: int) -> Tensor:
+    return x if steps == 1 else x.unflatten(dim, (-1, steps)).sum(dim + 1)
+
+
+def _of_steps(decay: Decay, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Between reads and steps (M, R, L), and of a step's reading and writing (M, L, 1)."""
+    return _repeated(decay.between, 2, steps), _repeated(decay.read, 1, steps), _repeated(decay.write, 1, steps)
+
+
+def _by_chunk(tensors: tuple[Tensor, ...], N: int) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(each.unflatten(0, (-1, N)) for each in tensors), strict=True)
+
+
+def delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """A chunk has whole steps of y: `chunk` sub-steps at most, or those of one step."""
+    R = max(1, min(chunk // steps, q.shape[1]))
+    y, last, *_ = _DeltaRule.apply(q, k, v, beta, g, state, R, steps)  # type: ignore[no-untyped-call]
+    return y, last

@@ -1,0 +1,93 @@
+"""Linear attention in chunks (Yang et al. 2024, section 4): pairs of a chunk at once, states only between chunks.
+
+B batch, T time, H heads, K keys, V values; M chunks of L steps, N = B H.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from distseq.kernels.eager import vector_decay
+from distseq.kernels.eager.chunks import (
+    carried,
+    chunked,
+    dots,
+    scalar_decay,
+    scalar_decay_gradient,
+    state_decay_gradient,
+    whole,
+)
+
+
+class _LinearAttention(torch.autograd.Function):
+    """Outputs after y and the last state are intermediates: what backward needs."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, L: int
+    ) -> tuple[Tensor, ...]:
+        q_MLK, k_MLK, v_MLV, decay = (chunked(each, L) for each in (q, k, v, g))
+        if g.dim() == 4:
+            decay = decay.exp_()  # (M, L, K), in place of the log-decay
+            a_MLL, read, write = vector_decay.weights(q_MLK, k_MLK, decay)
+        else:
+            decay, read, write = scalar_decay(decay)  # (M, L, L)
+            a_MLL = torch.bmm(q_MLK, k_MLK.mT).mul_(decay)
+        added_MKV = torch.bmm((k_MLK * write).mT, v_MLV)
+        states_CNKV = carried(added_MKV, read[:, -1, :, None], state.flatten(0, 1))
+        y_MLV = torch.bmm(a_MLL, v_MLV).baddbmm_(q_MLK * read, states_CNKV[:-1].flatten(0, 1))
+        last = states_CNKV[-1].view_as(state).clone()
+        return whole(y_MLV, v.shape[:3], v.dtype), last, q_MLK, k_MLK, v_MLV, decay, a_MLL, read, write, states_CNKV
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*output[2:])
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.set_materialize_grads(False)
+        ctx.L, ctx.vector, ctx.shape = inputs[5], inputs[3].dim() == 4, inputs[0].shape[:3]
+        ctx.dtypes = [each.dtype for each in inputs[:4]]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        q_MLK, k_MLK, v_MLV, decay, a_MLL, read, write, states_CNKV = ctx.saved_tensors
+        before_MKV, begun = states_CNKV[:-1].flatten(0, 1), states_CNKV[0]
+        dy_MLV = torch.zeros_like(v_MLV) if dy is None else chunked(dy, ctx.L)
+        dlast_NKV = torch.zeros_like(begun) if dlast is None else dlast.view_as(begun)
+        added_MKV = torch.bmm((q_MLK * read).mT, dy_MLV)
+        dstates_CNKV = carried(added_MKV, read[:, -1, :, None], dlast_NKV, reverse=True)
+        after_MKV = dstates_CNKV[1:].flatten(0, 1)
+        dq = dk = dv = dg = None
+        if ctx.needs_input_grad[2]:
+            dv = torch.bmm(a_MLL.mT, dy_MLV).baddbmm_(k_MLK * write, after_MKV)
+        if any(ctx.needs_input_grad[at] for at in (0, 1, 3)):
+            da_MLL = torch.bmm(dy_MLV, v_MLV.mT)
+            dread_MLK = torch.bmm(dy_MLV, before_MKV.mT).mul_(read)
+            dwrite_MLK = torch.bmm(v_MLV, after_MKV.mT).mul_(write)
+            if ctx.vector:
+                dq, dk, pairs = vector_decay.gradients(da_MLL, q_MLK, k_MLK, decay)
+                dq, dk = dq.add_(dread_MLK), dk.add_(dwrite_MLK)
+            else:
+                dqk_MLL, pairs = da_MLL * decay, da_MLL.mul_(a_MLL)
+                dq, dk = torch.baddbmm(dread_MLK, dqk_MLL, k_MLK), torch.baddbmm(dwrite_MLK, dqk_MLL.mT, q_MLK)
+            if ctx.needs_input_grad[3]:
+                reads_MLK, writes_MLK = dread_MLK.mul_(q_MLK), dwrite_MLK.mul_(k_MLK)
+                if ctx.vector:
+                    past_MK = (before_MKV * after_MKV).sum(2) * read[:, -1]
+                    dg = state_decay_gradient(reads_MLK.add_(pairs), writes_MLK, past_MK)
+                else:
+                    past_M = dots(before_MKV, after_MKV) * read[:, -1, 0]
+                    dg = scalar_decay_gradient(pairs, reads_MLK.sum(2), writes_MLK.sum(2), past_M)
+        found = zip((dq, dk, dv, dg), ctx.dtypes, strict=True)
+        found = (None if each is None else whole(each, ctx.shape, dtype) for each, dtype in found)
+        return *found, dstates_CNKV[0].unflatten(0, (ctx.shape[0], -1)), None
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, *, chunk: int) -> tuple[Tensor, Tensor]:
+    """The chunk of a vector decay is a power of two, `chunk` at most."""
+    L = min(chunk, q.shape[1])
+    L = 1 << (L.bit_length() - 1) if g.dim() == 4 else L
+    y, last, *_ = _LinearAttention.apply(q, k, v, g, state, L)  # type: ignore[no-untyped-call]
+    return y, last

@@ -1,0 +1,74 @@
+"""Prefix softmax in chunks (Aaren, Feng et al. 2024): weights exp(s_j - log-sum up to i) <= 1, one mean carried between chunks.
+
+B batch, T time, H heads, V values; M chunks of L steps, C chunks of a sample and head, N = B H.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from distseq.kernels.cells import State
+from distseq.kernels.eager.chunks import carried, chunked, whole
+
+
+class _PrefixSoftmax(torch.autograd.Function):
+    """Outputs after y and the last state are intermediates. What is before the first step is a step like others: its score is
+    the state's log-sum, its value the mean. Logarithms are float64: scores of 1e4 leave float32 three digits of a weight."""
+
+    @staticmethod
+    def forward(s: Tensor, v: Tensor, log: Tensor, mean: Tensor, L: int) -> tuple[Tensor, ...]:  # type: ignore[override]
+        s_ML, v_MLV = chunked(s.double(), L, float("-inf")), chunked(v, L)
+        scores_NS = torch.cat(
+            [log.flatten()[:, None].double(), s_ML.unflatten(0, (-1, log.numel())).transpose(0, 1).flatten(1)], 1
+        )
+        logs_NS = scores_NS.logcumsumexp(1)
+        log_ML = logs_NS[:, 1:].unflatten(1, (-1, L)).transpose(0, 1).flatten(0, 1)
+        before_M1 = logs_NS[:, :-1:L].T.reshape(-1, 1)
+        exponents = (
+            s_ML[:, None] - log_ML[..., None],
+            (before_M1 - log_ML)[..., None],
+            (s_ML - log_ML[:, -1:])[..., None],
+        )
+        w_MLL, kept_ML1, enter_ML1 = (each.to(v_MLV.dtype).exp_() for each in exponents)
+        w_MLL = w_MLL.tril_()
+        means_CNV = carried(torch.bmm(w_MLL[:, -1:], v_MLV)[:, 0], kept_ML1[:, -1], mean.flatten(0, 1))
+        y_MLV = torch.bmm(w_MLL, v_MLV).addcmul_(kept_ML1, means_CNV[:-1].flatten(0, 1)[:, None])
+        after = logs_NS[:, -1].view_as(log).to(log.dtype), means_CNV[-1].view_as(mean).clone()
+        return whole(y_MLV, v.shape[:3], v.dtype), *after, v_MLV, y_MLV, w_MLL, kept_ML1, enter_ML1, means_CNV
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*output[3:])
+        ctx.mark_non_differentiable(*output[3:])
+        ctx.set_materialize_grads(False)
+        ctx.L, ctx.shape, ctx.dtypes = inputs[4], inputs[0].shape, [each.dtype for each in inputs[:2]]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(
+        ctx: Any, dy: Tensor | None, dlog: Tensor | None, dmean: Tensor | None, *_: None
+    ) -> tuple[Tensor | None, ...]:
+        """dv_j = sum_{i>=j} w_ij dy_i and ds_j = v_j dv_j - sum_{i>=j} w_ij (dy_i y_i): both from one product with [dy, dy y]."""
+        v_MLV, y_MLV, w_MLL, kept_ML1, enter_ML1, means_CNV = ctx.saved_tensors
+        dy_MLV = torch.zeros_like(v_MLV) if dy is None else chunked(dy, ctx.L)
+        both_MLW = torch.cat([dy_MLV, (dy_MLV * y_MLV).sum(2, keepdim=True)], 2)
+        ending_NV = torch.zeros_like(means_CNV[0]) if dmean is None else dmean.flatten(0, 1)
+        ending_NW = torch.cat([ending_NV, (ending_NV * means_CNV[-1]).sum(1, keepdim=True)], 1)
+        if dlog is not None:
+            ending_NW[:, -1] -= dlog.flatten()
+        later_CNW = carried(torch.bmm(kept_ML1.mT, both_MLW)[:, 0], kept_ML1[:, -1], ending_NW, reverse=True)
+        got_MLW = torch.bmm(w_MLL.mT, both_MLW).addcmul_(enter_ML1, later_CNW[1:].flatten(0, 1)[:, None])
+        dv_MLV, share_ML = got_MLW[..., :-1], got_MLW[..., -1]
+        ds_ML = (v_MLV * dv_MLV).sum(2).sub_(share_ML)
+        dmean_NV, share_N = later_CNW[0, :, :-1], later_CNW[0, :, -1]
+        dlog_N = (means_CNV[0] * dmean_NV).sum(1).sub_(share_N)
+        ds, dv = (whole(each, ctx.shape, dtype) for each, dtype in zip((ds_ML, dv_MLV), ctx.dtypes, strict=True))
+        B = ctx.shape[0]
+        return ds, dv, dlog_N.unflatten(0, (B, -1)), dmean_NV.unflatten(0, (B, -1)), None
+
+
+def prefix_softmax(s: Tensor, v: Tensor, state: State, *, chunk: int) -> tuple[Tensor, State]:
+    y, log, mean, *_ = _PrefixSoftmax.apply(s, v, *state, min(chunk, s.shape[1]))  # type: ignore[no-untyped-call]
+    return y, (log, mean)
