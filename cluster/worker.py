@@ -26,7 +26,6 @@ from distseq.cluster.sums import digest
 from distseq.cluster.work import Asked, ReadingWork, StackingWork, Work, WorkSpec, check_row, fault_of
 from distseq.coding.plan import MiniTask
 
-
 STACKED = 8  # mini-tasks of one pass at most: it is not interrupted
 
 

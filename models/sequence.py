@@ -49,6 +49,8 @@ class SequenceModel(nn.Module):
             raise ValueError(f"SequenceModel: a tied head needs symbols: got features={features}, outputs={outputs}")
         self.head, self.residual = head, residual
         self.entry = nn.Linear(features, width) if features else nn.Embedding(symbols, width)
+        # Embeddings have norm 1, for the tied head; where no norm follows, layers get them with unit root mean square.
+        self.scale = 1.0 if residual or features else width**0.5
         if not features:
             nn.init.normal_(self.entry.weight, std=width**-0.5)
         self.layers = nn.ModuleList(layers_of(layers, width))
@@ -60,7 +62,7 @@ class SequenceModel(nn.Module):
 
     def forward(self, inputs: Tensor, state: Any = None, carry: bool = False) -> Any:
         """Outputs (B, T, O), (B, O) of a class; with `carry`, also the state to go on from, a list with one of each layer."""
-        x_BTW, after = self.entry(inputs), []
+        x_BTW, after = self.entry(inputs) * self.scale, []
         for at, layer in enumerate(self.layers):
             y_BTW, left = layer(
                 self.norms[at](x_BTW) if self.residual else x_BTW, None if state is None else state[at], carry

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from distseq.models.sequence import SequenceModel
 from distseq.models.held_out import HeldOut
+from distseq.models.sequence import SequenceModel
 from distseq.models.text import Text, open_aws
 
 

@@ -26,7 +26,8 @@ def test_every_key_asked_for_was_given_with_its_value() -> None:
     for inputs, targets in zip(batch["inputs"].tolist(), batch["targets"].tolist(), strict=True):
         known = dict(zip(inputs[0:8:2], inputs[1:8:2], strict=True))
         asked = [at for at, target in enumerate(targets) if target != -100]
-        assert len(asked) == 4 and min(asked) >= 8
+        assert len(asked) == 4
+        assert min(asked) >= 8
         assert [targets[at] for at in asked] == [known[inputs[at]] for at in asked]
         assert all(inputs[at] == 0 for at in range(8, 20) if at not in asked)
 
