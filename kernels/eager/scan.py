@@ -82,7 +82,8 @@ def run(a: Tensor, x: Tensor, h: Tensor, out: Tensor, reverse: bool) -> None:
     chunks, others = (slice(rest, T), slice(0, rest)) if reverse else (slice(0, T - rest), slice(T - rest, T))
     if rest < T:
         h = _chunks(a[:, chunks], x[:, chunks], h, out[:, chunks], L, reverse)
-    _steps(*(_ordered(each[:, others], 1, reverse) for each in (a, x)), h, _ordered(out[:, others], 1, reverse))
+    a_steps, x_steps, h_steps = (_ordered(each[:, others], 1, reverse) for each in (a, x, out))
+    _steps(a_steps, x_steps, h, h_steps)
 
 
 def _ordered(tensor: Tensor, axis: int, reverse: bool) -> tuple[Tensor, ...]:
@@ -98,14 +99,15 @@ def _steps(a: tuple[Tensor, ...], x: tuple[Tensor, ...], h: Tensor, out: tuple[T
 def _chunks(a: Tensor, x: Tensor, h: Tensor, out: Tensor, L: int, reverse: bool) -> Tensor:
     """All chunks at once, three times L operations and C small ones: the products of each and its end from zero, the states
     before the chunks, then the steps. Returns the last state."""
-    steps = [_ordered(each.unflatten(1, (-1, L)), 2, reverse) for each in (a, x, out)]
-    product, end = steps[0][0].clone(), steps[1][0].clone()  # (B, C, ...)
-    for a_l, x_l in zip(steps[0][1:], steps[1][1:], strict=True):
+    # Step l of every chunk, (B, C, ...).
+    a_steps, x_steps, h_steps = (_ordered(each.unflatten(1, (-1, L)), 2, reverse) for each in (a, x, out))
+    product, end = a_steps[0].clone(), x_steps[0].clone()
+    for a_l, x_l in zip(a_steps[1:], x_steps[1:], strict=True):
         product.mul_(a_l)
         torch.addcmul(x_l, a_l, end, out=end)
     begun = torch.empty_like(end)
-    states = _ordered(begun, 1, reverse)
+    products, ends, states = (_ordered(each, 1, reverse) for each in (product, end, begun))
     states[0].copy_(h)
-    _steps(*(_ordered(each, 1, reverse)[:-1] for each in (product, end)), states[0], states[1:])
-    _steps(steps[0], steps[1], begun, steps[2])
+    _steps(products[:-1], ends[:-1], states[0], states[1:])
+    _steps(a_steps, x_steps, begun, h_steps)
     return out[:, 0 if reverse else -1]
