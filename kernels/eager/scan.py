@@ -65,10 +65,11 @@ class _Scan(torch.autograd.Function):
 def chunk(T: int, size: int) -> int:
     """Steps of a chunk, or 1 for no chunks, for steps of `size` elements.
 
-    Measured, the time of a loop under autograd over ours (one thread, AVX2, float32, forward and backward, T = 1024):
-        size          16   256   512  1024  2048  3072  4096  8192 (T = 512)  16384
-        no chunks    2.7   2.3   2.6   2.2   1.7   2.0   2.1   1.9             3.6
-        32 steps      16    13   7.9   4.7   4.3   3.3   2.1   2.0             1.6
+    Measured, the time of a loop under autograd over ours, two runs (one thread, AVX2, float32, forward and backward, T = 1024):
+        size              16       256       512      1024      2048      3072      4096      8192     16384
+        no chunks    2.3 2.4   2.5 2.8   2.3 2.7   2.4 2.4   3.0 2.6   2.4 2.7   2.2 2.1   1.9 2.9   2.0 2.7
+        32 steps    12.1 13.7  8.6 8.7   6.9 8.6   5.4 4.2   2.3 3.5   2.8 2.0   1.9 2.1   1.4 1.9   1.3 2.2
+    Between 2048 and 4096 the two are as far apart as two runs are.
     """
     return 1 if size >= SMALL or T < SHORT else max(2, round(T**0.5))
 
