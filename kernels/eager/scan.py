@@ -65,10 +65,11 @@ class _Scan(torch.autograd.Function):
 def chunk(T: int, size: int) -> int:
     """Steps of a chunk, or 1 for no chunks, for steps of `size` elements.
 
-    Measured, the time of a loop under autograd over ours (one thread, AVX2, float32, forward and backward, T = 1024):
-        size          16   256   512  1024  2048  3072  4096  8192 (T = 512)  16384
-        no chunks    2.7   2.3   2.6   2.2   1.7   2.0   2.1   1.9             3.6
-        32 steps      16    13   7.9   4.7   4.3   3.3   2.1   2.0             1.6
+    Measured, the time of a loop under autograd over ours, two runs (one thread, AVX2, float32, forward and backward, T = 1024):
+        size              16       256       512      1024      2048      3072      4096      8192     16384
+        no chunks    2.3 2.4   2.5 2.8   2.3 2.7   2.4 2.4   3.0 2.6   2.4 2.7   2.2 2.1   1.9 2.9   2.0 2.7
+        32 steps    12.1 13.7  8.6 8.7   6.9 8.6   5.4 4.2   2.3 3.5   2.8 2.0   1.9 2.1   1.4 1.9   1.3 2.2
+    Between 2048 and 4096 the two are as far apart as two runs are.
     """
     return 1 if size >= SMALL or T < SHORT else max(2, round(T**0.5))
 
@@ -82,7 +83,8 @@ def run(a: Tensor, x: Tensor, h: Tensor, out: Tensor, reverse: bool) -> None:
     chunks, others = (slice(rest, T), slice(0, rest)) if reverse else (slice(0, T - rest), slice(T - rest, T))
     if rest < T:
         h = _chunks(a[:, chunks], x[:, chunks], h, out[:, chunks], L, reverse)
-    _steps(*(_ordered(each[:, others], 1, reverse) for each in (a, x)), h, _ordered(out[:, others], 1, reverse))
+    a_steps, x_steps, h_steps = (_ordered(each[:, others], 1, reverse) for each in (a, x, out))
+    _steps(a_steps, x_steps, h, h_steps)
 
 
 def _ordered(tensor: Tensor, axis: int, reverse: bool) -> tuple[Tensor, ...]:
@@ -98,14 +100,15 @@ def _steps(a: tuple[Tensor, ...], x: tuple[Tensor, ...], h: Tensor, out: tuple[T
 def _chunks(a: Tensor, x: Tensor, h: Tensor, out: Tensor, L: int, reverse: bool) -> Tensor:
     """All chunks at once, three times L operations and C small ones: the products of each and its end from zero, the states
     before the chunks, then the steps. Returns the last state."""
-    steps = [_ordered(each.unflatten(1, (-1, L)), 2, reverse) for each in (a, x, out)]
-    product, end = steps[0][0].clone(), steps[1][0].clone()  # (B, C, ...)
-    for a_l, x_l in zip(steps[0][1:], steps[1][1:], strict=True):
+    # Step l of every chunk, (B, C, ...).
+    a_steps, x_steps, h_steps = (_ordered(each.unflatten(1, (-1, L)), 2, reverse) for each in (a, x, out))
+    product, end = a_steps[0].clone(), x_steps[0].clone()
+    for a_l, x_l in zip(a_steps[1:], x_steps[1:], strict=True):
         product.mul_(a_l)
         torch.addcmul(x_l, a_l, end, out=end)
     begun = torch.empty_like(end)
-    states = _ordered(begun, 1, reverse)
+    products, ends, states = (_ordered(each, 1, reverse) for each in (product, end, begun))
     states[0].copy_(h)
-    _steps(*(_ordered(each, 1, reverse)[:-1] for each in (product, end)), states[0], states[1:])
-    _steps(steps[0], steps[1], begun, steps[2])
+    _steps(products[:-1], ends[:-1], states[0], states[1:])
+    _steps(a_steps, x_steps, begun, h_steps)
     return out[:, 0 if reverse else -1]
