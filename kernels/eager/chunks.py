@@ -3,7 +3,7 @@
 B batch, T time, H heads; C chunks of L steps; M = C B H chunks of all samples and heads, N = B H; K keys, V values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,6 +29,11 @@ def whole(x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     B, T, H = shape
     by_time = x.unflatten(0, (-1, B, H)).transpose(0, 1).transpose(2, 3)
     return by_time.to(dtype).flatten(1, 2)[:, :T].contiguous()
+
+
+def by_chunk(tensors: Iterable[Tensor], N: int) -> Iterator[tuple[Tensor, ...]]:
+    """The (N, ...) views of each chunk in turn, of (C N, ...) tensors."""
+    return zip(*(each.unflatten(0, (-1, N)) for each in tensors), strict=True)
 
 
 def carried(added: Tensor, kept: Tensor, begun: Tensor, reverse: bool = False) -> Tensor:

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from distseq.kernels.eager import vector_decay
 from distseq.kernels.eager.chunks import (
-    carried,
+    by_chunk,
     chunked,
     dots,
     scalar_decay,
@@ -35,8 +35,12 @@ class _LinearAttention(torch.autograd.Function):
         else:
             decay, read, write = scalar_decay(decay)  # (M, L, L)
             a_MLL = torch.bmm(q_MLK, k_MLK.mT).mul_(decay)
-        added_MKV = torch.bmm((k_MLK * write).mT, v_MLV)
-        states_CNKV = carried(added_MKV, read[:, -1, :, None], state.flatten(0, 1))
+        begun_NKV = state.flatten(0, 1)
+        states_CNKV = v_MLV.new_empty(len(v_MLV) // len(begun_NKV) + 1, *begun_NKV.shape)
+        states_CNKV[0] = begun_NKV
+        chunks = by_chunk(((k_MLK * write).mT, v_MLV, read[:, -1, :, None]), len(begun_NKV))
+        for before, after, (written, v_NLV, kept) in zip(states_CNKV[:-1], states_CNKV[1:], chunks, strict=True):
+            torch.mul(before, kept, out=after).baddbmm_(written, v_NLV)
         y_MLV = torch.bmm(a_MLL, v_MLV).baddbmm_(q_MLK * read, states_CNKV[:-1].flatten(0, 1))
         last = states_CNKV[-1].view_as(state).clone()
         return whole(y_MLV, v.shape[:3], v.dtype), last, q_MLK, k_MLK, v_MLV, decay, a_MLL, read, write, states_CNKV
@@ -53,19 +57,25 @@ class _LinearAttention(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         q_MLK, k_MLK, v_MLV, decay, a_MLL, read, write, states_CNKV = ctx.saved_tensors
-        before_MKV, begun = states_CNKV[:-1].flatten(0, 1), states_CNKV[0]
+        before_MKV, begun_NKV = states_CNKV[:-1].flatten(0, 1), states_CNKV[0]
         dy_MLV = torch.zeros_like(v_MLV) if dy is None else chunked(dy, ctx.L)
-        dlast_NKV = torch.zeros_like(begun) if dlast is None else dlast.view_as(begun)
-        added_MKV = torch.bmm((q_MLK * read).mT, dy_MLV)
-        dstates_CNKV = carried(added_MKV, read[:, -1, :, None], dlast_NKV, reverse=True)
-        after_MKV = dstates_CNKV[1:].flatten(0, 1)
-        dq = dk = dv = dg = None
-        if ctx.needs_input_grad[2]:
-            dv = torch.bmm(a_MLL.mT, dy_MLV).baddbmm_(k_MLK * write, after_MKV)
+
+        # From the last chunk to the first, the gradient of the state in place, read while it is in the cache.
+        dv, dwrite_MLK = torch.bmm(a_MLL.mT, dy_MLV), torch.empty_like(k_MLK)
+        past_Mx = read.new_empty(len(read), read.shape[2])
+        dstate_NKV = torch.zeros_like(begun_NKV) if dlast is None else dlast.reshape(begun_NKV.shape).clone()
+        chunks = (dv, dwrite_MLK, past_Mx, v_MLV, k_MLK * write, (q_MLK * read).mT, dy_MLV, read[:, -1, :, None])
+        for state, each in reversed(list(zip(states_CNKV[:-1], by_chunk(chunks, len(begun_NKV)), strict=True))):
+            dv_NLV, dwrite, past, v_NLV, written, reads, dy_NLV, kept = each
+            dv_NLV.baddbmm_(written, dstate_NKV)
+            torch.bmm(v_NLV, dstate_NKV.mT, out=dwrite)
+            past.copy_((state * dstate_NKV).sum(2) if ctx.vector else dots(state, dstate_NKV)[:, None])
+            dstate_NKV.mul_(kept).baddbmm_(reads, dy_NLV)
+        dq = dk = dg = None
         if any(ctx.needs_input_grad[at] for at in (0, 1, 3)):
             da_MLL = torch.bmm(dy_MLV, v_MLV.mT)
             dread_MLK = torch.bmm(dy_MLV, before_MKV.mT).mul_(read)
-            dwrite_MLK = torch.bmm(v_MLV, after_MKV.mT).mul_(write)
+            dwrite_MLK.mul_(write)
             if ctx.vector:
                 dq, dk, pairs = vector_decay.gradients(da_MLL, q_MLK, k_MLK, decay)
                 dq, dk = dq.add_(dread_MLK), dk.add_(dwrite_MLK)
@@ -74,15 +84,14 @@ class _LinearAttention(torch.autograd.Function):
                 dq, dk = torch.baddbmm(dread_MLK, dqk_MLL, k_MLK), torch.baddbmm(dwrite_MLK, dqk_MLL.mT, q_MLK)
             if ctx.needs_input_grad[3]:
                 reads_MLK, writes_MLK = dread_MLK.mul_(q_MLK), dwrite_MLK.mul_(k_MLK)
+                past_Mx.mul_(read[:, -1])
                 if ctx.vector:
-                    past_MK = (before_MKV * after_MKV).sum(2) * read[:, -1]
-                    dg = state_decay_gradient(reads_MLK.add_(pairs), writes_MLK, past_MK)
+                    dg = state_decay_gradient(reads_MLK.add_(pairs), writes_MLK, past_Mx)
                 else:
-                    past_M = dots(before_MKV, after_MKV) * read[:, -1, 0]
-                    dg = scalar_decay_gradient(pairs, reads_MLK.sum(2), writes_MLK.sum(2), past_M)
+                    dg = scalar_decay_gradient(pairs, reads_MLK.sum(2), writes_MLK.sum(2), past_Mx[:, 0])
         found = zip((dq, dk, dv, dg), ctx.dtypes, strict=True)
         found = (None if each is None else whole(each, ctx.shape, dtype) for each, dtype in found)
-        return *found, dstates_CNKV[0].unflatten(0, (ctx.shape[0], -1)), None
+        return *found, dstate_NKV.unflatten(0, (ctx.shape[0], -1)), None
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, *, chunk: int) -> tuple[Tensor, Tensor]:
