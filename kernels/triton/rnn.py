@@ -54,6 +54,19 @@ def _apart(a, S: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _through(d0, d1, d2, d3, r, S: tl.constexpr, ACC: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The gradient (rows, D) by the state before, through the product with R.
+
+    It is taken apart and joined so as not to have the layout of a product: the compiler would compute the whole step in that, and
+    move every tile that is loaded or stored between threads, with two barriers each.
+    """
+    joined = d0 if S == 1 else tl.reshape(tl.join(tl.join(d0, d2), tl.join(d1, d3)), (d0.shape[0], r.shape[0]))
+    product = tl.dot(joined.to(OPERAND), r, input_precision=PRECISION, out_dtype=ACC)
+    even, odd = tl.split(tl.reshape(product, (product.shape[0], product.shape[1] // 2, 2)))
+    return tl.reshape(tl.join(even, odd), product.shape)
+
+
+@triton.jit
 def _states(at, mask, apart, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
     """c, n, m, of which there are COUNT; 0 for the others."""
     c = tl.zeros(mask.shape, at.dtype.element_ty)
@@ -124,7 +137,7 @@ def _rnn_forward(
 
 @triton.jit
 def _rnn_backward(
-    a_BTHDS, r_HDDS, before_BTHD, kept_NBTHD, dy_BTHD, dlast_NBHD, dbegun_NBHD, B, T, H,
+    a_BTHSD, r_HDDS, before_BTHD, kept_NBTHD, dy_BTHD, dlast_NBHD, dbegun_NBHD, B, T, H,
     CELL: tl.constexpr, S: tl.constexpr, N: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip  # type: ignore[no-untyped-def]
@@ -136,9 +149,7 @@ def _rnn_backward(
     r = tl.load(r_HDDS + head * D * D * S + tl.arange(0, D)[None, :] * (D * S) + tl.arange(0, D * S)[:, None])
     r = r.to(OPERAND)
     end = (row * T + T - 1) * H + head
-    wide = tl.arange(0, D * S)[None, :]
-    wide_mask = (row < B) & (wide < D * S)
-    a_at = a_BTHDS + end * (S * D) + wide
+    a_at = a_BTHSD + end * (S * D) + d
     y_at = end * D + d
     kept_at = kept_NBTHD + ((row * (T + 1) + T) * H + head) * D + d
     kept_apart = B.to(tl.int64) * (T + 1) * H * D
@@ -149,33 +160,45 @@ def _rnn_backward(
     c_after, n_after, m_after = _states(kept_at, mask, kept_apart, N - 1)
     kept_at -= H * D
     c, n, m = _states(kept_at, mask, kept_apart, N - 1)
-    a = tl.load(a_at, wide_mask, other=0.0)
+    a0, a1, a2, a3 = _read(a_at, mask, D, S)
     dy = tl.load(dy_BTHD + y_at, mask, other=0.0)
     h = dy
     if CELL == "gru":
         h = tl.load(before_BTHD + y_at, mask, other=0.0)
+    kind = a_BTHSD.dtype.element_ty
+    d0 = tl.zeros((ROWS, D), kind)
+    d1 = d0
+    d2 = d0
+    d3 = d0
     for back_t in range(T):
+        dh = (dh + dy.to(ACC)) + _through(d0, d1, d2, d3, r, S, ACC, OPERAND, PRECISION)
         ahead = mask & (back_t + 1 < T)
         kept_at -= H * D
         y_at -= H * D
         c_next, n_next, m_next = _states(kept_at, ahead, kept_apart, N - 1)
-        a_next = tl.load(a_at - H * S * D, wide_mask & (back_t + 1 < T), other=0.0)
-        a0, a1, a2, a3 = _apart(a.to(ACC), S)
+        a0_next, a1_next, a2_next, a3_next = _read(a_at - H * S * D, ahead, D, S)
         dy_next = tl.load(dy_BTHD + y_at, ahead, other=0.0)
         h_next = dy_next
         if CELL == "gru":
             h_next = tl.load(before_BTHD + y_at, ahead, other=0.0)
         d0, d1, d2, d3, dh, dc, dn = back(
-            CELL, a0, a1, a2, a3, h.to(ACC), c, n, m, c_after, n_after, m_after, dh + dy.to(ACC), dc, dn
-        )
-        da = d0 if S == 1 else tl.reshape(tl.join(tl.join(d0, d2), tl.join(d1, d3)), (ROWS, D * S))
-        da = da.to(a_BTHDS.dtype.element_ty)
-        tl.store(a_at, da, wide_mask)
-        dh = tl.dot(da.to(OPERAND), r, acc=dh, input_precision=PRECISION, out_dtype=ACC)
+            CELL, a0.to(ACC), a1.to(ACC), a2.to(ACC), a3.to(ACC), h.to(ACC), c, n, m, c_after, n_after, m_after,
+            dh, dc, dn,
+        )  # fmt: skip
+        d0 = d0.to(kind)
+        d1 = d1.to(kind)
+        d2 = d2.to(kind)
+        d3 = d3.to(kind)
+        tl.store(a_at, d0, mask)
+        if S > 1:
+            tl.store(a_at + D, d1, mask)
+            tl.store(a_at + 2 * D, d2, mask)
+            tl.store(a_at + 3 * D, d3, mask)
         a_at -= H * S * D
-        a, dy, h = a_next, dy_next, h_next
+        a0, a1, a2, a3, dy, h = a0_next, a1_next, a2_next, a3_next, dy_next, h_next
         c_after, n_after, m_after = c, n, m
         c, n, m = c_next, n_next, m_next
+    dh += _through(d0, d1, d2, d3, r, S, ACC, OPERAND, PRECISION)
     tl.store(dbegun_NBHD + state_at, dh, mask)
     _write(dbegun_NBHD + state_at + apart, mask, apart, dc, dn, tl.zeros_like(dh), N - 1)
 
@@ -248,9 +271,9 @@ class _Rnn(torch.autograd.Function):
         before = torch.cat([h_BHD[:, None].to(y.dtype), y[:, :-1]], 1)
         if ctx.cell == "gru":
             x = torch.cat([x, _shift(bias, y)[:, None].expand(B, T, H, 1, D)], 3)
-        x_BTHDS, r_HDDS = x.transpose(3, 4).contiguous(), _innermost(ctx.cell, r, y)
-        a = torch.empty_like(x_BTHDS)
-        torch.baddbmm(_by_head(x_BTHDS), _by_head(before), r_HDDS.flatten(2), out=_by_head(a))
+        x, r_HDDS = x.contiguous(), _innermost(ctx.cell, r, y)
+        a = torch.empty_like(x)
+        torch.baddbmm(_by_head(x), _by_head(before), r_HDDS.transpose(2, 3).flatten(2), out=_by_head(a))
         dy = torch.zeros_like(y) if dy_BTHD is None else dy_BTHD.contiguous()
         shape = (len(kept) + 1, B, H, D)
         dlast = kept.new_zeros(shape) if dlast_NBHD is None else dlast_NBHD.contiguous()
@@ -261,11 +284,11 @@ class _Rnn(torch.autograd.Function):
         gates = [0, 1, 3] if ctx.cell == "gru" else slice(None)
         dr = dbias = None
         if ctx.needs_input_grad[1]:
-            dr_HDDS = torch.bmm(_by_head(before).transpose(1, 2), _by_head(a)).unflatten(2, (D, -1))
-            dr = dr_HDDS.permute(0, 3, 1, 2)[:, gates].to(r.dtype)
+            dr_HDSE = torch.bmm(_by_head(before).transpose(1, 2), _by_head(a)).unflatten(2, (-1, D))
+            dr = dr_HDSE.transpose(1, 2)[:, gates].to(r.dtype)
         if ctx.needs_input_grad[2]:
-            dbias = a[..., 3].sum((0, 1), dtype=kept.dtype).to(bias.dtype)
-        dx = a.transpose(3, 4)[:, :, :, : r.shape[1]] if ctx.needs_input_grad[0] else None
+            dbias = a[:, :, :, 3].sum((0, 1), dtype=kept.dtype).to(bias.dtype)
+        dx = a[:, :, :, : r.shape[1]] if ctx.needs_input_grad[0] else None
         return dx, dr, dbias, dbegun if ctx.needs_input_grad[3] else None, None
 
 
