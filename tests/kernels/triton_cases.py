@@ -20,7 +20,10 @@ class Small:
 
 @dataclass(frozen=True)
 class Launch:
-    """A forward and a backward of a case, with heads of size D in that dtype. `barriers`: the bound on a loop's body."""
+    """A forward and a backward of a case, with heads of size D in that dtype. `barriers`: the bound on a loop's body.
+
+    `exact`: float32 is multiplied as float32, not as tf32. `spills`: known to keep some of a thread's values in memory.
+    """
 
     case: str
     D: int
@@ -29,17 +32,22 @@ class Launch:
     B: int = 16
     T: int = 64
     H: int = 2
+    exact: bool = False
+    spills: bool = False
 
     def __str__(self) -> str:
-        return f"{self.case}-{self.D}-{str(self.dtype).removeprefix('torch.')}"
+        return f"{self.case}-{self.D}-{str(self.dtype).removeprefix('torch.')}{'-exact' * self.exact}"
 
 
+CELLS = ("elman", "lstm", "gru", "slstm")
 # Name -> case; the name begins with its primitive's.
 INTERPRETED: dict[str, Small] = {
-    **{f"rnn-{cell}": Small(PRIMITIVES[f"rnn-{cell}"], 3, 3, 2, 4) for cell in ("elman", "lstm", "gru", "slstm")},
+    **{f"rnn-{cell}": Small(PRIMITIVES[f"rnn-{cell}"], 3, 3, 2, 4) for cell in CELLS},
 }
 COMPILED: list[Launch] = [
-    *(Launch("rnn-lstm", D, barriers=12) for D in (16, 32, 64, 128)),
-    *(Launch(f"rnn-{cell}", D) for cell in ("elman", "gru", "slstm") for D in (16, 32, 64, 128)),
-    *(Launch(f"rnn-{cell}", 64, torch.float32) for cell in ("elman", "lstm", "gru", "slstm")),
+    *(Launch(f"rnn-{cell}", D, barriers=12) for cell in CELLS for D in (16, 32, 64)),
+    *(Launch(f"rnn-{cell}", 128, barriers=12, spills=cell in ("gru", "slstm")) for cell in CELLS),
+    *(Launch(f"rnn-{cell}", 64, torch.float32, barriers=12) for cell in CELLS),
+    *(Launch(f"rnn-{cell}", 32, torch.float32, barriers=12, exact=True) for cell in CELLS),
+    *(Launch(f"rnn-{cell}", 64, torch.float32, barriers=12, exact=True, spills=cell != "elman") for cell in CELLS),
 ]
