@@ -20,8 +20,8 @@ from distseq.kernels.cells import CELLS, State
 from distseq.kernels.triton.cells import back, step
 from distseq.kernels.triton.math import INTERPRETED
 
-# Samples of a program, and its warps by the bytes of a head. On sm_90 no registers spill for D <= 64, except in backward for D = 64
-# in float32 that is exact (torch.set_float32_matmul_precision): R is then held in parts, twice its size.
+# Samples of a program, and its warps by the bytes of a head. On sm_90 no registers spill for D <= 64, except in backward for
+# D = 64 in float32 that is exact (torch.set_float32_matmul_precision): R is then held in parts, twice its size.
 ROWS = 16
 WARPS = {32: 4, 64: 4, 128: 8, 256: 8}
 TYPES = {torch.float64: tl.float64, torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
