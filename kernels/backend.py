@@ -69,9 +69,8 @@ def refusal(op: str, device: torch.device, dtype: torch.dtype, heads: Sequence[i
     if not interpreted and dtype not in tiles.largest:
         return f"its Triton kernel computes in {', '.join(_named(each) for each in tiles.largest)}: got {_named(dtype)}"
     largest = tiles.largest.get(dtype, max(tiles.largest.values()))
-    least = (
-        min(2, tiles.least) if interpreted else tiles.least
-    )  # a product of the GPU's needs 16, the interpreter's does not
+    # A product on the GPU needs sizes of 16, in the interpreter it does not.
+    least = min(2, tiles.least) if interpreted else tiles.least
     for size in heads:
         if not least <= size <= largest or (tiles.powers and size & (size - 1)):
             shape = "a power of two" if tiles.powers else "a size"
