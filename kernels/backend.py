@@ -40,7 +40,9 @@ EAGER = {
     "fft_conv": "conv",
     "attention": "attention",
 }
-TRITON: dict[str, Tiles] = {}
+TRITON = {
+    "rnn": Tiles({torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}, least=16),
+}
 
 
 def asked(op: str, text: str | None = None) -> str | None:
@@ -67,10 +69,12 @@ def refusal(op: str, device: torch.device, dtype: torch.dtype, heads: Sequence[i
     if not interpreted and dtype not in tiles.largest:
         return f"its Triton kernel computes in {', '.join(_named(each) for each in tiles.largest)}: got {_named(dtype)}"
     largest = tiles.largest.get(dtype, max(tiles.largest.values()))
+    # A product on the GPU needs sizes of 16, in the interpreter it does not.
+    least = min(2, tiles.least) if interpreted else tiles.least
     for size in heads:
-        if not tiles.least <= size <= largest or (tiles.powers and size & (size - 1)):
+        if not least <= size <= largest or (tiles.powers and size & (size - 1)):
             shape = "a power of two" if tiles.powers else "a size"
-            return f"a head must be {shape} from {tiles.least} to {largest} in {_named(dtype)}: got {size}"
+            return f"a head must be {shape} from {least} to {largest} in {_named(dtype)}: got {size}"
     return None
 
 

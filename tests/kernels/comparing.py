@@ -61,6 +61,18 @@ def _weights(each: Tensor, draws: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=draws, dtype=torch.float64).to(each.real.dtype)
 
 
+def finite_differences(case: Case, B: int, T: int, H: int, D: int) -> bool:
+    """Whether all gradients, those by state and of state too, are what finite differences of float64 give."""
+    inputs, states, found = leaves(case, drawn(case, B, T, H, D), begun(case, B, H, D))
+
+    def function(*_: Tensor) -> tuple[Tensor, ...]:
+        y, after = case.run(inputs, case.state(states) if states else None)
+        used = (each for at, each in enumerate(after) if at not in case.opaque and each is not None)
+        return (y, *(each for each in used if each.requires_grad))
+
+    return torch.autograd.gradcheck(function, found, atol=1e-6)
+
+
 def apart(found: Tensor, expected: Tensor) -> float:
     """Relative root mean square of the difference; inf where one is not finite and the other is."""
     if found.shape != expected.shape:
