@@ -40,7 +40,12 @@ EAGER = {
     "fft_conv": "conv",
     "attention": "attention",
 }
-TRITON: dict[str, Tiles] = {}
+KEYED = Tiles({torch.bfloat16: 128, torch.float32: 128}, least=16)
+TRITON = {
+    "scan": Tiles({torch.bfloat16: 0, torch.float16: 0, torch.float32: 0}),
+    "linear_attention": KEYED,
+    "delta_rule": KEYED,
+}
 
 
 def asked(op: str, text: str | None = None) -> str | None:
@@ -64,13 +69,13 @@ def refusal(op: str, device: torch.device, dtype: torch.dtype, heads: Sequence[i
         return "it has no Triton kernel"
     if device.type != "cuda" and not interpreted:
         return f"its tensors lie on the {device.type}, not on cuda"
-    if not interpreted and dtype not in tiles.largest:
+    if dtype not in tiles.largest and not (interpreted and dtype == torch.float64):
         return f"its Triton kernel computes in {', '.join(_named(each) for each in tiles.largest)}: got {_named(dtype)}"
-    largest = tiles.largest.get(dtype, max(tiles.largest.values()))
+    least, largest = 1 if interpreted else tiles.least, tiles.largest.get(dtype, max(tiles.largest.values()))
     for size in heads:
-        if not tiles.least <= size <= largest or (tiles.powers and size & (size - 1)):
+        if not least <= size <= largest or (tiles.powers and size & (size - 1)):
             shape = "a power of two" if tiles.powers else "a size"
-            return f"a head must be {shape} from {tiles.least} to {largest} in {_named(dtype)}: got {size}"
+            return f"a head must be {shape} from {least} to {largest} in {_named(dtype)}: got {size}"
     return None
 
 
@@ -88,7 +93,8 @@ def choose(
             raise ValueError(f"{op} cannot run on triton, as {VARIABLE} asks: {reason}")
     if backend:
         return backend
-    measured = op in TRITON and all(size in TRITON[op].measured for size in heads) and not plain
+    figures = TRITON[op].measured if op in TRITON else ()
+    measured = figures and all(size in figures for size in heads) and not plain
     if device.type == "cuda" and measured and not refusal(op, device, dtype, heads, False) and not _missing():
         return "triton"
     return "eager"

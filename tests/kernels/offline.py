@@ -19,9 +19,8 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from distseq.kernels import primitives
-from tests.kernels.cases import PRIMITIVES
 from tests.kernels.comparing import drawn, gradients
-from tests.kernels.triton_cases import COMPILED
+from tests.kernels.triton_cases import CASES, COMPILED
 from tests.kernels.triton_tools import Resources
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -70,13 +69,14 @@ def main(name: str) -> None:
         defaults = {parameter.name: parameter.default for parameter in kernel.params if parameter.has_default}
         options = {key: value for key, value in kwargs.items() if key not in names}
         arguments = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
-        found[kernel.fn.__name__] = asdict(build(kernel, arguments, options))
+        variant = ", ".join(f"{key}={value}" for key, value in arguments.items() if isinstance(value, bool))
+        found[f"{kernel.fn.__name__}({variant})"] = asdict(build(kernel, arguments, options))
 
     JITFunction.run = run
     primitives.choose = lambda *_: "triton"
     gradients(
-        PRIMITIVES[launch.case],
-        drawn(PRIMITIVES[launch.case], launch.B, launch.T, launch.H, launch.D, dtype=launch.dtype),
+        CASES[launch.case],
+        drawn(CASES[launch.case], launch.B, launch.T, launch.H, launch.D, dtype=launch.dtype),
     )
     print(json.dumps(found))
 

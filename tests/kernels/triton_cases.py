@@ -1,10 +1,10 @@
 """What the tests of Triton kernels go over: INTERPRETED, small cases to run; COMPILED, launches to compile for a GPU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from tests.kernels.cases import PRIMITIVES, Case
+from tests.kernels.cases import PRIMITIVES, Case, Inputs
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Small:
     T: int
     H: int
     D: int
+    differences: int = 2  # steps over which finite differences are taken
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,33 @@ class Launch:
         return f"{self.case}-{self.D}-{str(self.dtype).removeprefix('torch.')}"
 
 
+def _square(name: str, chunk: int = 2) -> Case:
+    """The case with as many values as keys: a program holds powers of two."""
+    case = PRIMITIVES[name]
+
+    def draw(B: int, T: int, H: int, D: int, draws: torch.Generator) -> Inputs:
+        inputs = case.draw(B, T, H, D, draws)
+        return {**inputs, "v": inputs["v"][..., :D]}
+
+    return replace(case, draw=draw, options={**case.options, "chunk": chunk})
+
+
+CHUNKED = ("linear_attention-none", "linear_attention-scalar", "delta_rule", "delta_rule-product", "delta_rule-gated-product")
+CASES = {**PRIMITIVES, **{f"{name}-square": _square(name, chunk=32) for name in CHUNKED}}
+
 # Name -> case; the name begins with its primitive's.
 INTERPRETED: dict[str, Small] = {
     **{f"rnn-{cell}": Small(PRIMITIVES[f"rnn-{cell}"], 3, 3, 2, 4) for cell in ("elman", "lstm", "gru", "slstm")},
+    **{f"scan-{kind}": Small(PRIMITIVES[f"scan-{kind}"], 2, 5, 2, 20, 3) for kind in ("real", "reset", "reverse")},
+    # One step, a chunk less one, whole chunks, and one step more.
+    **{f"{name}-{T}": Small(_square(name, 4), 1, T, 2, 4) for name in CHUNKED for T in (1, 3, 8, 9)},
+    **{f"{name}-differences": Small(_square(name, 2), 2, 4, 1, 4, 3) for name in CHUNKED},
 }
 COMPILED: list[Launch] = [
     *(Launch("rnn-lstm", D, barriers=12) for D in (16, 32, 64, 128)),
     *(Launch(f"rnn-{cell}", D) for cell in ("elman", "gru", "slstm") for D in (16, 32, 64, 128)),
+    *(Launch("scan-real", D) for D in (16, 128)),
+    *(Launch(f"{case}-square", D) for case in ("linear_attention-scalar", "delta_rule") for D in (16, 32, 64, 128)),
+    *(Launch(f"{case}-square", D, torch.float32) for case in ("linear_attention-scalar", "delta_rule") for D in (64, 128)),
     *(Launch(f"rnn-{cell}", 64, torch.float32) for cell in ("elman", "lstm", "gru", "slstm")),
 ]
