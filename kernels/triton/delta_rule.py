@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from distseq.kernels.backend import accumulator
 from distseq.kernels.triton.chunks import decays, dot, length, numbers, outputs, rows
-from distseq.kernels.triton.linear_attention import gradients
+from distseq.kernels.triton.linear_attention import by_decay, by_keys
 
 BLOCK, WARPS = 32, 4  # the most values of a program, and its warps
 
@@ -58,7 +58,9 @@ def _loop(
     """Where each chunk starts, the last state, and u."""
     (B, T, H, K), V = k.shape, x.shape[3]
     C, BV = triton.cdiv(T, L), min(V, BLOCK)
-    starts, last, u = first.new_empty(B, H, C, K, V), torch.empty_like(first), torch.empty_like(x)
+    # u is a factor of products alone, du a gradient.
+    starts, last = first.new_empty(B, H, C, K, V), torch.empty_like(first)
+    u = torch.empty_like(x, dtype=x.dtype if backward else q.dtype)
     _delta_states[(B * H, V // BV)](
         q, k, x, w, do, g, first, starts, last, u, T, H, C, K, V, L, BV, backward, **numbers(q.dtype), num_warps=WARPS
     )
@@ -86,16 +88,23 @@ class _Delta(torch.autograd.Function):
         do, dlast = do.contiguous(), dlast.contiguous()
         within = outputs(k, q, do, g, None, ctx.L, q.dtype, reverse=True)
         ends, dstate, du = _loop(q, k, within, w, do, g, dlast, ctx.L, backward=True)
-        dq, dk, _, dg = gradients(q, k, u, g, do, starts, ends, last, dlast, ctx.L)
+        dq, dk = by_keys(q, k, u, g, do, starts, ends, ctx.L)
         dw = -outputs(du, du, k, torch.zeros_like(g), starts.mT, ctx.L, q.dtype, within=False)
-        return dq.to(q.dtype), dk.to(k.dtype), du, dw, dg.to(g.dtype), dstate, None
+        reach_BTH, at_start_BTH = (q * dq - k * dk).sum(3), (w * dw).sum(3)
+        # w reads where its chunk starts: what was written before decays up to the last step of the chunk before.
+        at_start_BCH = pad(at_start_BTH, (0, 0, 0, -at_start_BTH.shape[1] % ctx.L)).unflatten(1, (-1, ctx.L)).sum(2)
+        reach_BTH[:, ctx.L - 1 : -1 : ctx.L] += at_start_BCH[:, 1:]
+        dg = by_decay(reach_BTH, last, dlast)
+        return dq.to(q.dtype), dk.to(k.dtype), du, dw.to(w.dtype), dg.to(g.dtype), dstate, None
 
 
 def _solved(k: Tensor, v: Tensor, beta: Tensor, g: Tensor, L: int) -> tuple[Tensor, Tensor]:
     """x (B, T, H, V) and w (B, T, H, K) of all chunks."""
     T, K = k.shape[1:4:2]
     k, v, beta, g = (
-        pad(each.to(accumulator(each.dtype)), (0, 0) * (each.dim() - 2) + (0, -T % L)).unflatten(1, (-1, L)).transpose(2, 3)
+        pad(each.to(accumulator(each.dtype)), (0, 0) * (each.dim() - 2) + (0, -T % L))
+        .unflatten(1, (-1, L))
+        .transpose(2, 3)
         for each in (k, v, beta, g)
     )
     b_BCHL = g.cumsum(3)
@@ -116,5 +125,5 @@ def delta_rule(
     q = pad(q[:, :, None], (0, 0, 0, 0, steps - 1, 0)).flatten(1, 2)
     g = pad(g[:, :, None], (0, 0, 0, steps - 1)).flatten(1, 2)
     x, w = _solved(k, v, beta, g, L)
-    o, last, *_ = _Delta.apply(*(each.contiguous() for each in (q, k, x, w, g, state)), L)
+    o, last, *_ = _Delta.apply(*(each.contiguous() for each in (q, k, x, w.to(k.dtype), g, state)), L)
     return o[:, steps - 1 :: steps], last

@@ -30,26 +30,29 @@ class _LinearAttention(torch.autograd.Function):
         q, k, v, g, last, starts = ctx.saved_tensors
         do, dlast = do.contiguous(), dlast.contiguous()
         ends, dstate = states(q, do, g, dlast, ctx.L, v.dtype, reverse=True)
-        dq, dk, dv, dg = gradients(q, k, v, g, do, starts, ends, last, dlast, ctx.L)
+        dq, dk = by_keys(q, k, v, g, do, starts, ends, ctx.L)
+        dv = outputs(k, q, do, g, ends, ctx.L, v.dtype, reverse=True)
+        dg = by_decay((q * dq - k * dk).sum(3), last, dlast)
         return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), dg.to(g.dtype), dstate, None
 
 
-def gradients(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, do: Tensor, starts: Tensor, ends: Tensor, last: Tensor, dlast: Tensor, L: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of q, k, v and g, given where each chunk starts, S, and the gradients of where each ends, R.
+def by_keys(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, do: Tensor, starts: Tensor, ends: Tensor, L: int
+) -> tuple[Tensor, Tensor]:
+    """dq = (do v^T . D) k + e^b do S^T and dk = (v do^T . D^T) q + e^{b_L - b} v R^T, which are outputs again.
 
-    dq = (do v^T . D) k + e^b do S^T, dk = (v do^T . D^T) q + e^{b_L - b} v R^T and dv = (k q^T . D^T) do + e^{b_L - b} k R
-    are outputs again. Every pair (i, j) of query and key decays by all of g_{j+1} to g_i: dg is the reversed sum of
-    q dq - k dk, and of the last state's share at the end.
+    S is where a chunk starts, R the gradient of where it ends.
     """
-    dtype = v.dtype
-    dq = outputs(do, v, k, g, starts.mT, L, dtype)
-    dk = outputs(v, do, q, g, ends.mT, L, dtype, reverse=True)
-    dv = outputs(k, q, do, g, ends, L, dtype, reverse=True)
-    reach_BTH = (q * dq - k * dk).sum(3)
-    dg = reach_BTH.flip(1).cumsum(1).flip(1) + (last * dlast).sum((2, 3))[:, None]
-    return dq, dk, dv, dg
+    dq = outputs(do, v, k, g, starts.mT, L, q.dtype)
+    return dq, outputs(v, do, q, g, ends.mT, L, q.dtype, reverse=True)
+
+
+def by_decay(reach_BTH: Tensor, last: Tensor, dlast: Tensor) -> Tensor:
+    """dg: what step j wrote reaches what step i reads by all of g_{j+1} to g_i, so that dg_t is a sum of q dq - k dk from t on.
+
+    The last state reads after the end.
+    """
+    return reach_BTH.flip(1).cumsum(1).flip(1) + (last * dlast).sum((2, 3))[:, None]
 
 
 def linear_attention(

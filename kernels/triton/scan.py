@@ -93,5 +93,7 @@ def scan(a: Tensor, x: Tensor, state: Tensor, *, reverse: bool = False) -> tuple
     """As distseq.kernels.reference.scan, of real numbers."""
     shape = x.shape
     flat_BTD = (*shape[:2], shape[2:].numel())
-    h, after = _Scan.apply(a.expand(shape).reshape(flat_BTD), x.reshape(flat_BTD), state.flatten(1).contiguous(), reverse)
+    h, after = _Scan.apply(
+        a.expand(shape).reshape(flat_BTD), x.reshape(flat_BTD), state.flatten(1).contiguous(), reverse
+    )
     return h.view(shape), after.view(state.shape)

@@ -46,22 +46,33 @@ def _square(name: str, chunk: int = 2) -> Case:
     return replace(case, draw=draw, options={**case.options, "chunk": chunk})
 
 
-CHUNKED = ("linear_attention-none", "linear_attention-scalar", "delta_rule", "delta_rule-product", "delta_rule-gated-product")
+CHUNKED = (
+    "linear_attention-none",
+    "linear_attention-scalar",
+    "delta_rule",
+    "delta_rule-product",
+    "delta_rule-gated-product",
+)
 CASES = {**PRIMITIVES, **{f"{name}-square": _square(name, chunk=32) for name in CHUNKED}}
 
 # Name -> case; the name begins with its primitive's.
 INTERPRETED: dict[str, Small] = {
     **{f"rnn-{cell}": Small(PRIMITIVES[f"rnn-{cell}"], 3, 3, 2, 4) for cell in ("elman", "lstm", "gru", "slstm")},
     **{f"scan-{kind}": Small(PRIMITIVES[f"scan-{kind}"], 2, 5, 2, 20, 3) for kind in ("real", "reset", "reverse")},
-    # One step, a chunk less one, whole chunks, and one step more.
-    **{f"{name}-{T}": Small(_square(name, 4), 1, T, 2, 4) for name in CHUNKED for T in (1, 3, 8, 9)},
-    **{f"{name}-differences": Small(_square(name, 2), 2, 4, 1, 4, 3) for name in CHUNKED},
+    # Two steps short of two chunks, two whole chunks, and one step more; finite differences of a single step.
+    **{f"{name}-{T}": Small(_square(name, 4), 1, T, 2, 4, differences=1) for name in CHUNKED for T in (6, 8, 9)},
+    # Two samples; finite differences of a chunk and a half.
+    **{f"{name}-short": Small(_square(name, 2), 2, 4, 1, 4, differences=3) for name in CHUNKED},
 }
 COMPILED: list[Launch] = [
     *(Launch("rnn-lstm", D, barriers=12) for D in (16, 32, 64, 128)),
     *(Launch(f"rnn-{cell}", D) for cell in ("elman", "gru", "slstm") for D in (16, 32, 64, 128)),
     *(Launch("scan-real", D) for D in (16, 128)),
     *(Launch(f"{case}-square", D) for case in ("linear_attention-scalar", "delta_rule") for D in (16, 32, 64, 128)),
-    *(Launch(f"{case}-square", D, torch.float32) for case in ("linear_attention-scalar", "delta_rule") for D in (64, 128)),
+    *(
+        Launch(f"{case}-square", D, torch.float32)
+        for case in ("linear_attention-scalar", "delta_rule")
+        for D in (64, 128)
+    ),
     *(Launch(f"rnn-{cell}", 64, torch.float32) for cell in ("elman", "lstm", "gru", "slstm")),
 ]
