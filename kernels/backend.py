@@ -42,6 +42,7 @@ EAGER = {
 }
 KEYED = Tiles({torch.bfloat16: 128, torch.float32: 128}, least=16)
 TRITON = {
+    "rnn": Tiles({torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}, least=16),
     "scan": Tiles({torch.bfloat16: 0, torch.float16: 0, torch.float32: 0}),
     "linear_attention": KEYED,
     "delta_rule": KEYED,
@@ -71,7 +72,9 @@ def refusal(op: str, device: torch.device, dtype: torch.dtype, heads: Sequence[i
         return f"its tensors lie on the {device.type}, not on cuda"
     if dtype not in tiles.largest and not (interpreted and dtype == torch.float64):
         return f"its Triton kernel computes in {', '.join(_named(each) for each in tiles.largest)}: got {_named(dtype)}"
-    least, largest = 1 if interpreted else tiles.least, tiles.largest.get(dtype, max(tiles.largest.values()))
+    # A product of the GPU's needs 16, the interpreter's does not.
+    least = min(2, tiles.least) if interpreted else tiles.least
+    largest = tiles.largest.get(dtype, max(tiles.largest.values()))
     for size in heads:
         if not least <= size <= largest or (tiles.powers and size & (size - 1)):
             shape = "a power of two" if tiles.powers else "a size"

@@ -4,14 +4,13 @@ Shapes: B batch, T time, H heads, K keys, V values, C chunks of L steps. b is th
 D_ij = exp(b_i - b_j) where i >= j; no exponent is above 0. Tensors are contiguous; the last chunk may be ragged.
 """
 
-import os
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from distseq.kernels.triton.math import INTERPRETED
+
 # Steps of a chunk, least and most; largest blocks of keys and of values; warps of each kernel.
 LEAST, MOST = (1 if INTERPRETED else 16), 64
 STATE_BLOCK, OUTPUT_BLOCK = 32, 64
@@ -21,7 +20,7 @@ STATE_WARPS, OUTPUT_WARPS = 4, 4
 @triton.jit
 def dot(x, y, FACTORS: tl.constexpr):
     """x y, its factors rounded to FACTORS: bfloat16 on a GPU for such inputs, what sums are kept in otherwise."""
-    return tl.dot(x.to(FACTORS), y.to(FACTORS), input_precision="ieee")
+    return tl.dot(x.to(FACTORS), y.to(FACTORS), input_precision="tf32x3")
 
 
 @triton.jit

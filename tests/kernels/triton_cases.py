@@ -60,9 +60,9 @@ INTERPRETED: dict[str, Small] = {
     **{f"rnn-{cell}": Small(PRIMITIVES[f"rnn-{cell}"], 3, 3, 2, 4) for cell in ("elman", "lstm", "gru", "slstm")},
     **{f"scan-{kind}": Small(PRIMITIVES[f"scan-{kind}"], 2, 5, 2, 20, 3) for kind in ("real", "reset", "reverse")},
     # Two steps short of two chunks, two whole chunks, and one step more; finite differences of a single step.
-    **{f"{name}-{T}": Small(_square(name, 4), 1, T, 2, 4, differences=1) for name in CHUNKED for T in (6, 8, 9)},
-    # Two samples; finite differences of a chunk and a half.
-    **{f"{name}-short": Small(_square(name, 2), 2, 4, 1, 4, differences=3) for name in CHUNKED},
+    **{f"{name}-{T}": Small(_square(name, 4), 1, T, 2, 4, 1) for name in CHUNKED[1:3] for T in (6, 8, 9)},
+    # Two samples, two chunks and more; finite differences of a chunk and a half.
+    **{f"{name}-short": Small(_square(name, 2), 2, 4, 1, 4, 3) for name in CHUNKED},
 }
 COMPILED: list[Launch] = [
     *(Launch("rnn-lstm", D, barriers=12) for D in (16, 32, 64, 128)),
