@@ -40,12 +40,11 @@ EAGER = {
     "fft_conv": "conv",
     "attention": "attention",
 }
-KEYED = Tiles({torch.bfloat16: 128, torch.float32: 128}, least=16)
 TRITON = {
     "rnn": Tiles({torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}, least=16),
-    "scan": Tiles({torch.bfloat16: 0, torch.float16: 0, torch.float32: 0}),
-    "linear_attention": KEYED,
-    "delta_rule": KEYED,
+    "scan": Tiles(dict.fromkeys((torch.bfloat16, torch.float16, torch.float32), 0)),  # it has no heads
+    "linear_attention": Tiles({torch.bfloat16: 128, torch.float32: 128}, least=16),
+    "delta_rule": Tiles({torch.bfloat16: 128, torch.float32: 128}, least=16),
 }
 
 

@@ -11,15 +11,18 @@ from torch import Tensor
 
 from distseq.kernels.triton.math import INTERPRETED
 
-# Steps of a chunk, least and most; largest blocks of keys and of values; warps of each kernel.
-LEAST, MOST = (1 if INTERPRETED else 16), 64
+# The least and the most steps of a chunk (bfloat16, others); the largest blocks of keys and of values; warps. Not yet tuned.
+LEAST, MOST = (1 if INTERPRETED else 16), (64, 32)
 STATE_BLOCK, OUTPUT_BLOCK = 32, 64
 STATE_WARPS, OUTPUT_WARPS = 4, 4
 
 
 @triton.jit
 def dot(x, y, FACTORS: tl.constexpr):
-    """x y, its factors rounded to FACTORS: bfloat16 on a GPU for such inputs, what sums are kept in otherwise."""
+    """x y, its factors rounded to FACTORS: bfloat16 on a GPU for such inputs, what sums are kept in otherwise.
+
+    Of float32 factors, three products of tensor cores: as exact as float32 is, and in fewer registers than without them.
+    """
     return tl.dot(x.to(FACTORS), y.to(FACTORS), input_precision="tf32x3")
 
 
@@ -46,7 +49,7 @@ def _states(
     m, n = tl.program_id(1) * BK + tl.arange(0, BK), tl.program_id(2) * BV + tl.arange(0, BV)
     cell = m[:, None] * V + n[None, :]
     s_KV = tl.load(first + bh * K * V + cell).to(SUM)
-    for step in range(0, C):
+    for step in range(C):
         c = C - 1 - step if REVERSE else step
         tl.store(starts + (bh * C + c) * K * V + cell, s_KV)
         t = c * L + tl.arange(0, L)
@@ -86,9 +89,9 @@ def _outputs(
     tl.store(o + head * V + t[:, None] * (H * V) + n[None, :], o_LV, mask=t[:, None] < T)
 
 
-def length(chunk: int) -> int:
-    """Steps of a chunk: a power of two that a program can hold."""
-    return min(max(triton.next_power_of_2(chunk), LEAST), MOST)
+def length(chunk: int, dtype: torch.dtype) -> int:
+    """Steps of a chunk: the power of two from `chunk` on, among those that a program can hold."""
+    return min(max(triton.next_power_of_2(chunk), LEAST), MOST[dtype != torch.bfloat16])
 
 
 def numbers(dtype: torch.dtype) -> dict[str, tl.dtype]:

@@ -3,6 +3,7 @@
 Shapes: B batch, T time, H heads, K keys, V values, C chunks of L steps. With b and D as in chunks.py, the solution of
 (I + tril(beta k k^T . D, -1)) [x, w] = beta [v, e^b k] makes u = x - w S what a chunk that starts at S writes: from there on
 it is linear attention with u for values. The solve is PyTorch's, and its gradient autograd's.
+Not the default for any shape until it is measured on a GPU.
 """
 
 from typing import Any
@@ -26,13 +27,16 @@ def _delta_states(
     q, k, x, w, do, g, first, starts, last, u, T, H, C, K: tl.constexpr, V: tl.constexpr, L: tl.constexpr,
     BV: tl.constexpr, BACKWARD: tl.constexpr, FACTORS: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """u = x - w S, S <- e^{b_L} S + (e^{b_L - b} k)^T u; backward, R <- e^{b_L} R + (e^b q)^T do - w^T du with du = x + e^{b_L - b} k R."""
+    """u = x - w S, then S <- e^{b_L} S + (e^{b_L - b} k)^T u.
+
+    Backward du = x + e^{b_L - b} k R, then R <- e^{b_L} R + (e^b q)^T do - w^T du.
+    """
     bh = tl.program_id(0).to(tl.int64)
     head = bh // H * T * H + bh % H
     m, n = tl.arange(0, K), tl.program_id(1) * BV + tl.arange(0, BV)
     cell = m[:, None] * V + n[None, :]
     s_KV = tl.load(first + bh * K * V + cell).to(SUM)
-    for step in range(0, C):
+    for step in range(C):
         c = C - 1 - step if BACKWARD else step
         tl.store(starts + (bh * C + c) * K * V + cell, s_KV)
         t = c * L + tl.arange(0, L)
@@ -121,7 +125,7 @@ def delta_rule(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int = 1, chunk: int = 16
 ) -> tuple[Tensor, Tensor]:
     """As distseq.kernels.reference.delta_rule. Of the `steps` of one, the first decays and the last is read."""
-    L = length(chunk)
+    L = length(chunk, v.dtype)
     q = pad(q[:, :, None], (0, 0, 0, 0, steps - 1, 0)).flatten(1, 2)
     g = pad(g[:, :, None], (0, 0, 0, steps - 1)).flatten(1, 2)
     x, w = _solved(k, v, beta, g, L)

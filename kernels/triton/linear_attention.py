@@ -1,6 +1,7 @@
 """Linear attention with one decay for each head: states of chunks one after another, outputs of all chunks at once.
 
 Shapes: B batch, T time, H heads, K keys, V values.
+Not the default for any shape until it is measured on a GPU.
 """
 
 from typing import Any
@@ -59,5 +60,5 @@ def linear_attention(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, *, chunk: int = 32
 ) -> tuple[Tensor, Tensor]:
     """As distseq.kernels.reference.linear_attention, with one decay for each head."""
-    o, last, _ = _LinearAttention.apply(*(each.contiguous() for each in (q, k, v, g, state)), length(chunk))
+    o, last, _ = _LinearAttention.apply(*(each.contiguous() for each in (q, k, v, g, state)), length(chunk, v.dtype))
     return o, last

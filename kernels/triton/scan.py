@@ -1,6 +1,7 @@
 """The diagonal linear recurrence: a program for each sample and block of channels walks through time, its state in registers.
 
 Shapes: B batch, T time, D channels (all axes behind T as one). Tensors go in with their strides: an expanded `a` is not copied.
+Not the default for any shape until it is measured on a GPU.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
 
-BLOCK, WARPS, STAGES = 32, 1, 8  # channels and warps of a program; steps loaded ahead of the one computed
+BLOCK, WARPS, STAGES = 64, 1, 8  # channels and warps of a program; steps loaded ahead of the one computed
 ACC = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 

@@ -5,8 +5,9 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from distseq.kernels.backend import TRITON, choose
 from tests.kernels.comparing import drawn
-from tests.kernels.triton_cases import INTERPRETED
+from tests.kernels.triton_cases import CASES, INTERPRETED
 from tests.kernels.triton_tools import python
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
@@ -37,3 +38,27 @@ def test_it_wants_a_gpu_where_nothing_interprets(name: str, monkeypatch: pytest.
     monkeypatch.setenv("DISTSEQ_KERNELS", f"{small.case.op}=triton")
     with pytest.raises(ValueError, match=rf"{small.case.op} cannot run on triton, .*: its tensors lie on the cpu"):
         small.case.run(drawn(small.case, small.B, small.T, small.H, small.D, dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "D", "reason"),
+    [
+        ("scan-complex", 4, "its Triton kernel computes in bfloat16, float16, float32: got complex64"),
+        ("linear_attention-vector", 4, "its decay is one for each key"),
+        ("linear_attention-scalar", 4, "a head must be a power of two .*: got 5"),
+        ("delta_rule-square", 256, "a head must be a power of two from 2 to 128 in float32: got 256"),
+    ],
+)
+def test_what_it_cannot_do_is_named(name: str, D: int, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("DISTSEQ_KERNELS", f"{case.op}=triton")
+    with pytest.raises(ValueError, match=f"{case.op} cannot run on triton, as DISTSEQ_KERNELS asks: {reason}"):
+        case.run(drawn(case, 1, 2, 1, D, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("op", TRITON)
+def test_nothing_runs_by_default_before_it_is_measured(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISTSEQ_KERNELS", raising=False)
+    for heads in ((), (64,), (64, 64)):
+        assert choose(op, torch.device("cuda"), torch.bfloat16, heads) == "eager"

@@ -35,7 +35,7 @@ class Launch:
         return f"{self.case}-{self.D}-{str(self.dtype).removeprefix('torch.')}"
 
 
-def _square(name: str, chunk: int = 2) -> Case:
+def _square(name: str, chunk: int) -> Case:
     """The case with as many values as keys: a program holds powers of two."""
     case = PRIMITIVES[name]
 
@@ -53,7 +53,7 @@ CHUNKED = (
     "delta_rule-product",
     "delta_rule-gated-product",
 )
-CASES = {**PRIMITIVES, **{f"{name}-square": _square(name, chunk=32) for name in CHUNKED}}
+CASES = {**PRIMITIVES, **{f"{name}-square": _square(name, chunk=64) for name in CHUNKED}}
 
 # Name -> case; the name begins with its primitive's.
 INTERPRETED: dict[str, Small] = {
@@ -67,7 +67,7 @@ INTERPRETED: dict[str, Small] = {
 COMPILED: list[Launch] = [
     *(Launch("rnn-lstm", D, barriers=12) for D in (16, 32, 64, 128)),
     *(Launch(f"rnn-{cell}", D) for cell in ("elman", "gru", "slstm") for D in (16, 32, 64, 128)),
-    *(Launch("scan-real", D) for D in (16, 128)),
+    *(Launch("scan-real", 64, dtype) for dtype in (torch.bfloat16, torch.float32)),
     *(Launch(f"{case}-square", D) for case in ("linear_attention-scalar", "delta_rule") for D in (16, 32, 64, 128)),
     *(
         Launch(f"{case}-square", D, torch.float32)
