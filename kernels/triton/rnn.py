@@ -2,7 +2,7 @@
 
 The product h R has the gates innermost, so that a thread holds all gates of an element. Only h and the cell's other states are
 stored; backward recomputes the pre-activations of all steps by one product outside the kernel, and the gradient by R is one
-product after it. What a step reads is loaded a step ahead. The step is bound by latency: see WARPS.
+product after it. What a step reads is loaded a step ahead, for a step is bound by latency.
 
 Shapes: B batch, T time, H heads, G gates, D head size, S slots (of distseq.kernels.triton.cells), N states.
 """
@@ -20,9 +20,10 @@ from distseq.kernels.cells import CELLS, State
 from distseq.kernels.triton.cells import back, step
 from distseq.kernels.triton.math import INTERPRETED
 
-# Samples of a program, and warps by head size: no registers spill for D <= 64 on sm_90.
+# Samples of a program, and its warps by the bytes of a head. On sm_90 no registers spill for D <= 64, except in backward for
+# D = 64 in float32 that is exact (torch.set_float32_matmul_precision): R is then held in parts, twice its size.
 ROWS = 16
-WARPS = {16: 4, 32: 4, 64: 8, 128: 8}
+WARPS = {32: 4, 64: 4, 128: 8, 256: 8}
 TYPES = {torch.float64: tl.float64, torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
@@ -228,7 +229,7 @@ def _settings(cell: str, like: Tensor) -> dict[str, Any]:
         "ACC": TYPES[accumulator(dtype)],
         "OPERAND": TYPES[operand],
         "PRECISION": "tf32x3" if exact and dtype == torch.float32 else "tf32",
-        "num_warps": WARPS.get(D, 4),
+        "num_warps": WARPS.get(D * dtype.itemsize, 4),
     }
 
 

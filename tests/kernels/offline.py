@@ -20,7 +20,7 @@ from triton.runtime.jit import JITFunction
 
 from distseq.kernels import primitives
 from tests.kernels.comparing import drawn, gradients
-from tests.kernels.triton_cases import CASES, COMPILED
+from tests.kernels.triton_cases import CASES, COMPILED, Launch
 from tests.kernels.triton_tools import Resources
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -60,8 +60,8 @@ def read(cubin: bytes) -> dict[str, int]:
     return {"registers": int(sizes["REG"]), "stack": int(sizes["STACK"]), "barriers": worst}
 
 
-def main(name: str) -> None:
-    launch = next(each for each in COMPILED if str(each) == name)
+def kernels(launch: Launch) -> dict[str, dict[str, int]]:
+    """Kernel with its flags -> the most it takes, of a forward and a backward in which nothing is computed."""
     found: dict[str, dict[str, int]] = {}
 
     def run(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
@@ -69,17 +69,20 @@ def main(name: str) -> None:
         defaults = {parameter.name: parameter.default for parameter in kernel.params if parameter.has_default}
         options = {key: value for key, value in kwargs.items() if key not in names}
         arguments = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
-        variant = ", ".join(f"{key}={value}" for key, value in arguments.items() if isinstance(value, bool))
-        found[f"{kernel.fn.__name__}({variant})"] = asdict(build(kernel, arguments, options))
+        taken = asdict(build(kernel, arguments, options))
+        flags = "".join(f" {key}" for key, value in arguments.items() if value is True)
+        name = kernel.fn.__name__ + flags
+        found[name] = {key: max(value, found.get(name, taken)[key]) for key, value in taken.items()}
 
     JITFunction.run = run
+    torch.set_float32_matmul_precision("highest" if launch.exact else "high")
     primitives.choose = lambda *_: "triton"
-    gradients(
-        CASES[launch.case],
-        drawn(CASES[launch.case], launch.B, launch.T, launch.H, launch.D, dtype=launch.dtype),
-    )
-    print(json.dumps(found))
+    case = CASES[launch.case]
+    gradients(case, drawn(case, launch.B, launch.T, launch.H, launch.D, dtype=launch.dtype))
+    return found
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    for each in COMPILED:
+        if each.case == sys.argv[1]:
+            print(each, json.dumps(kernels(each)), flush=True)

@@ -21,7 +21,10 @@ class Small:
 
 @dataclass(frozen=True)
 class Launch:
-    """A forward and a backward of a case, with heads of size D in that dtype. `barriers`: the bound on a loop's body."""
+    """A forward and a backward of a case, with heads of size D in that dtype. `barriers`: the bound on a loop's body.
+
+    `exact`: float32 is multiplied as float32, not as tf32. `spills`: known to keep some of a thread's values in memory.
+    """
 
     case: str
     D: int
@@ -30,9 +33,11 @@ class Launch:
     B: int = 16
     T: int = 64
     H: int = 2
+    exact: bool = False
+    spills: bool = False
 
     def __str__(self) -> str:
-        return f"{self.case}-{self.D}-{str(self.dtype).removeprefix('torch.')}"
+        return f"{self.case}-{self.D}-{str(self.dtype).removeprefix('torch.')}{'-exact' * self.exact}"
 
 
 def _square(name: str, chunk: int) -> Case:
@@ -54,10 +59,10 @@ CHUNKED = (
     "delta_rule-gated-product",
 )
 CASES = {**PRIMITIVES, **{f"{name}-square": _square(name, chunk=64) for name in CHUNKED}}
-
+CELLS = ("elman", "lstm", "gru", "slstm")
 # Name -> case; the name begins with its primitive's.
 INTERPRETED: dict[str, Small] = {
-    **{f"rnn-{cell}": Small(PRIMITIVES[f"rnn-{cell}"], 3, 3, 2, 4) for cell in ("elman", "lstm", "gru", "slstm")},
+    **{f"rnn-{cell}": Small(PRIMITIVES[f"rnn-{cell}"], 3, 3, 2, 4) for cell in CELLS},
     **{f"scan-{kind}": Small(PRIMITIVES[f"scan-{kind}"], 2, 5, 2, 20, 3) for kind in ("real", "reset", "reverse")},
     # Two steps short of two chunks, two whole chunks, and one step more; finite differences of a single step.
     **{f"{name}-{T}": Small(_square(name, 4), 1, T, 2, 4, 1) for name in CHUNKED[1:3] for T in (6, 8, 9)},
@@ -65,14 +70,14 @@ INTERPRETED: dict[str, Small] = {
     **{f"{name}-short": Small(_square(name, 2), 2, 4, 1, 4, 3) for name in CHUNKED},
 }
 COMPILED: list[Launch] = [
-    *(Launch("rnn-lstm", D, barriers=12) for D in (16, 32, 64, 128)),
-    *(Launch(f"rnn-{cell}", D) for cell in ("elman", "gru", "slstm") for D in (16, 32, 64, 128)),
+    *(Launch(f"rnn-{cell}", D, barriers=12) for cell in CELLS for D in (16, 32, 64)),
+    *(Launch(f"rnn-{cell}", 128, barriers=12, spills=cell in ("gru", "slstm")) for cell in CELLS),
+    *(Launch(f"rnn-{cell}", 64, torch.float32, barriers=12) for cell in CELLS),
+    *(Launch(f"rnn-{cell}", 32, torch.float32, barriers=12, exact=True) for cell in CELLS),
+    *(Launch(f"rnn-{cell}", 64, torch.float32, barriers=12, exact=True, spills=cell != "elman") for cell in CELLS),
     *(Launch("scan-real", 64, dtype) for dtype in (torch.bfloat16, torch.float32)),
-    *(Launch(f"{case}-square", D) for case in ("linear_attention-scalar", "delta_rule") for D in (16, 32, 64, 128)),
-    *(
-        Launch(f"{case}-square", D, torch.float32)
-        for case in ("linear_attention-scalar", "delta_rule")
-        for D in (64, 128)
-    ),
-    *(Launch(f"rnn-{cell}", 64, torch.float32) for cell in ("elman", "lstm", "gru", "slstm")),
+    *(Launch(f"{name}-square", D, T=256, B=2) for name in CHUNKED[1:3] for D in (16, 32, 64, 128)),
+    *(Launch(f"{name}-square", 64, torch.float32, T=256, B=2) for name in CHUNKED[1:3]),
+    Launch("linear_attention-scalar-square", 128, torch.float32, T=256, B=2),
+    Launch("delta_rule-square", 128, torch.float32, T=256, B=2, spills=True),
 ]

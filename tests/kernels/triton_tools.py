@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,10 @@ def python(*arguments: str, interpret: bool) -> str:
     return done.stdout
 
 
-def compiled(name: str) -> dict[str, Resources]:
-    """Kernel -> what it takes, for that entry of COMPILED."""
-    found = json.loads(python("-m", "tests.kernels.offline", name, interpret=False).splitlines()[-1])
-    return {kernel: Resources(**taken) for kernel, taken in found.items()}
+@cache
+def compiled(case: str) -> dict[str, dict[str, Resources]]:
+    """Launch -> kernel -> what it takes, for all entries of COMPILED of that case."""
+    lines = [line.split(" ", 1) for line in python("-m", "tests.kernels.offline", case, interpret=False).splitlines()]
+    return {
+        launch: {kernel: Resources(**taken) for kernel, taken in json.loads(found).items()} for launch, found in lines
+    }

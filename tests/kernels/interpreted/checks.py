@@ -19,15 +19,18 @@ def forced(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @every
 @pytest.mark.parametrize("first", [True, False])
-def test_it_agrees_with_the_loop(small: Small, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_it_agrees_with_the_loop(
+    small: Small, first: bool, dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes = (small.B, small.T, small.H, small.D)
-    inputs, results = drawn(small.case, *sizes, dtype=torch.float32), []
-    states = () if first else begun(small.case, small.B, small.H, small.D, dtype=torch.float32)
+    inputs, results = drawn(small.case, *sizes, dtype=dtype), []
+    states = () if first else begun(small.case, small.B, small.H, small.D, dtype=dtype)
     for backend in ("triton", "reference"):
         monkeypatch.setenv("DISTSEQ_KERNELS", backend)
         results.append(gradients(small.case, inputs, states))
     assert [each.dtype for each in results[0]] == [each.dtype for each in results[1]]
-    assert max(apart(found, expected) for found, expected in zip(*results, strict=True)) <= 1e-5
+    assert max(apart(found, expected) for found, expected in zip(*results, strict=True)) <= bound
 
 
 @every
