@@ -78,6 +78,5 @@ COMPILED: list[Launch] = [
     *(Launch("scan-real", 64, dtype) for dtype in (torch.bfloat16, torch.float32)),
     *(Launch(f"{name}-square", D, T=256, B=2) for name in CHUNKED[1:3] for D in (16, 32, 64, 128)),
     *(Launch(f"{name}-square", 64, torch.float32, T=256, B=2) for name in CHUNKED[1:3]),
-    Launch("linear_attention-scalar-square", 128, torch.float32, T=256, B=2),
-    Launch("delta_rule-square", 128, torch.float32, T=256, B=2, spills=True),
+    *(Launch(f"{name}-square", 128, torch.float32, T=256, B=2, spills=True) for name in CHUNKED[1:3]),
 ]
