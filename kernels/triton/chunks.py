@@ -110,9 +110,10 @@ def states(
     (B, T, H, K), V = k.shape, v.shape[3]
     C, BK, BV = triton.cdiv(T, L), min(K, STATE_BLOCK), min(V, STATE_BLOCK)
     starts, last = first.new_empty(B, H, C, K, V), first.new_empty(B, H, K, V)
-    _states[(B * H, K // BK, V // BV)](
-        k, v, g, first, starts, last, T, H, C, K, V, L, BK, BV, reverse, **numbers(dtype), num_warps=STATE_WARPS
-    )
+    with torch.cuda.device_of(k):
+        _states[(B * H, K // BK, V // BV)](
+            k, v, g, first, starts, last, T, H, C, K, V, L, BK, BV, reverse, **numbers(dtype), num_warps=STATE_WARPS
+        )
     return starts, last
 
 
@@ -128,8 +129,9 @@ def outputs(
     C, BK, BV = triton.cdiv(T, L), min(K, OUTPUT_BLOCK), min(V, OUTPUT_BLOCK)
     o = g.new_empty(B, T, H, V, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     strides = (0, 0) if s is None else s.stride()[3:]
-    _outputs[(B * H, C, V // BV)](
-        q, k, v, g, s, o, T, H, C, *strides, K, V, L, BK, BV, reverse, within, s is not None,
-        **numbers(dtype), num_warps=OUTPUT_WARPS,
-    )  # fmt: skip
+    with torch.cuda.device_of(q):
+        _outputs[(B * H, C, V // BV)](
+            q, k, v, g, s, o, T, H, C, *strides, K, V, L, BK, BV, reverse, within, s is not None,
+            **numbers(dtype), num_warps=OUTPUT_WARPS,
+        )  # fmt: skip
     return o

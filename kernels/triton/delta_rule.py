@@ -65,9 +65,29 @@ def _loop(
     # u is a factor of products alone, du a gradient.
     starts, last = first.new_empty(B, H, C, K, V), torch.empty_like(first)
     u = torch.empty_like(x, dtype=x.dtype if backward else q.dtype)
-    _delta_states[(B * H, V // BV)](
-        q, k, x, w, do, g, first, starts, last, u, T, H, C, K, V, L, BV, backward, **numbers(q.dtype), num_warps=WARPS
-    )
+    with torch.cuda.device_of(k):
+        _delta_states[(B * H, V // BV)](
+            q,
+            k,
+            x,
+            w,
+            do,
+            g,
+            first,
+            starts,
+            last,
+            u,
+            T,
+            H,
+            C,
+            K,
+            V,
+            L,
+            BV,
+            backward,
+            **numbers(q.dtype),
+            num_warps=WARPS,
+        )
     return starts, last, u
 
 

@@ -67,9 +67,10 @@ class _Scan(torch.autograd.Function):
     def forward(a: Tensor, x: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
         B, T, D = x.shape
         h, after, acc = x.new_empty(B, T, D), torch.empty_like(state), ACC[accumulator(x.dtype)]
-        _scan_forward[(B * triton.cdiv(D, BLOCK),)](
-            a, x, state, h, after, T, D, *a.stride(), *x.stride(), BLOCK, STAGES, reverse, acc, num_warps=WARPS
-        )
+        with torch.cuda.device_of(x):
+            _scan_forward[(B * triton.cdiv(D, BLOCK),)](
+                a, x, state, h, after, T, D, *a.stride(), *x.stride(), BLOCK, STAGES, reverse, acc, num_warps=WARPS
+            )
         return h, after
 
     @staticmethod
@@ -83,10 +84,11 @@ class _Scan(torch.autograd.Function):
         a, state, h = ctx.saved_tensors
         B, T, D = h.shape
         da, dx, dstate = h.new_empty(h.shape, dtype=a.dtype), torch.empty_like(h), torch.empty_like(state)
-        _scan_backward[(B * triton.cdiv(D, BLOCK),)](
-            a, h, state, dh, dafter.contiguous(), da, dx, dstate, T, D, *a.stride(), *dh.stride(),
-            BLOCK, STAGES, ctx.reverse, ACC[accumulator(h.dtype)], num_warps=WARPS,
-        )  # fmt: skip
+        with torch.cuda.device_of(h):
+            _scan_backward[(B * triton.cdiv(D, BLOCK),)](
+                a, h, state, dh, dafter.contiguous(), da, dx, dstate, T, D, *a.stride(), *dh.stride(),
+                BLOCK, STAGES, ctx.reverse, ACC[accumulator(h.dtype)], num_warps=WARPS,
+            )  # fmt: skip
         return da, dx, dstate, None
 
 
