@@ -67,27 +67,9 @@ def _loop(
     u = torch.empty_like(x, dtype=x.dtype if backward else q.dtype)
     with torch.cuda.device_of(k):
         _delta_states[(B * H, V // BV)](
-            q,
-            k,
-            x,
-            w,
-            do,
-            g,
-            first,
-            starts,
-            last,
-            u,
-            T,
-            H,
-            C,
-            K,
-            V,
-            L,
-            BV,
-            backward,
-            **numbers(q.dtype),
-            num_warps=WARPS,
-        )
+            q, k, x, w, do, g, first, starts, last, u, T, H, C, K, V, L, BV, backward,
+            **numbers(q.dtype), num_warps=WARPS,
+        )  # fmt: skip
     return starts, last, u
 
 
