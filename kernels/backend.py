@@ -42,6 +42,9 @@ EAGER = {
 }
 TRITON = {
     "rnn": Tiles({torch.bfloat16: 128, torch.float16: 128, torch.float32: 64}, least=16),
+    "scan": Tiles(dict.fromkeys((torch.bfloat16, torch.float16, torch.float32), 0)),  # it has no heads
+    "linear_attention": Tiles({torch.bfloat16: 128, torch.float32: 128}, least=16),
+    "delta_rule": Tiles({torch.bfloat16: 128, torch.float32: 128}, least=16),
 }
 
 
@@ -66,11 +69,11 @@ def refusal(op: str, device: torch.device, dtype: torch.dtype, heads: Sequence[i
         return "it has no Triton kernel"
     if device.type != "cuda" and not interpreted:
         return f"its tensors lie on the {device.type}, not on cuda"
-    if not interpreted and dtype not in tiles.largest:
+    if dtype not in tiles.largest and not (interpreted and dtype == torch.float64):
         return f"its Triton kernel computes in {', '.join(_named(each) for each in tiles.largest)}: got {_named(dtype)}"
-    largest = tiles.largest.get(dtype, max(tiles.largest.values()))
     # A product on the GPU needs sizes of 16, in the interpreter it does not.
     least = min(2, tiles.least) if interpreted else tiles.least
+    largest = tiles.largest.get(dtype, max(tiles.largest.values()))
     for size in heads:
         if not least <= size <= largest or (tiles.powers and size & (size - 1)):
             shape = "a power of two" if tiles.powers else "a size"
@@ -92,7 +95,8 @@ def choose(
             raise ValueError(f"{op} cannot run on triton, as {VARIABLE} asks: {reason}")
     if backend:
         return backend
-    measured = op in TRITON and all(size in TRITON[op].measured for size in heads) and not plain
+    figures = TRITON[op].measured if op in TRITON else ()
+    measured = figures and all(size in figures for size in heads) and not plain
     if device.type == "cuda" and measured and not refusal(op, device, dtype, heads, False) and not _missing():
         return "triton"
     return "eager"

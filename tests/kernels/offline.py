@@ -19,9 +19,8 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from distseq.kernels import primitives
-from tests.kernels.cases import PRIMITIVES
 from tests.kernels.comparing import drawn, gradients
-from tests.kernels.triton_cases import COMPILED, Launch
+from tests.kernels.triton_cases import CASES, COMPILED, Launch
 from tests.kernels.triton_tools import Resources
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -62,7 +61,7 @@ def read(cubin: bytes) -> dict[str, int]:
 
 
 def kernels(launch: Launch) -> dict[str, dict[str, int]]:
-    """Kernel -> what it takes, of a forward and a backward in which nothing is computed."""
+    """Kernel with its flags -> the most it takes, of a forward and a backward in which nothing is computed."""
     found: dict[str, dict[str, int]] = {}
 
     def run(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
@@ -70,12 +69,15 @@ def kernels(launch: Launch) -> dict[str, dict[str, int]]:
         defaults = {parameter.name: parameter.default for parameter in kernel.params if parameter.has_default}
         options = {key: value for key, value in kwargs.items() if key not in names}
         arguments = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
-        found[kernel.fn.__name__] = asdict(build(kernel, arguments, options))
+        taken = asdict(build(kernel, arguments, options))
+        flags = "".join(f" {key}" for key, value in arguments.items() if value is True)
+        name = kernel.fn.__name__ + flags
+        found[name] = {key: max(value, found.get(name, taken)[key]) for key, value in taken.items()}
 
     JITFunction.run = run
     torch.set_float32_matmul_precision("highest" if launch.exact else "high")
     primitives.choose = lambda *_: "triton"
-    case = PRIMITIVES[launch.case]
+    case = CASES[launch.case]
     gradients(case, drawn(case, launch.B, launch.T, launch.H, launch.D, dtype=launch.dtype))
     return found
 

@@ -5,8 +5,9 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from distseq.kernels.backend import TRITON, choose
 from tests.kernels.comparing import drawn
-from tests.kernels.triton_cases import INTERPRETED
+from tests.kernels.triton_cases import CASES, INTERPRETED
 from tests.kernels.triton_tools import python
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
@@ -31,12 +32,27 @@ def test_it_wants_a_gpu_where_nothing_interprets(name: str, monkeypatch: pytest.
         small.case.run(drawn(small.case, small.B, small.T, small.H, small.D, dtype=torch.float32))
 
 
-def test_a_head_that_its_products_cannot_hold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISTSEQ_KERNELS", "rnn=triton")
+@pytest.mark.parametrize(
+    ("name", "D", "reason"),
+    [
+        ("rnn-lstm", 3, "a head must be a power of two .*: got 3"),
+        ("rnn-lstm", 256, "a head must be a power of two .*: got 256"),
+        ("scan-complex", 4, "its Triton kernel computes in bfloat16, float16, float32: got complex64"),
+        ("linear_attention-vector", 4, "its decay is one for each key"),
+        ("linear_attention-scalar", 4, "a head must be a power of two .*: got 5"),
+        ("delta_rule-square", 256, "a head must be a power of two from 2 to 128 in float32: got 256"),
+    ],
+)
+def test_what_it_cannot_do_is_named(name: str, D: int, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    case = INTERPRETED["rnn-lstm"].case
-    for D in (3, 256):
-        with pytest.raises(
-            ValueError, match=f"rnn cannot run on triton, .*: a head must be a power of two .*: got {D}"
-        ):
-            case.run(drawn(case, 1, 1, 1, D, dtype=torch.float32))
+    monkeypatch.setenv("DISTSEQ_KERNELS", f"{case.op}=triton")
+    with pytest.raises(ValueError, match=f"{case.op} cannot run on triton, as DISTSEQ_KERNELS asks: {reason}"):
+        case.run(drawn(case, 1, 2, 1, D, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("op", TRITON)
+def test_nothing_runs_by_default_before_it_is_measured(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISTSEQ_KERNELS", raising=False)
+    for heads in ((), (64,), (64, 64)):
+        assert choose(op, torch.device("cuda"), torch.bfloat16, heads) == "eager"

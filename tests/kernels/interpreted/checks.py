@@ -35,7 +35,7 @@ def test_it_agrees_with_the_loop(
 
 @every
 def test_the_gradient_is_that_of_finite_differences(small: Small) -> None:
-    assert finite_differences(small.case, 1, 2, 1, 2)
+    assert finite_differences(small.case, 1, small.differences, 1, 2, along=True)
 
 
 @every
