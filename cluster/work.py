@@ -5,9 +5,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -38,28 +37,6 @@ class ReadingWork(Protocol):
         ...
 
     def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray: ...
-
-
-class Asked(NamedTuple):
-    """What a row is asked of: the arguments of `row`."""
-
-    payload: Payload
-    ids: np.ndarray
-    weights: np.ndarray
-    samples: Any
-
-
-@runtime_checkable
-class StackingWork(ReadingWork, Protocol):
-    """A ReadingWork that may compute rows of several jobs in one pass, with the very bits that `row` gives."""
-
-    def shape(self, payload: Payload, ids: np.ndarray) -> Hashable:
-        """What rows share that may be computed in one pass; None: this one is computed alone."""
-        ...
-
-    def rows(self, asked: Sequence[Asked]) -> list[np.ndarray]:
-        """The rows, in their order, of one shape."""
-        ...
 
 
 def check_row(row: object) -> None:

@@ -12,8 +12,8 @@ import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -23,10 +23,8 @@ import numpy as np
 from distseq.cluster.pool import Fault, Payload
 from distseq.cluster.prefetch import Prefetch
 from distseq.cluster.sums import digest
-from distseq.cluster.work import Asked, ReadingWork, StackingWork, Work, WorkSpec, check_row, fault_of
+from distseq.cluster.work import ReadingWork, Work, WorkSpec, check_row, fault_of
 from distseq.coding.plan import MiniTask
-
-STACKED = 8  # mini-tasks of one pass at most: it is not interrupted
 
 
 class Message(NamedTuple):
@@ -87,12 +85,11 @@ class Failure(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a row is computed from. Rows of one shape, unless it is None, may be computed in one pass."""
+    """What a row is computed from."""
 
-    asked: Asked
+    payload: Payload
     row: Callable[[], np.ndarray]  # computes it from what has been read; raises what reading has raised
     reading: float  # seconds
-    shape: Hashable = None
 
 
 @dataclass
@@ -116,21 +113,6 @@ def compute_row(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray | None, F
         return None, fault_of(error)._replace(machine=socket.gethostname())
 
 
-def compute_rows(work: Work, stack: Sequence[Inputs]) -> list[tuple[np.ndarray | None, Fault | None]]:
-    """Rows or faults, in one pass where there are several; where that fails, one by one, so that each fault has its row."""
-    if len(stack) > 1 and isinstance(work, StackingWork):
-        rows: list[np.ndarray] = []
-        with suppress(BaseException):
-            rows = work.rows([inputs.asked for inputs in stack])
-        if len(rows) == len(stack):
-            return [compute_row(partial(_given, row)) for row in rows]
-    return [compute_row(inputs.row) for inputs in stack]
-
-
-def _given(row: np.ndarray) -> np.ndarray:
-    return row
-
-
 def _raise(error: BaseException) -> np.ndarray:
     raise error
 
@@ -145,7 +127,6 @@ class WorkerLoop:
         self._payloads: dict[int, Callable[[], Payload | None]] = {}  # fetched once
         self._cancelled: dict[int, set[MiniTask]] = {}
         self._sent: dict[int, set[MiniTask]] = {}
-        self._held: dict[MiniTask, Inputs] = {}  # read for a stack that it did not fit
         self._running = True
 
     def post(self, command: Command) -> None:
@@ -163,7 +144,7 @@ class WorkerLoop:
                     if line is None:
                         inputs.forget(self._stale)
                     else:
-                        self._one_turn(work, inputs, line)
+                        self._one_row(inputs, line)
         except BaseException as error:  # a worker's code may raise anything, SystemExit too; the master must hear of it
             self._emit(Failure(f"{type(error).__name__}: {error}", traceback.format_exc(), socket.gethostname()))
 
@@ -196,7 +177,6 @@ class WorkerLoop:
             case Retire():
                 for table in (self._payloads, self._cancelled, self._sent):
                     table.pop(command.job, None)
-                self._held = {task: found for task, found in self._held.items() if task.job != command.job}
             case Stop():
                 self._running = False
 
@@ -242,15 +222,13 @@ class WorkerLoop:
                 return None
             begun = time.monotonic()
             ids, weights = payload.layout.row(task, payload.ids)
-            asked, row, shape = Asked(payload, ids, weights, None), partial(work.row, payload, ids, weights), None
+            row = partial(work.row, payload, ids, weights)
             if isinstance(work, ReadingWork):
                 try:
-                    asked = asked._replace(samples=work.read(payload, ids))
-                    row = partial(work.row, *asked)
-                    shape = work.shape(payload, ids) if isinstance(work, StackingWork) else None
+                    row = partial(row, work.read(payload, ids))
                 except BaseException as error:  # a user's data set may raise anything, SystemExit too
                     row = partial(_raise, error)
-            return Inputs(asked, row, time.monotonic() - begun, shape)
+            return Inputs(payload, row, time.monotonic() - begun)
 
         return read
 
@@ -267,41 +245,21 @@ class WorkerLoop:
                     break
         return min(turns, key=lambda turn: turn[0], default=(0.0, None))[1]
 
-    def _one_turn(self, work: Work, inputs: Prefetch[MiniTask, Inputs | None], line: Line) -> None:
-        """The row of the line's next mini-task, and with it those that follow in its message and have its shape."""
-        message, begun = line.messages[0], time.monotonic()
-        stack = self._stack(inputs, line, message, begun)
-        if not stack:
+    def _one_row(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line) -> None:
+        message = line.messages[0]
+        task = message.tasks[line.at]
+        begun = time.monotonic()
+        found = None if self._stale(task) else inputs.take(task, self._coming(task, begun))
+        if found is None:
+            line.at += 1
             return
         read = time.monotonic()
-        rows = compute_rows(work, [found for _, found in stack])
-        # The wait for the samples is work of these rows; the wait for the payloads is not.
-        compute = time.monotonic() - read + min(read - begun, sum(found.reading for _, found in stack))
+        row, fault = compute_row(found.row)
+        # The wait for the samples is work of this row; the wait for the payload is not.
+        compute = time.monotonic() - read + min(read - begun, found.reading)
         startup = line.ready - (line.begun if line.begun is not None else line.ready)
-        line.fruitful = True
-        for (task, found), (row, fault) in zip(stack, rows, strict=True):
-            if row is not None:
-                self._sent[task.job].add(task)
-            crc, version = 0 if row is None else digest(row), found.asked.payload.version
-            seconds = compute / len(stack)
-            self._emit(Answer(task, version, message.attempt, message.invocation, startup, seconds, row, crc, fault))
-
-    def _stack(
-        self, inputs: Prefetch[MiniTask, Inputs | None], line: Line, message: Message, now: float
-    ) -> list[tuple[MiniTask, Inputs]]:
-        """Mini-tasks whose turn it is, off the line; more than one only where all have one shape."""
-        stack: list[tuple[MiniTask, Inputs]] = []
-        while line.at < len(message.tasks) and len(stack) < STACKED:
-            task = message.tasks[line.at]
-            found = None
-            if not self._stale(task):
-                found = self._held.pop(task, None) or inputs.take(task, self._coming(task, now))
-            if found is not None and stack and found.shape != stack[0][1].shape:
-                self._held[task] = found
-                break
-            line.at += 1
-            if found is not None:
-                stack.append((task, found))
-            if found is None or found.shape is None:
-                break
-        return stack
+        line.at, line.fruitful = line.at + 1, True
+        if row is not None:
+            self._sent[task.job].add(task)
+        crc, version = 0 if row is None else digest(row), found.payload.version
+        self._emit(Answer(task, version, message.attempt, message.invocation, startup, compute, row, crc, fault))

@@ -53,9 +53,9 @@ HOMES = {
 }
 # File -> modules it may import although their home is elsewhere; each with its reason.
 EXCEPTIONS: dict[str, set[str]] = {}
-# Lines of code of distseq, coding, cluster and kernels together, and of the compiled replays, which repeat what those say in
-# another form: docstrings, comments and blank lines cost nothing.
-CORE_LINES, REPLAY_LINES = 8500, 750
+# Lines of code of distseq, coding and cluster together; of the compiled replays, which repeat what those say in another form;
+# and of the kernels, each primitive in up to three forms: docstrings, comments and blank lines cost nothing.
+CORE_LINES, REPLAY_LINES, KERNEL_LINES = 8500, 750, 2600
 SPACE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
 
@@ -268,6 +268,10 @@ def test_lines_of_code_are_those_that_do_something() -> None:
 def test_the_core_stays_small() -> None:
     lines = {path.relative_to(ROOT): code_lines(path.read_text(encoding="utf-8")) for path in sources(ROOT)}
     replays = {path: count for path, count in lines.items() if path.parts[:2] == ("distseq", "replay")}
-    core = {path: count for path, count in lines.items() if path.parts[0] != "models" and path not in replays}
+    kernels = {path: count for path, count in lines.items() if path.parts[0] == "kernels"}
+    core = {
+        path: count for path, count in lines.items() if path.parts[0] != "models" and path not in {*replays, *kernels}
+    }
     assert sum(core.values()) < CORE_LINES
     assert sum(replays.values()) < REPLAY_LINES
+    assert sum(kernels.values()) < KERNEL_LINES

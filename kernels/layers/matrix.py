@@ -31,7 +31,8 @@ class Keyed(Layer):
 
 
 class LinearAttention(Keyed):
-    """S <- diag(e^g) S + k v^T with log-decays g of the input: `decay` none, scalar (one for each head), vector (for each key)."""
+    """S <- diag(e^g) S + k v^T with log-decays g of the input: `decay` none, scalar (one for each head)
+    or vector (one for each key)."""
 
     def __init__(self, width: int, heads: int = 4, decay: str = "scalar") -> None:
         super().__init__(width, heads)
