@@ -42,6 +42,7 @@ def compared(entry: Entry) -> Tensors:
     ours = gradients(entry.ours, inputs, weights)
     for name, other in entry.others.items():
         for what, found, expected in zip(("y", *inputs), ours, gradients(other, inputs, weights), strict=True):
+            found, expected = found.detach(), expected.detach()
             apart = float((found - expected).norm() / expected.norm().clamp_min(1e-6))
             if not apart <= entry.tolerance:
                 sys.exit(f"{entry.name} {entry.shape}: {what} differs from that of {name} by {apart:.1e}")
