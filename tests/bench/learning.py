@@ -134,7 +134,7 @@ def main() -> None:
     kinds = ("s3", "recall", "characters")
     arguments.add_argument("kinds", nargs="*", choices=[*kinds, []])
     arguments.add_argument("--seconds", type=float, default=30.0)
-    arguments.add_argument("--steps", type=int, default=400)
+    arguments.add_argument("--steps", type=int, default=800)
     options = arguments.parse_args()
     chosen, seeds = options.kinds or kinds, range(SEEDS)
     torch.set_num_threads(1)

@@ -1,0 +1,35 @@
+"""What a layer can learn: words of S3 need a state that is tracked, medians of three seeds."""
+
+import statistics
+
+import pytest
+
+from distseq.models.synthetic import group_words
+from tests.bench.learning import SEEDS, TRACKERS, accuracy, model_of, recalling, tracking
+
+pytestmark = pytest.mark.slow
+STEPS = 800
+
+
+def median(layers: str, steps: int = STEPS) -> float:
+    """Share of right steps of words of 16, as long as those it was trained on."""
+    return statistics.median(tracking(layers, seed, steps)[0] for seed in range(SEEDS))
+
+
+@pytest.mark.parametrize("name", ["lstm", "delta_product, 2 steps"])
+def test_what_tracks_a_state_learns_the_words_of_s3(name: str) -> None:
+    assert median(TRACKERS[name]) >= 0.99
+
+
+def test_a_diagonal_in_0_1_does_not() -> None:
+    assert median(TRACKERS["mamba: diagonal in [0, 1]"]) <= 0.7
+
+
+def test_an_untrained_model_guesses() -> None:
+    model = model_of(0, symbols=6, width=64, layers="lstm", head="symbols", residual=True)
+    assert accuracy(model, group_words(3, 16)) <= 0.3
+
+
+def test_attention_recalls_pairs_and_a_mean_of_the_past_does_not() -> None:
+    assert statistics.median(recalling("attention", 4, seed, 600) for seed in range(SEEDS)) >= 0.9
+    assert statistics.median(recalling("aaren", 4, seed, 200) for seed in range(SEEDS)) <= 0.7
