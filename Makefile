@@ -1,4 +1,4 @@
-# make run | test | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | bench-kernels | bench-learning | regimes | wheel | clean
+# make run | test | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | bench-kernels | bench-gpu | bench-learning | regimes | wheel | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
@@ -15,7 +15,7 @@ LINKS     := build/link
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: run test check bench bench-scheduling bench-stragglers bench-large bench-live bench-replay bench-kernels bench-learning regimes wheel clean
+.PHONY: run test check bench bench-scheduling bench-stragglers bench-large bench-live bench-replay bench-kernels bench-gpu bench-learning regimes wheel clean
 
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
@@ -53,6 +53,9 @@ bench-replay: $(INSTALLED)
 
 bench-kernels: $(INSTALLED)
 	$(BIN)/python tests/bench/kernels.py
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python tests/bench/kernels_gpu.py
 
 bench-learning: $(INSTALLED)
 	$(BIN)/python tests/bench/learning.py

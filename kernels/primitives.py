@@ -82,7 +82,7 @@ def scan(
         if reset.shape != x.shape[:2] or reset.dtype != torch.bool:
             raise ValueError(f"scan: reset must be bool {tuple(x.shape[:2])}: got {reset.dtype} {tuple(reset.shape)}")
         a = torch.where(reset.view(*reset.shape, *(1,) * len(rest)), torch.zeros((), dtype=a.dtype, device=a.device), a)
-    begun = _begun(x, x.shape[:1] + x.shape[2:]) if state is None else _states(x, (state,))[0]
+    begun = _one(x, x.shape[:1] + x.shape[2:], state)
     y, after = _implementation("scan", x)(a, x, begun, reverse=reverse)
     return y, after
 
@@ -112,7 +112,7 @@ def selective_scan(
     """
     named = {"u": (u, "BTD"), "dt": (dt, "BTD"), "A": (A, "DN"), "B": (B, "BTN"), "C": (C, "BTN"), "D": (D, "D")}
     size = sizes("selective_scan", {**named, "state": (state, "BDN")})
-    begun = _begun(u, (size["B"], size["D"], size["N"])) if state is None else _states(u, (state,))[0]
+    begun = _one(u, (size["B"], size["D"], size["N"]), state)
     skip = torch.zeros_like(A[:, 0]) if D is None else D
     y, after = _implementation("selective_scan", u)(u, dt, A, B, C, skip, begun)
     return y, after
@@ -130,10 +130,10 @@ def linear_attention(
     named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "g": (g, decay), "state": (state, "BHKV")}
     size = sizes("linear_attention", named)
     _positive("linear_attention", chunk=chunk)
-    begun = _begun(v, (size["B"], size["H"], size["K"], size["V"])) if state is None else _states(v, (state,))[0]
+    begun = _one(v, (size["B"], size["H"], size["K"], size["V"]), state)
     g = begun.new_zeros(size["B"], size["T"], size["H"]) if g is None else g
-    vector = g.dim() == 4
-    run = _implementation("linear_attention", v, size["K"], size["V"], plain=vector and "its decay is one for each key")
+    plain = "its decay is one for each key" if g.dim() == 4 else None
+    run = _implementation("linear_attention", v, size["K"], size["V"], plain=plain)
     y, after = run(q, k, v, g, begun, chunk=chunk)
     return y, after
 
@@ -159,7 +159,7 @@ def delta_rule(
     size = sizes("delta_rule", {"q": (q, "BTHK"), **inner, "g": (g, "BTH"), "state": (state, "BHKV")})
     if size["S"] != size["T"] * steps:
         raise ValueError(f"delta_rule: k must have T * steps = {size['T']} * {steps} steps: got {size['S']}")
-    begun = _begun(v, (size["B"], size["H"], size["K"], size["V"])) if state is None else _states(v, (state,))[0]
+    begun = _one(v, (size["B"], size["H"], size["K"], size["V"]), state)
     g = begun.new_zeros(size["B"], size["T"], size["H"]) if g is None else g
     run = _implementation("delta_rule", v, size["K"], size["V"])
     y, after = run(q, k, v, beta, g, begun, steps=steps, chunk=chunk)
@@ -263,14 +263,18 @@ def _begun_rnn(op: str, inputs: Any, r: Tensor, state: State | None, cell: str, 
     return tuple(_begun(like, shape, value) for value in kind.beginning) if state is None else _states(like, state)
 
 
-def _implementation(op: str, like: Tensor, *heads: int, plain: str | bool = False) -> Any:
+def _implementation(op: str, like: Tensor, *heads: int, plain: str | None = None) -> Any:
     """The backend's function. `plain`: why Triton cannot serve this call, where that is no matter of sizes."""
-    backend = choose(op, like.device, like.dtype, heads, plain or None)
-    return implementation(op, backend)
+    return implementation(op, choose(op, like.device, like.dtype, heads, plain))
 
 
 def _begun(like: Tensor, shape: Any, value: float = 0.0) -> Tensor:
     return torch.full(tuple(shape), value, dtype=accumulator(like.dtype), device=like.device)
+
+
+def _one(like: Tensor, shape: Any, state: Tensor | None) -> Tensor:
+    """A state of one tensor, zeros where none is given."""
+    return _begun(like, shape) if state is None else _states(like, (state,))[0]
 
 
 def _states(like: Tensor, state: State) -> State:
@@ -282,7 +286,7 @@ def _inputs(op: str, x: Tensor, named: Any, state: Tensor | None, reach: int) ->
     shape = (size["B"], reach, size["D"])
     if state is not None and tuple(state.shape) != shape:
         raise ValueError(f"{op}: state must be the last inputs, of shape {shape}: got {tuple(state.shape)}")
-    return _begun(x, shape) if state is None else _states(x, (state,))[0]
+    return _one(x, shape, state)
 
 
 def _positive(op: str, **numbers: int) -> None:

@@ -76,15 +76,21 @@ def _write(at, mask, apart, c, n, m, COUNT: tl.constexpr):  # type: ignore[no-un
 
 
 @triton.jit
+def _tile(B, ROWS: tl.constexpr, D: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The program's samples (rows, 1), the columns of a head (1, D), and which of both there are."""
+    row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None].to(tl.int64)
+    d = tl.arange(0, D)[None, :]
+    return row, d, (row < B) & (d < D)
+
+
+@triton.jit
 def rnn_forward(
     x_BTHGD, r_HDDS, bias_HD, begun_NBHD, y_BTHD, kept_NBTHD, last_NBHD, B, T, H,
     CELL: tl.constexpr, G: tl.constexpr, S: tl.constexpr, N: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip  # type: ignore[no-untyped-def]
     head = tl.program_id(0)
-    row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None].to(tl.int64)
-    d = tl.arange(0, D)[None, :]
-    mask = (row < B) & (d < D)
+    row, d, mask = _tile(B, ROWS, D)
     r = tl.load(r_HDDS + head * D * D * S + tl.arange(0, D)[:, None] * (D * S) + tl.arange(0, D * S)[None, :])
     r = r.to(OPERAND)
     x_at = x_BTHGD + (row * T * H + head) * (G * D) + d
@@ -130,9 +136,7 @@ def rnn_backward(
 ):  # fmt: skip  # type: ignore[no-untyped-def]
     """Gradients by the pre-activations take the pre-activations' place."""
     head = tl.program_id(0)
-    row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None].to(tl.int64)
-    d = tl.arange(0, D)[None, :]
-    mask = (row < B) & (d < D)
+    row, d, mask = _tile(B, ROWS, D)
     # The even columns, then the odd ones: see _through.
     column = tl.arange(0, D) % (D // 2) * 2 + tl.arange(0, D) // (D // 2)
     r = tl.load(r_HDDS + head * D * D * S + column[None, :] * (D * S) + tl.arange(0, D * S)[:, None])

@@ -166,6 +166,20 @@ def rnn_loop(cell: str, t: Tensors) -> Tensor:
     return torch.stack(steps, 1)
 
 
+def rnn_heads_loop(t: Tensors) -> Tensor:
+    """An LSTM in heads: r (H, 4, D, D)."""
+    H, _, D, _ = t["r"].shape
+    R = t["r"].transpose(1, 2).flatten(2)
+    h = c = t["u"].new_zeros(H, t["u"].shape[0], D)
+    steps = []
+    for x in linear(t["u"], t["w"], t["b"]).unflatten(2, (H, 4 * D)).permute(1, 2, 0, 3).unbind(0):
+        i, f, z, o = torch.baddbmm(x, h, R).chunk(4, 2)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(z)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        steps.append(h)
+    return torch.stack(steps).permute(2, 0, 1, 3).flatten(2)
+
+
 def scan_loop(t: Tensors) -> Tensor:
     h, steps = torch.zeros_like(t["x"][:, 0]), []
     for a, x in zip(t["a"].unbind(1), t["x"].unbind(1), strict=True):
@@ -228,6 +242,6 @@ def selective_loop(t: Tensors) -> Tensor:
 
 
 def gradients(run: Callable[[Tensors], Tensor], inputs: Tensors, weights: Tensor) -> list[Any]:
-    """y and the gradients of sum(y * weights)."""
+    """y and the gradients of sum(y * weights) by the inputs; None by one that is not used."""
     y = run(inputs)
-    return [y, *torch.autograd.grad(y, list(inputs.values()), weights)]
+    return [y, *torch.autograd.grad(y, list(inputs.values()), weights, allow_unused=True)]

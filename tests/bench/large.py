@@ -22,7 +22,7 @@ from distseq.config import from_dict
 from distseq.fleet import build_fleet
 
 WORKERS, BATCH, WINDOW = 16, 16, 8
-MODEL: dict[str, Any] = {"symbols": 97, "width": 1536}
+MODEL: dict[str, Any] = {"symbols": 97, "hidden": 1536}
 CONFIGURATIONS = ("ddp", "local uncoded", "local gc:1", "ray uncoded", "ray gc:1")
 
 
@@ -75,7 +75,7 @@ def job(pool: str, scheme: str, jobs: int, folder: Path) -> dict[str, Any]:
         "learner": [
             {
                 "name": "large",
-                "model": "distseq.models.sequence:SequenceModel",
+                "model": "distseq.models.char_lstm:CharLSTM",
                 "model_args": MODEL,
                 "data": f"text:{text(folder)}",
                 "data_args": {"window": WINDOW},

@@ -48,8 +48,8 @@ class Slow:
 def fleet(seconds: float, busy: bool, prefetch: bool) -> Fleet:
     learner = {
         "name": "a",
-        "model": "distseq.models.sequence:SequenceModel",
-        "model_args": {"width": 64},
+        "model": "distseq.models.char_lstm:CharLSTM",
+        "model_args": {"hidden": 64},
         "data": "reading:Slow",
         "data_args": {"seconds": seconds, "busy": busy},
         "batch": BATCH,

@@ -83,9 +83,9 @@ def block(one: Contender, config: Config, journal: Journal, slowness: Slowness, 
 
 def job(workers: int, jobs: int, text: Path) -> Config:
     """Four character models, so small that a row costs less than a message."""
-    learners = [{"name": f"model-{m}", "model_args": {"width": 8 + 2 * m}} for m in range(4)]
+    learners = [{"name": f"model-{m}", "model_args": {"hidden": 8 + 2 * m}} for m in range(4)]
     defaults = {
-        "model": "distseq.models.sequence:SequenceModel",
+        "model": "distseq.models.char_lstm:CharLSTM",
         "data": f"text:{text}",
         "data_args": {"window": 4},
         "batch": 8 * workers,

@@ -23,12 +23,12 @@ GATED = """
 import time
 from pathlib import Path
 
-from distseq.models.sequence import SequenceModel
+from distseq.models.char_lstm import CharLSTM
 
 HOLD = Path(__file__).with_name("hold")
 
 
-class Gated(SequenceModel):
+class Gated(CharLSTM):
     def per_sample_loss(self, batch):
         while HOLD.exists():
             time.sleep(0.05)
@@ -51,7 +51,7 @@ every = 0
 
 [defaults]
 model = "gated:Gated"
-model_args = { width = 6 }
+model_args = { hidden = 6 }
 data = "text:TEXT"
 data_args = { window = 5 }
 batch = 24

@@ -38,8 +38,8 @@ HERE = """
 import sys, types
 sys.modules["only_here"] = types.ModuleType("only_here")
 def build():
-    from distseq.models.sequence import SequenceModel
-    return SequenceModel(width=4)
+    from distseq.models.char_lstm import CharLSTM
+    return CharLSTM(hidden=4)
 sys.modules["only_here"].build = build
 from distseq.cli import main
 main()
@@ -47,9 +47,9 @@ main()
 # A module that every host has and that builds another model on each.
 TWO_SIZES = """
 import os
-from distseq.models.sequence import SequenceModel
+from distseq.models.char_lstm import CharLSTM
 def build():
-    return SequenceModel(width=4 if os.environ.get("DRIVER") == str(os.getpid()) else 5)
+    return CharLSTM(hidden=4 if os.environ.get("DRIVER") == str(os.getpid()) else 5)
 """
 DRIVER = """
 import os
@@ -162,6 +162,6 @@ def test_a_model_that_workers_build_in_another_size_is_one_error(folder: Path, p
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("which", ["All", "Some"])
 def test_a_row_of_the_wrong_length_is_one_error(folder: Path, pool: str, which: str) -> None:
-    ended = train(folder, "distseq.models.sequence:SequenceModel", "--pool", pool, script=SHORT.replace("WHICH", which))
+    ended = train(folder, "distseq.models.char_lstm:CharLSTM", "--pool", pool, script=SHORT.replace("WHICH", which))
     assert_one_error(ended, (1, 2), "a row must have|rows of one job must have one length")
     assert_gone(ended.processes)

@@ -48,8 +48,8 @@ scheme = "msgc:1,2,2"
 [checkpoint]
 every = 1
 [defaults]
-model = "distseq.models.sequence:SequenceModel"
-model_args = {{ width = 6 }}
+model = "distseq.models.char_lstm:CharLSTM"
+model_args = {{ hidden = 6 }}
 data = "text:TEXT"
 data_args = {{ window = 5 }}
 batch = 20
@@ -399,7 +399,7 @@ def test_another_run_s_checkpoint_is_refused(job: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"width" = 6', '"width" = 7', r"learner adam: entry.weight of its model is float32 \(97, 7\)"),
+        ('"hidden" = 6', '"hidden" = 7', r"learner adam: embedding.weight of its model is float32 \(97, 7\)"),
         ('name = "clipped"', 'name = "else"', "has learners adam, momentum, clipped, the job adam, momentum, else"),
         ("batch = 20", "batch = 21", "is of a run with other learners"),
         ('dtype = "float32"', 'dtype = "float64"', r"of its model is float64 .*, in the checkpoint float32"),

@@ -16,8 +16,8 @@ JOB = """
 kind = "simulated"
 workers = 4
 [defaults]
-model = "distseq.models.sequence:SequenceModel"
-model_args = { width = 4 }
+model = "distseq.models.char_lstm:CharLSTM"
+model_args = { hidden = 4 }
 data = "text:text.txt"
 data_args = { window = 4 }
 batch = 8
@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("typo.toml").write_text(JOB.replace("workers = 4", "wrokers = 4"))
     Path("no-service.toml").write_text(JOB.replace("text:text.txt", "aws:s4"))
     Path("no-file.toml").write_text(JOB.replace("text:text.txt", "text:gone.txt"))
-    Path("no-model.toml").write_text(JOB.replace("SequenceModel", "SequenceModle"))
+    Path("no-model.toml").write_text(JOB.replace("CharLSTM", "CharLSTN"))
     Path("no-optimizer.toml").write_text(JOB.replace("[defaults]", '[defaults]\noptimizer = "adamm"'))
     Path("no-schedule.toml").write_text(JOB.replace("[defaults]", '[defaults]\nschedule = "cosin"'))
     Path("no-steps.toml").write_text(JOB + "steps = 0\n")
@@ -115,7 +115,7 @@ MISTAKES = [
     ("train typo.toml", "typo.toml: unknown key 'wrokers' in [pool]; nearest: workers"),
     ("train no-service.toml", "no service 's4' in botocore; nearest: "),
     ("train no-file.toml", "gone.txt"),
-    ("train no-model.toml", "module distseq.models.sequence has no 'SequenceModle'"),
+    ("train no-model.toml", "module distseq.models.char_lstm has no 'CharLSTN'"),
     ("train no-optimizer.toml", "unknown optimizer 'adamm'; known: "),
     ("train no-schedule.toml", "unknown schedule 'cosin'; known: "),
     ("train no-steps.toml", "learner b: steps must be a whole number of at least 1: got 0"),

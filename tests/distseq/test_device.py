@@ -34,8 +34,8 @@ def config(tmp_path: Path, device: str, kind: str = "local", dtype: str = "float
     text.write_text("the quick brown fox jumps over the lazy dog, and so on. " * 40)
     learner = {
         "name": "a",
-        "model": "distseq.models.sequence:SequenceModel",
-        "model_args": {"width": 6},
+        "model": "distseq.models.char_lstm:CharLSTM",
+        "model_args": {"hidden": 6},
         "data": f"text:{text}",
         "data_args": {"window": 5},
         "batch": 9,

@@ -66,7 +66,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def chars(folder: Path, name: str, **keys: Any) -> dict[str, Any]:
-    model = {"model": "distseq.models.sequence:SequenceModel", "model_args": {"width": 6}}
+    model = {"model": "distseq.models.char_lstm:CharLSTM", "model_args": {"hidden": 6}}
     data = {"data": f"text:{folder}/text.txt", "data_args": {"window": WINDOW}, "batch": 20}
     return {"name": name, **model, **data, "optimizer_args": {"lr": 0.02}, **keys}
 

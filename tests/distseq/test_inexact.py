@@ -48,7 +48,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Two small character models on eight simulated workers that straggle."""
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT)
-    model = {"model": "distseq.models.sequence:SequenceModel", "model_args": {"width": 6}}
+    model = {"model": "distseq.models.char_lstm:CharLSTM", "model_args": {"hidden": 6}}
     data = {"data": "text:text.txt", "data_args": {"window": 5}, "batch": 24, "optimizer_args": {"lr": 0.02}}
     return {
         "run": {"steps": 6, "dtype": "float32"},
@@ -93,8 +93,8 @@ def test_the_command_line_refuses_in_one_line_with_exit_code_2_and_knows_the_fla
     tables: dict[str, Any], spec: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("job.toml").write_text(
-        '[pool]\nkind = "simulated"\n[[learner]]\nname = "a"\nmodel = "distseq.models.sequence:SequenceModel"\n'
-        'model_args = { width = 4 }\ndata = "text:text.txt"\ndata_args = { window = 4 }\nbatch = 8\n'
+        '[pool]\nkind = "simulated"\n[[learner]]\nname = "a"\nmodel = "distseq.models.char_lstm:CharLSTM"\n'
+        'model_args = { hidden = 4 }\ndata = "text:text.txt"\ndata_args = { window = 4 }\nbatch = 8\n'
     )
     for words in ("train job.toml --out run --steps 2", "simulate --profile none --workers 8 --jobs 4"):
         before = sorted(Path().rglob("*"))

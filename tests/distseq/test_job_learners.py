@@ -18,16 +18,16 @@ JOB = """
 steps = 6
 [[learner]]
 name = "a"
-model = "distseq.models.sequence:SequenceModel"
-model_args = { width = 2 }
+model = "distseq.models.char_lstm:CharLSTM"
+model_args = { hidden = 2 }
 data = "text:text.txt"
 data_args = { window = 3 }
 batch = 4
 optimizer = "sgd"
 optimizer_args = { lr = 0.1, weight_decay = 0.5 }
 """
-GROUPS = """groups = [{ match = "bias", weight_decay = 0.0 }, { match = "^layers", lr = 0.2, weight_decay = 0.25 }]\n"""
-NAMES = ["bias", "entry.weight", *(f"layers.0.{part}" for part in ("weight", "bias", "recurrent"))]
+GROUPS = """groups = [{ match = "bias", weight_decay = 0.0 }, { match = "^lstm", lr = 0.2, weight_decay = 0.25 }]\n"""
+NAMES = ["embedding.weight", "bias", *(f"lstm.{part}_l0" for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_a_parameter_belongs_to_the_first_group_that_finds_it_and_the_rest_has_t
     found = settings(learner(GROUPS))
     assert set(found) == set(NAMES)
     for name, pair in found.items():
-        expected = (0.1, 0.0) if "bias" in name else (0.2, 0.25) if name.startswith("layers") else (0.1, 0.5)
+        expected = (0.1, 0.0) if "bias" in name else (0.2, 0.25) if name.startswith("lstm") else (0.1, 0.5)
         assert pair == expected
 
 
@@ -71,7 +71,7 @@ def test_groups_are_written_as_they_were_read() -> None:
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ([{"match": "bais$"}], r"group 'bais\$' matches no parameter; left for it: bias, entry\.weight, layers"),
+        ([{"match": "bais$"}], r"group 'bais\$' matches no parameter; left for it: bias, embedding\.weight, lstm"),
         ([{"match": ""}, {"match": "bias"}], "group 'bias' matches no parameter; left for it: none"),
         ([{"match": "("}], r"group '\(' is no regular expression"),
         ([{"weight_decay": 0.0}], "a group of parameters needs a match"),

@@ -34,8 +34,8 @@ scheme = "msgc:1,2,2"
 [checkpoint]
 every = 1
 [defaults]
-model = "distseq.models.sequence:SequenceModel"
-model_args = {{ width = 6 }}
+model = "distseq.models.char_lstm:CharLSTM"
+model_args = {{ hidden = 6 }}
 data = "text:TEXT"
 data_args = {{ window = 5 }}
 batch = 20

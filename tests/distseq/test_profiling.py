@@ -105,8 +105,8 @@ steps = 5
 kind = "simulated"
 workers = 4
 [defaults]
-model = "distseq.models.sequence:SequenceModel"
-model_args = {{ width = 4 }}
+model = "distseq.models.char_lstm:CharLSTM"
+model_args = {{ hidden = 4 }}
 data = "text:{text}"
 data_args = {{ window = 4 }}
 batch = 8

@@ -26,8 +26,8 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def learner(**more: Any) -> Learner:
     one = {
         "name": "a",
-        "model": "distseq.models.sequence:SequenceModel",
-        "model_args": {"width": 2},
+        "model": "distseq.models.char_lstm:CharLSTM",
+        "model_args": {"hidden": 2},
         "data": "text:text.txt",
         "data_args": {"window": 3},
         "batch": 2,

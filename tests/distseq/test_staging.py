@@ -58,7 +58,7 @@ SENT = {"job.toml": 1, "mine.py": 1, "nets/deep.py": 1, "texts/a.txt": 1, "d.csv
         ({}, None),
         ({"model": "nets.deep:Net", "data": "folder:texts"}, None),
         ({"model": "torch.nn:Linear", "data": "aws:s3"}, None),
-        ({"model": "distseq.models.sequence:SequenceModel", "data": "text:./texts/a.txt"}, None),
+        ({"model": "distseq.models.char_lstm:CharLSTM", "data": "text:./texts/a.txt"}, None),
         ({"data": "csv:/on/every/host.csv"}, None),
         ({"data": "torch:mine:Set"}, None),
         ({"data": "mine:Set"}, None),

@@ -30,8 +30,8 @@ delays = "bursts:base=0.1"
 scheme = "msgc:1,2,2"
 
 [defaults]
-model = "distseq.models.sequence:SequenceModel"
-model_args = { width = 6 }
+model = "distseq.models.char_lstm:CharLSTM"
+model_args = { hidden = 6 }
 data = "text:TEXT"
 data_args = { window = 5 }
 batch = 20

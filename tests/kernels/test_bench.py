@@ -24,3 +24,11 @@ def test_every_contender_agrees_and_has_its_row(tmp_path: Path) -> None:
         "fft_conv",
     }
     assert all(float(row["ours_ms"]) > 0 for row in rows)
+
+
+def test_the_benchmark_for_a_gpu_runs_every_line() -> None:
+    command = [sys.executable, "tests/bench/kernels_gpu.py", "--smoke"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("| lstm | B ") == 16
+    assert ended.stdout.count("| delta_rule | B ") >= 1

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from distseq.models.char_lstm import CharLSTM
 from distseq.models.held_out import HeldOut
-from distseq.models.sequence import SequenceModel
 from distseq.models.text import Text, open_aws
 
 
@@ -16,21 +16,21 @@ def sqs() -> Text:
     return open_aws("sqs", window=32)
 
 
-def model_of(width: int) -> SequenceModel:
+def model_of(hidden: int) -> CharLSTM:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return SequenceModel(width=width)
+        return CharLSTM(hidden=hidden)
 
 
-def bits_per_char(model: SequenceModel, text: Text, limit: int) -> float:
+def bits_per_char(model: CharLSTM, text: Text, limit: int) -> float:
     held_out = HeldOut(text, limit)
     with torch.no_grad():
         return model.per_sample_loss(held_out.batch(np.arange(len(held_out)))).mean().item() / math.log(2)
 
 
-@pytest.mark.parametrize("width", [16, 128])
-def test_an_untrained_model_needs_about_log2_of_97_bits(sqs: Text, width: int) -> None:
-    assert bits_per_char(model_of(width), sqs, limit=50) == pytest.approx(math.log2(97), abs=0.25)
+@pytest.mark.parametrize("hidden", [16, 128])
+def test_an_untrained_model_needs_about_log2_of_97_bits(sqs: Text, hidden: int) -> None:
+    assert bits_per_char(model_of(hidden), sqs, limit=50) == pytest.approx(math.log2(97), abs=0.25)
 
 
 def test_a_few_steps_of_training_beat_the_unigram_entropy(sqs: Text) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from distseq.kernels.layers import LAYERS, layers_of
+from distseq.models.char_lstm import CharLSTM
 from distseq.models.sequence import SequenceModel
 
 Batch = dict[str, Tensor]
@@ -143,6 +144,25 @@ def test_a_head_gives_what_its_targets_need(head: str, options: dict[str, int], 
     targets = torch.zeros(shape).double() if head == "values" else torch.zeros(shape[:-1], dtype=torch.int64)
     expected = y.square().flatten(1).mean(1) if head == "values" else -y.log_softmax(-1)[..., 0].reshape(3, -1).mean(1)
     torch.testing.assert_close(model.per_sample_loss({"inputs": inputs, "targets": targets}), expected)
+
+
+def test_the_main_jobs_model_is_the_character_lstm_of_plain_torch() -> None:
+    """Its embeddings are scaled, CharLSTM's are not, and it has one bias where nn.LSTM adds two: in values and gradients."""
+    ours = SequenceModel(symbols=11, width=8, layers="lstm*2").double()
+    plain, batch = CharLSTM(symbols=11, hidden=8, layers=2).double(), batch_of(4, 9)
+    with torch.no_grad():
+        plain.embedding.weight.copy_(ours.entry.weight)
+        plain.bias.copy_(ours.bias.normal_())
+        for at, layer in enumerate(ours.layers):
+            getattr(plain.lstm, f"weight_ih_l{at}").copy_(layer.weight.flatten(0, 2) * (ours.scale if at == 0 else 1))
+            getattr(plain.lstm, f"weight_hh_l{at}").copy_(layer.recurrent[0].mT.flatten(0, 1))
+            getattr(plain.lstm, f"bias_ih_l{at}").copy_(layer.bias.flatten())
+            getattr(plain.lstm, f"bias_hh_l{at}").zero_()
+    found, expected = ours.per_sample_loss(batch), plain.per_sample_loss(batch)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    for own, other in ((ours.entry.weight, plain.embedding.weight), (ours.layers[1].bias, plain.lstm.bias_hh_l1)):
+        grads = [torch.autograd.grad(y.sum(), p, retain_graph=True)[0] for y, p in ((found, own), (expected, other))]
+        torch.testing.assert_close(grads[0].flatten(), grads[1].flatten(), rtol=1e-9, atol=1e-12)
 
 
 def test_the_softmax_is_tied_to_the_embedding_and_forget_gates_start_open() -> None:

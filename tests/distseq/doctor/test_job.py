@@ -16,8 +16,8 @@ kind = "local"
 workers = 1
 [[learner]]
 name = "a"
-model = "distseq.models.sequence:SequenceModel"
-model_args = { width = 4 }
+model = "distseq.models.char_lstm:CharLSTM"
+model_args = { hidden = 4 }
 data = "text:text.txt"
 data_args = { window = 4 }
 batch = 8
@@ -51,9 +51,9 @@ def test_a_good_job_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("[pool]", "[pol]", "job file", "unknown key 'pol' in the job file; nearest: pool"),
         ("workers = 1", "workers = 1\n[scheduler]\nscheme = 'gc:4'", "scheme", "got n=1, s=4"),
         ("workers = 1", "workers = 4\n[scheduler]\nscheme = 'msgc:1,2,2'", "scheme", "msgc:1,2,2 has delay T=1"),
-        ("distseq.models.sequence:SequenceModel", "gone_models:build", "models", "No module named 'gone_models'"),
+        ("distseq.models.char_lstm:CharLSTM", "gone_models:build", "models", "No module named 'gone_models'"),
         ("text:text.txt", "text:gone.txt", "data", "gone.txt"),
-        ("width = 4", "widht = 4", "learners", "widht"),
+        ("hidden = 4", "hiden = 4", "learners", "hiden"),
         ("batch = 8", "batch = 8\noptimizer = 'adamm'", "learners", "adamm"),
     ],
 )
