@@ -1,6 +1,7 @@
 """What every test stands on: the environment, the pace of Hypothesis, the folder of shared data."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,9 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from distseq.cluster.host_pool import HostPool
+
+# A shell that runs the tests in the background has them ignore SIGINT, and so would the processes that they start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before anything imports torch or ray.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -86,7 +86,7 @@ def apart(found: Tensor, expected: Tensor) -> float:
     difference = torch.where(same, torch.zeros_like(found), found - expected).abs().square().mean().sqrt()
     scale = torch.where(expected.isfinite(), expected, torch.zeros_like(expected)).abs().square().mean().sqrt()
     # A NaN would be lost in a max over several distances.
-    return float((difference / scale.clamp_min(1e-6)).nan_to_num(float("inf")))
+    return (difference / scale.clamp_min(1e-6)).nan_to_num(float("inf")).item()
 
 
 def weighed(outputs: tuple[Tensor, ...], found: list[Tensor]) -> list[Tensor]:
