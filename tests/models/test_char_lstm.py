@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from distseq.models.char_lstm import CharLSTM
+from distseq.models.sequence import SequenceModel
 
 Batch = dict[str, Tensor]
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 9))  # layers, window
@@ -31,7 +32,7 @@ def rows(batch: Batch, chosen: slice | Tensor) -> Batch:
     return {name: tensor[chosen] for name, tensor in batch.items()}
 
 
-def gradient(model: CharLSTM, batch: Batch, weights: Tensor) -> Tensor:
+def gradient(model: CharLSTM | SequenceModel, batch: Batch, weights: Tensor) -> Tensor:
     """Gradient of the weighted sum of per-sample losses, as one vector."""
     grads = torch.autograd.grad(weights @ model.per_sample_loss(batch), list(model.parameters()))
     return torch.cat([grad.flatten() for grad in grads])

@@ -7,14 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.nn.functional import one_hot
 
 from distseq.kernels.layers import LAYERS, layers_of
 from distseq.models.char_lstm import CharLSTM
 from distseq.models.sequence import SequenceModel
+from tests.models.test_char_lstm import batch_of, gradient, rows
 
-Batch = dict[str, Tensor]
 STACKS = [
     *LAYERS,
     "lstm:heads=2",
@@ -30,21 +29,6 @@ def model_of(layers: str, **options: object) -> SequenceModel:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         return SequenceModel(symbols=11, width=8, layers=layers, **{"residual": True, **options}).double()
-
-
-def batch_of(samples: int, window: int, seed: int = 0) -> Batch:
-    symbols = torch.from_numpy(np.random.default_rng(seed).integers(11, size=(samples, window + 1)))
-    return {"inputs": symbols[:, :-1], "targets": symbols[:, 1:]}
-
-
-def rows(batch: Batch, chosen: slice | Tensor) -> Batch:
-    return {name: tensor[chosen] for name, tensor in batch.items()}
-
-
-def gradient(model: SequenceModel, batch: Batch, weights: Tensor) -> Tensor:
-    """Gradient of the weighted sum of per-sample losses, as one vector."""
-    grads = torch.autograd.grad(weights @ model.per_sample_loss(batch), list(model.parameters()))
-    return torch.cat([grad.flatten() for grad in grads])
 
 
 @stacks
