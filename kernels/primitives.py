@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from distseq.kernels.backend import accumulator, choose, implementation
 from distseq.kernels.cells import CELLS, State
 from distseq.kernels.eager import dense_rnn as eager
 from distseq.kernels.layout import sizes
+from distseq.kernels.linear import linear
 
 KeyState = tuple[Tensor, Tensor, Tensor | None]
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, mse_loss
+from torch.nn.functional import cross_entropy, mse_loss
 
 from distseq.kernels.layers import layers_of
+from distseq.kernels.linear import Linear, linear
 
 HEADS = ("tied", "symbols", "class", "values")
 IGNORED = -100  # a target that does not count
@@ -48,7 +49,7 @@ class SequenceModel(nn.Module):
         if head == "tied" and (features or outputs):
             raise ValueError(f"SequenceModel: a tied head needs symbols: got features={features}, outputs={outputs}")
         self.head, self.residual = head, residual
-        self.entry = nn.Linear(features, width) if features else nn.Embedding(symbols, width)
+        self.entry = Linear(features, width) if features else nn.Embedding(symbols, width)
         # Embeddings have norm 1, for the tied head; where no norm follows, layers get them with unit root mean square.
         self.scale = 1.0 if residual or features else width**0.5
         if not features:
@@ -58,7 +59,7 @@ class SequenceModel(nn.Module):
         if head == "tied":
             self.bias = nn.Parameter(torch.zeros(symbols))
         else:
-            self.out = nn.Linear(width, outputs or symbols)
+            self.out = Linear(width, outputs or symbols)
 
     def forward(self, inputs: Tensor, state: Any = None, carry: bool = False) -> Any:
         """Outputs (B, T, O), (B, O) of a class; with `carry`, also the state to go on from, a list with one of each layer."""

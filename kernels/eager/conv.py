@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from distseq.kernels.stacking import Axes, Found, along_heads
+
 
 def short_conv(x: Tensor, w: Tensor, state: Tensor, *, dilation: int = 1) -> tuple[Tensor, Tensor]:
     x_BSD = torch.cat([state, x.to(state.dtype)], 1)
@@ -58,6 +60,10 @@ class _Shifted(torch.autograd.Function):
             d_w = torch.stack([torch.mul(g_BTD, x_BSD[:, tap], out=product).sum((0, 1)) for tap in taps], 1)
         return d_x, d_w, None
 
+    @staticmethod
+    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+        return along_heads(_Shifted, info, dims, args, (2, 0, None), (2,))
+
 
 class _Spectral(torch.autograd.Function):
     """n >= S points: what wraps around falls on the L - 1 outputs before the first, and on the free end of a gradient."""
@@ -92,6 +98,10 @@ class _Spectral(torch.autograd.Function):
             lags_BnD = torch.fft.irfft(g_BFD.mul_(k_FD.conj()), n, 1)
             d_x = torch.cat([lags_BnD[:, n - before :], lags_BnD[:, :T]], 1)
         return d_x, d_k
+
+    @staticmethod
+    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+        return along_heads(_Spectral, info, dims, args, (2, 0), (2,))
 
 
 def points(least: int) -> int:

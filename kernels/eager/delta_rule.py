@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distseq.kernels.eager.chunks import Decay, by_chunk, chunked, scalar_decay, scalar_decay_gradient, whole
+from distseq.kernels.stacking import Axes, Found, along_heads
 
 
 class _DeltaRule(torch.autograd.Function):
@@ -106,6 +107,10 @@ class _DeltaRule(torch.autograd.Function):
         found = zip((dq, dk, derror_MLV, dbeta, dg), ctx.shapes, ctx.dtypes, strict=True)
         found = (None if each is None else whole(each, shape, dtype) for each, shape, dtype in found)
         return *found, dstate_NKV.unflatten(0, (ctx.shapes[0][0], -1)), None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+        return along_heads(_DeltaRule, info, dims, args, (2, 2, 2, 2, 2, 1, None, None), (2, 1))
 
 
 def _repeated(x: Tensor, dim: int, steps: int) -> Tensor:

@@ -5,10 +5,10 @@ Shapes: B batch, T time, I inputs, H heads, G gates, D head size, E = H * G * D.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from distseq.kernels.cells import State
 from distseq.kernels.eager.rnn import rnn
+from distseq.kernels.linear import linear
 
 CUDNN = {"elman": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
 

@@ -19,6 +19,7 @@ from distseq.kernels.eager.chunks import (
     state_decay_gradient,
     whole,
 )
+from distseq.kernels.stacking import Axes, Found, along_heads, one_by_one
 
 
 class _LinearAttention(torch.autograd.Function):
@@ -92,6 +93,12 @@ class _LinearAttention(torch.autograd.Function):
         found = zip((dq, dk, dv, dg), ctx.dtypes, strict=True)
         found = (None if each is None else whole(each, ctx.shape, dtype) for each, dtype in found)
         return *found, dstate_NKV.unflatten(0, (ctx.shape[0], -1)), None
+
+    @staticmethod
+    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+        if args[3].dim() - (dims[3] is not None) == 4:  # which blocks are halved depends on the decays
+            return one_by_one(_LinearAttention, info, dims, args, 2)
+        return along_heads(_LinearAttention, info, dims, args, (2, 2, 2, 2, 1, None), (2, 1))
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, *, chunk: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from distseq.kernels.cells import State
 from distseq.kernels.eager.chunks import carried, chunked, whole
+from distseq.kernels.stacking import Axes, Found, along_heads
 
 
 class _PrefixSoftmax(torch.autograd.Function):
@@ -67,6 +68,10 @@ class _PrefixSoftmax(torch.autograd.Function):
         ds, dv = (whole(each, ctx.shape, dtype) for each, dtype in zip((ds_ML, dv_MLV), ctx.dtypes, strict=True))
         B = ctx.shape[0]
         return ds, dv, dlog_N.unflatten(0, (B, -1)), dmean_NV.unflatten(0, (B, -1)), None
+
+    @staticmethod
+    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+        return along_heads(_PrefixSoftmax, info, dims, args, (2, 2, 1, 1, None), (2, 1, 1))
 
 
 def prefix_softmax(s: Tensor, v: Tensor, state: State, *, chunk: int) -> tuple[Tensor, State]:

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from distseq.kernels.cells import State
 from distseq.kernels.eager.loops import LOOPS
+from distseq.kernels.stacking import Axes, Found, along_heads
 
 # Elements of one state in a block of backward: the dozen buffers of a block then stay in the last-level cache.
 BLOCK = 2**16
@@ -19,7 +20,7 @@ BLOCK = 2**16
 
 def rnn(x: Tensor, r: Tensor, state: State, *, cell: str, bias: Tensor | None = None) -> tuple[Tensor, State]:
     """(h (B, T, H, D), state) as distseq.kernels.rnn; not differentiable twice."""
-    y, *after = _RNN.apply(x, r, bias, cell, *state)
+    y, *after = _RNN.apply(x, r, bias, cell, 1, *state)
     return y, tuple(after[: len(state)])
 
 
@@ -27,7 +28,9 @@ class _RNN(torch.autograd.Function):
     """The outputs are y, the states after, then all h (T + 1, N, D) and what the cell's loop kept for its way back."""
 
     @staticmethod
-    def forward(x_BTHGD: Tensor, r_HGDE: Tensor, bias_HD: Tensor | None, cell: str, *state_BHD: Tensor) -> Any:
+    def forward(
+        x_BTHGD: Tensor, r_HGDE: Tensor, bias_HD: Tensor | None, cell: str, models: int, *state_BHD: Tensor
+    ) -> Any:
         B, T, H, _, D = x_BTHGD.shape
         x_TNE = _step_axes(x_BTHGD.to(state_BHD[0].dtype).flatten(3).permute(1, 2, 0, 3), 1)
         r, shift = _matrix(r_HGDE, state_BHD[0].dtype), x_TNE.new_zeros(H, 1, r_HGDE.shape[1] * D)
@@ -43,7 +46,7 @@ class _RNN(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, r, _, ctx.cell, *state = inputs
+        x, r, _, ctx.cell, ctx.models, *state = inputs
         ctx.states, ctx.shape, ctx.dtype = len(state), x.shape, x.dtype
         kept = output[1 + len(state) :]
         opaque = output[len(state) : 1 + len(state)] if ctx.cell == "slstm" else ()
@@ -69,7 +72,7 @@ class _RNN(torch.autograd.Function):
         before = (nothing.expand(*N, D), *dy[:-1])
         d_TNE = h_TND.new_empty(T, *N, G * D)
         dr, dbias = torch.zeros_like(r.mT, memory_format=torch.contiguous_format), h_TND.new_zeros(*N[:-1], D)
-        steps = max(1, BLOCK // dh.numel())
+        steps = max(1, BLOCK * ctx.models // dh.numel())
         for end in range(T, 0, -steps):
             block = slice(max(0, end - steps), end)
             d, h = d_TNE[block], h_TND[block.start : end + 1]
@@ -77,13 +80,20 @@ class _RNN(torch.autograd.Function):
             if wants_r:
                 (dr.addmm_ if H == 1 else dr.baddbmm_)(_rows(h[:-1]).mT, _rows(d))
             if wants_bias:
-                dbias += d[..., -D:].sum((0, -2))
+                dbias += _rows(d)[..., -D:].sum(-2)
             if last is not None:
                 d[..., -D:] = last
         dx = d_TNE.view(T, H, B, G, D).permute(2, 0, 1, 3, 4).to(ctx.dtype)
         dr = dr.view(H, D, G, D).transpose(1, 2).to(r_HGDE.dtype) if wants_r else None
         states = (each.view(H, B, D).transpose(0, 1) for each in (dh, *carry))
-        return dx, dr, dbias.view(H, D) if wants_bias else None, None, *states
+        return dx, dr, dbias.view(H, D) if wants_bias else None, None, None, *states
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: Axes, x: Tensor, r: Tensor, bias: Tensor | None, cell: str, models: int, *state: Tensor
+    ) -> Found:
+        args, ones = (x, r, bias, cell, models * info.batch_size, *state), (1,) * len(state)
+        return along_heads(_RNN, info, dims, args, (2, 0, 0, None, None, *ones), (2, *ones))
 
 
 def _step_axes(tensor: Tensor, heads: int) -> Tensor:

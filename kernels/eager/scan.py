@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
+from distseq.kernels.stacking import Axes, beside
 
 # A step of fewer elements than this costs its call, not its arithmetic: chunks then put C steps into one call.
 SMALL = 4096
@@ -19,7 +20,7 @@ SHORT = 32
 
 def scan(a: Tensor, x: Tensor, state: Tensor, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
     wide = accumulator(x.dtype)
-    h, after = _Scan.apply(a.to(wide), x.to(wide), state, reverse)
+    h, after = _Scan.apply(a.to(wide), x.to(wide), state, reverse, 1)
     return h.to(x.dtype), after
 
 
@@ -27,14 +28,14 @@ class _Scan(torch.autograd.Function):
     """lam_t = g_t + conj(a_{t+1}) lam_{t+1} is the same scan the other way: dx = lam, da_t = lam_t conj(h_{t-1})."""
 
     @staticmethod
-    def forward(a: Tensor, x: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    def forward(a: Tensor, x: Tensor, state: Tensor, reverse: bool, models: int) -> tuple[Tensor, Tensor]:
         h = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        run(a.resolve_conj(), x.resolve_conj(), state.resolve_conj(), h, reverse)
+        run(a.resolve_conj(), x.resolve_conj(), state.resolve_conj(), h, reverse, models)
         return h, h[:, 0 if reverse else -1].clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        a, _, state, ctx.reverse = inputs
+        a, _, state, ctx.reverse, ctx.models = inputs
         ctx.save_for_backward(a, state, output[0])
         ctx.set_materialize_grads(False)
 
@@ -50,7 +51,7 @@ class _Scan(torch.autograd.Function):
         lam = torch.empty(h.shape, dtype=h.dtype, device=h.device)
         lam[:, last] = g[:, last] if g_after is None else g[:, last] + g_after
         if steps:
-            run(a_conj[:, here], g[:, before], lam[:, last], lam[:, before], not ctx.reverse)
+            run(a_conj[:, here], g[:, before], lam[:, last], lam[:, before], not ctx.reverse, ctx.models)
         first = -1 if ctx.reverse else 0
         d_a = None
         if ctx.needs_input_grad[0]:
@@ -59,7 +60,15 @@ class _Scan(torch.autograd.Function):
             torch.mul(lam[:, here], h[:, before].conj(), out=product[:, here])
             d_a = product.sum_to_size(a.shape)
         d_state = a_conj[:, first] * lam[:, first] if ctx.needs_input_grad[2] else None
-        return d_a, lam if ctx.needs_input_grad[1] else None, d_state, None
+        return d_a, lam if ctx.needs_input_grad[1] else None, d_state, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: Axes, a: Tensor, x: Tensor, state: Tensor, reverse: bool, models: int
+    ) -> tuple[tuple[Tensor, ...], Axes]:
+        """All axes but those of samples and time are elementwise: the models are one more."""
+        a, x = (beside(each, dim, 2, info.batch_size) for each, dim in zip((a, x), dims, strict=False))
+        return _Scan.apply(a, x, beside(state, dims[2], 1, info.batch_size), reverse, models * info.batch_size), (2, 1)
 
 
 def chunk(T: int, size: int) -> int:
@@ -74,10 +83,10 @@ def chunk(T: int, size: int) -> int:
     return 1 if size >= SMALL or T < SHORT else max(2, round(T**0.5))
 
 
-def run(a: Tensor, x: Tensor, h: Tensor, out: Tensor, reverse: bool) -> None:
-    """out_t = a_t out_{t-1} + x_t from h, in the order of time or against it."""
+def run(a: Tensor, x: Tensor, h: Tensor, out: Tensor, reverse: bool, models: int) -> None:
+    """out_t = a_t out_{t-1} + x_t from h, in the order of time or against it; chunks are those of one model."""
     T = x.shape[1]
-    a, L = a.expand(-1, T, *a.shape[2:]), chunk(T, out[:, 0].numel())
+    a, L = a.expand(-1, T, *a.shape[2:]), chunk(T, out[:, 0].numel() // models)
     rest = T % L if L > 1 else T
     # The steps that fill no chunk come last, in the order of the scan.
     chunks, others = (slice(rest, T), slice(0, rest)) if reverse else (slice(0, T - rest), slice(T - rest, T))

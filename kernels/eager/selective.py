@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
+from distseq.kernels.stacking import Axes, Found, one_by_one
 
 # Steps of a chunk. Longer ones leave the cache, shorter ones keep more states.
 STEPS = 16
@@ -89,6 +90,12 @@ class _Selective(torch.autograd.Function):
             carry_BND.transpose(1, 2),
         )
         return tuple(each if need else None for each, need in zip(wanted, ctx.needs_input_grad, strict=True))
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: Axes, *args: Any
+    ) -> Found:  # channels of one model share B and C: those of several do not
+        return one_by_one(_Selective, info, dims, args, 2)
 
 
 def _timed(x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Tensor) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from distseq.kernels.layers.layer import Layer
+from distseq.kernels.linear import Linear
 from distseq.kernels.primitives import attention, prefix_softmax
 
 ROUND = 10000.0  # the slowest rotation turns once in 2 pi ROUND steps
@@ -29,8 +30,8 @@ class Attention(Layer):
         if self.size % 2:
             raise ValueError(f"Attention needs an even head size: got {self.size}")
         self.window = window
-        self.project = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.project = Linear(width, 3 * width, bias=False)
+        self.out = Linear(width, width, bias=False)
 
     def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:
         seen, keys = state if state is not None else (0, None)
@@ -45,8 +46,8 @@ class Aaren(Layer):
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__(width, heads)
         self.query = nn.Parameter(torch.randn(heads, self.size))
-        self.project = nn.Linear(width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.project = Linear(width, 2 * width, bias=False)
+        self.out = Linear(width, width, bias=False)
 
     def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:
         k, v = (self.split(each) for each in self.project(x_BTW).chunk(2, -1))

@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu
 
+from distseq.kernels.linear import Linear
+
 
 class Layer(nn.Module):
     """`width` is that of what comes in and goes out. Subclasses define `mix`."""
@@ -45,8 +47,8 @@ class Gated(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.gate = Linear(width, width, bias=False)
+        self.out = Linear(width, width, bias=False)
 
     def forward(self, y_BTHD: Tensor, x_BTW: Tensor) -> Tensor:
         y: Tensor = self.out(rms_norm(y_BTHD, y_BTHD.shape[-1:]).flatten(2) * silu(self.gate(x_BTW)))

@@ -8,6 +8,7 @@ from torch.nn.functional import logsigmoid, normalize, silu
 
 from distseq.kernels.composed import lightnet, mlstm
 from distseq.kernels.layers.layer import Gated, Layer
+from distseq.kernels.linear import Linear
 from distseq.kernels.primitives import delta_rule, linear_attention, short_conv
 
 DAMPED = 16  # log-decays are divided by this: heads begin with long memories (Yang et al. 2023, GLA)
@@ -20,7 +21,7 @@ class Keyed(Layer):
     def __init__(self, width: int, heads: int, steps: int = 1) -> None:
         super().__init__(width, heads)
         total = (1 + 2 * steps) * width
-        self.project = nn.Linear(width, total, bias=False)
+        self.project = Linear(width, total, bias=False)
         self.taps = nn.Parameter(torch.cat([torch.zeros(total, TAPS - 1), torch.ones(total, 1)], 1))
         self.gated = Gated(width)
 
@@ -39,7 +40,7 @@ class LinearAttention(Keyed):
         sizes = {"none": 0, "scalar": heads, "vector": width}
         if decay not in sizes:
             raise ValueError(f"LinearAttention: decay must be one of {', '.join(sizes)}: got {decay!r}")
-        self.decay = nn.Linear(width, sizes[decay]) if sizes[decay] else None
+        self.decay = Linear(width, sizes[decay]) if sizes[decay] else None
         self.vector = decay == "vector"
 
     def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:
@@ -56,7 +57,7 @@ class MLSTM(Keyed):
 
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__(width, heads)
-        self.gates = nn.Linear(width, 2 * heads)
+        self.gates = Linear(width, 2 * heads)
         nn.init.zeros_(self.gates.weight)
         with torch.no_grad():  # forget gates from 3 to 6: heads begin with memories of different lengths
             self.gates.bias.copy_(torch.cat([torch.zeros(heads), torch.linspace(3.0, 6.0, heads)]))
@@ -80,8 +81,8 @@ class DeltaProduct(Keyed):
             raise ValueError(f"DeltaProduct needs steps >= 1: got {steps}")
         super().__init__(width, heads, steps)
         self.steps = steps
-        self.beta = nn.Linear(width, steps * heads)
-        self.decay = nn.Linear(width, heads) if gated else None
+        self.beta = Linear(width, steps * heads)
+        self.decay = Linear(width, heads) if gated else None
         if self.decay is not None:
             nn.init.constant_(self.decay.bias, 3.0)
 

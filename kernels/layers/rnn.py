@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from distseq.kernels.cells import CELLS
 from distseq.kernels.layers.layer import Layer
+from distseq.kernels.linear import Linear
 from distseq.kernels.primitives import dense_rnn
 
 
@@ -22,7 +23,7 @@ class RNN(Layer):
         self.bias = nn.Parameter(torch.zeros(heads, len(gates), self.size))
         self.recurrent = nn.Parameter(torch.empty(heads, len(gates), self.size, self.size))
         self.inner = nn.Parameter(torch.zeros(heads, self.size)) if cell == "gru" else None
-        self.out = nn.Linear(width, width, bias=False) if heads > 1 else nn.Identity()
+        self.out = Linear(width, width, bias=False) if heads > 1 else nn.Identity()
         nn.init.normal_(self.weight, std=0.5 * width**-0.5)
         for matrix in self.recurrent.data.flatten(0, 1):
             nn.init.orthogonal_(matrix)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, silu, softplus
 
 from distseq.kernels.layers.layer import Layer
+from distseq.kernels.linear import Linear
 from distseq.kernels.primitives import fft_conv, scan, selective_scan, short_conv
 
 FASTEST, SLOWEST = 0.1, 0.001  # steps dt are drawn between these
@@ -37,7 +38,7 @@ class SSM(Layer):
         self.enter = None if outer else nn.Parameter(torch.randn(states, width, 2) / width**0.5)
         self.leave = nn.Parameter(torch.randn(width, states, 2) * 0.5**0.5)
         self.skip = nn.Parameter(torch.randn(width))
-        self.out = nn.Linear(width, width)
+        self.out = Linear(width, width)
 
     def discrete(self) -> tuple[Tensor, Tensor]:
         """A step's factor exp(dt A), and what it multiplies inputs by, (exp(dt A) - 1) / A: each (W, N) or (N,)."""
@@ -79,14 +80,14 @@ class SelectiveSSM(Layer):
         if min(states, expand, taps) < 1:
             raise ValueError(f"SelectiveSSM needs sizes >= 1: got states={states}, expand={expand}, taps={taps}")
         inner, self.states, self.rank = width * expand, states, math.ceil(width / 16)
-        self.enter = nn.Linear(width, 2 * inner, bias=False)
+        self.enter = Linear(width, 2 * inner, bias=False)
         self.taps = nn.Parameter(torch.randn(inner, taps) / taps**0.5)
         self.taps_bias = nn.Parameter(torch.zeros(inner))
-        self.select = nn.Linear(inner, self.rank + 2 * states, bias=False)
-        self.step = nn.Linear(self.rank, inner)
+        self.select = Linear(inner, self.rank + 2 * states, bias=False)
+        self.step = Linear(self.rank, inner)
         self.log_decay = nn.Parameter(torch.log(torch.arange(1.0, states + 1)).expand(inner, states).clone())
         self.skip = nn.Parameter(torch.ones(inner))
-        self.out = nn.Linear(inner, width, bias=False)
+        self.out = Linear(inner, width, bias=False)
         dt = torch.exp(_log_steps(inner))
         with torch.no_grad():  # softplus of the bias is dt
             self.step.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
