@@ -38,7 +38,7 @@ def beside(arg: Tensor, dim: int | None, axis: int, M: int) -> Tensor:
 
 
 def _folded(arg: Any, dim: int | None, axis: int | None, M: int) -> Any:
-    return arg if arg is None or axis is None else beside(arg, dim, axis, M).flatten(axis, axis + 1)
+    return arg if arg is None or axis is None else beside(arg, dim, axis, M).flatten(axis, axis + 1).contiguous()
 
 
 def one_by_one(function: Any, info: Any, dims: Axes, args: Sequence[Any], outputs: int) -> Found:

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from distseq.kernels.backend import accumulator
+from distseq.kernels.stacking import Axes, Found, along_heads
 from distseq.kernels.triton.chunks import decays, dot, length, numbers, outputs, rows
 from distseq.kernels.triton.linear_attention import by_decay, by_keys
 
@@ -102,6 +103,10 @@ class _Delta(torch.autograd.Function):
         reach_BTH[:, ctx.L - 1 : -1 : ctx.L] += at_start_BCH[:, 1:]
         dg = by_decay(reach_BTH, last, dlast)
         return dq.to(q.dtype), dk.to(k.dtype), du, dw.to(w.dtype), dg.to(g.dtype), dstate, None
+
+    @staticmethod
+    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+        return along_heads(_Delta, info, dims, args, (2, 2, 2, 2, 2, 1, None), (2, 1))
 
 
 def _solved(k: Tensor, v: Tensor, beta: Tensor, g: Tensor, L: int) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from distseq.kernels.stacking import Axes, Found, along_heads
 from distseq.kernels.triton.chunks import length, outputs, states
 
 
@@ -35,6 +36,10 @@ class _LinearAttention(torch.autograd.Function):
         dv = outputs(k, q, do, g, ends, ctx.L, v.dtype, reverse=True)
         dg = by_decay((q * dq - k * dk).sum(3), last, dlast)
         return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), dg.to(g.dtype), dstate, None
+
+    @staticmethod
+    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+        return along_heads(_LinearAttention, info, dims, args, (2, 2, 2, 2, 1, None), (2, 1))
 
 
 def by_keys(

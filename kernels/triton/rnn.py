@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
 from distseq.kernels.cells import CELLS, State
+from distseq.kernels.stacking import Axes, Found, along_heads
 from distseq.kernels.triton.math import INTERPRETED
 from distseq.kernels.triton.rnn_kernels import rnn_backward, rnn_forward
 
@@ -113,6 +114,10 @@ class _Rnn(torch.autograd.Function):
             dbias = a[:, :, :, 3].sum((0, 1), dtype=kept.dtype).to(bias.dtype)
         dx = a[:, :, :, : r.shape[1]] if ctx.needs_input_grad[0] else None
         return dx, dr, dbias, dbegun if ctx.needs_input_grad[3] else None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+        return along_heads(_Rnn, info, dims, args, (2, 0, 0, 2, None), (2, 2))
 
 
 def rnn(x: Tensor, r: Tensor, state: State, *, cell: str, bias: Tensor | None = None) -> tuple[Tensor, State]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
+from distseq.kernels.stacking import Axes, Found, along_heads
 
 BLOCK, WARPS, STAGES = 64, 1, 8  # channels and warps of a program; steps loaded ahead of the one computed
 ACC = {torch.float32: tl.float32, torch.float64: tl.float64}
@@ -90,6 +91,10 @@ class _Scan(torch.autograd.Function):
                 BLOCK, STAGES, ctx.reverse, ACC[accumulator(h.dtype)], num_warps=WARPS,
             )  # fmt: skip
         return da, dx, dstate, None
+
+    @staticmethod
+    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+        return along_heads(_Scan, info, dims, args, (2, 2, 1, None), (2, 1))
 
 
 def scan(a: Tensor, x: Tensor, state: Tensor, *, reverse: bool = False) -> tuple[Tensor, Tensor]:

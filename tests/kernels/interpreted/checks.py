@@ -6,7 +6,7 @@ TRITON_INTERPRET=1 python -m pytest tests/kernels/interpreted/checks.py -k rnn
 import pytest
 import torch
 
-from tests.kernels.comparing import apart, begun, drawn, finite_differences, gradients
+from tests.kernels.comparing import apart, begun, drawn, finite_differences, gradients, weighed, worst
 from tests.kernels.triton_cases import INTERPRETED, Small
 
 every = pytest.mark.parametrize("small", [pytest.param(small, id=name) for name, small in INTERPRETED.items()])
@@ -54,3 +54,14 @@ def test_strides_change_nothing(small: Small) -> None:
         results.append(torch.autograd.grad(y, wanted, one.expand(y.shape) if expanded else torch.ones(y.shape)))
     for found, expected in zip(*results, strict=True):
         assert apart(found, expected) <= 1e-6
+
+
+@every
+def test_models_beside_each_other_are_the_models_alone(small: Small) -> None:
+    models = [drawn(small.case, small.B, small.T, small.H, small.D, seed, torch.float32) for seed in range(2)]
+    stacked = {name: torch.stack([each[name] for each in models]) for name in models[0]}
+    mapped = {name: value.requires_grad_(value.is_floating_point()) for name, value in stacked.items()}
+    found = [value for value in mapped.values() if value.requires_grad]
+    alone = [small.case.run({name: value[m] for name, value in mapped.items()})[0] for m in range(2)]
+    y = torch.func.vmap(lambda own: small.case.run(own)[0])(mapped)
+    assert worst(weighed((y,), found), weighed((torch.stack(alone),), found)) <= 1e-6
