@@ -5,8 +5,9 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -37,6 +38,28 @@ class ReadingWork(Protocol):
         ...
 
     def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray: ...
+
+
+class Asked(NamedTuple):
+    """What a row is asked of: the arguments of `row`."""
+
+    payload: Payload
+    ids: np.ndarray
+    weights: np.ndarray
+    samples: Any = None
+
+
+@runtime_checkable
+class StackingWork(ReadingWork, Protocol):
+    """A ReadingWork that may compute several rows in one pass, with the very bits of `row`."""
+
+    def shape(self, asked: Asked) -> Hashable:
+        """What rows have in common that may be computed in one pass; None: this one is computed alone."""
+        ...
+
+    def rows(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+        """The rows, in their order, of one shape."""
+        ...
 
 
 def check_row(row: object) -> None:
@@ -74,6 +97,7 @@ class WorkSpec:
 
     `paths` are folders to import from, besides those that a host has anyway; ones that a host lacks are passed over.
     `prefetch`: read the samples of the next row ahead, where the Work is a ReadingWork.
+    `stack`: mini-tasks in one pass at most, where the Work is a StackingWork: a pass is not interrupted.
     `blob`, where there is one, is passed on as it is, as an argument of that name.
     """
 
@@ -81,6 +105,7 @@ class WorkSpec:
     config: str = "{}"
     paths: tuple[str, ...] = ()
     prefetch: bool = True
+    stack: int = 1
     blob: bytes = b""
 
     def load(self) -> Work:

@@ -2,7 +2,8 @@
 
 Each logical worker does its messages in order. A message may carry an injected start-up, which is slept beside the
 computations of the host's other workers. Between mini-tasks the loop looks at its inbox, so work that was cancelled or whose
-job is retired is passed over. A pool is only the transport of commands in and answers out.
+job is retired is passed over. Mini-tasks whose turn has come and whose rows have one shape may be computed in one pass. A pool
+is only the transport of commands in and answers out.
 """
 
 import os
@@ -12,8 +13,8 @@ import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ import numpy as np
 from distseq.cluster.pool import Fault, Payload
 from distseq.cluster.prefetch import Prefetch
 from distseq.cluster.sums import digest
-from distseq.cluster.work import ReadingWork, Work, WorkSpec, check_row, fault_of
+from distseq.cluster.work import Asked, ReadingWork, StackingWork, Work, WorkSpec, check_row, fault_of
 from distseq.coding.plan import MiniTask
 
 
@@ -87,9 +88,20 @@ class Failure(NamedTuple):
 class Inputs(NamedTuple):
     """What a row is computed from."""
 
-    payload: Payload
+    asked: Asked
     row: Callable[[], np.ndarray]  # computes it from what has been read; raises what reading has raised
     reading: float  # seconds
+    shape: Hashable = None  # of rows that may be computed in one pass
+
+
+class Turn(NamedTuple):
+    """A mini-task that is about to be computed."""
+
+    task: MiniTask
+    message: Message
+    startup: float
+    inputs: Inputs
+    waited: float  # seconds that reading has held up the computation
 
 
 @dataclass
@@ -113,6 +125,21 @@ def compute_row(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray | None, F
         return None, fault_of(error)._replace(machine=socket.gethostname())
 
 
+def compute_rows(work: Work, turns: Sequence[Turn]) -> list[tuple[np.ndarray | None, Fault | None]]:
+    """Rows or faults, in one pass where there are several; if that fails one by one, so that a fault is that of its row."""
+    if len(turns) > 1 and isinstance(work, StackingWork):
+        rows: list[np.ndarray] = []
+        with suppress(BaseException):
+            rows = work.rows([turn.inputs.asked for turn in turns])
+        if len(rows) == len(turns):
+            return [compute_row(partial(_given, row)) for row in rows]
+    return [compute_row(turn.inputs.row) for turn in turns]
+
+
+def _given(row: np.ndarray) -> np.ndarray:
+    return row
+
+
 def _raise(error: BaseException) -> np.ndarray:
     raise error
 
@@ -127,6 +154,7 @@ class WorkerLoop:
         self._payloads: dict[int, Callable[[], Payload | None]] = {}  # fetched once
         self._cancelled: dict[int, set[MiniTask]] = {}
         self._sent: dict[int, set[MiniTask]] = {}
+        self._held: dict[MiniTask, Inputs] = {}  # read for a pass that they did not fit
         self._running = True
 
     def post(self, command: Command) -> None:
@@ -143,22 +171,27 @@ class WorkerLoop:
                     line = self._next_line()
                     if line is None:
                         inputs.forget(self._stale)
+                        self._held = {task: each for task, each in self._held.items() if not self._stale(task)}
                     else:
-                        self._one_row(inputs, line)
+                        self._one_pass(work, self._turns(inputs, line))
         except BaseException as error:  # a worker's code may raise anything, SystemExit too; the master must hear of it
             self._emit(Failure(f"{type(error).__name__}: {error}", traceback.format_exc(), socket.gethostname()))
 
     def _next_line(self) -> Line | None:
         """The line that has been ready the longest; None after waiting for a command or a start-up."""
         now = time.monotonic()
-        busy = [line for line in self._lines.values() if self._prepare(line, now)]
-        line = min(busy, key=lambda line: line.ready, default=None)
+        line = self._first(now)
         wait = None if line is None else max(0.0, line.ready - now)
         try:
             self._take(self._inbox.get(timeout=wait) if wait != 0 else self._inbox.get_nowait())
             return None
         except queue.Empty:
             return line
+
+    def _first(self, now: float) -> Line | None:
+        """Of the lines that have work, the one that is ready first."""
+        busy = [line for line in self._lines.values() if self._prepare(line, now)]
+        return min(busy, key=lambda line: line.ready, default=None)
 
     def _take(self, command: Command) -> None:
         match command:
@@ -222,13 +255,16 @@ class WorkerLoop:
                 return None
             begun = time.monotonic()
             ids, weights = payload.layout.row(task, payload.ids)
-            row = partial(work.row, payload, ids, weights)
+            asked, shape = Asked(payload, ids, weights), None
+            row = partial(work.row, *asked[:3])
             if isinstance(work, ReadingWork):
                 try:
-                    row = partial(row, work.read(payload, ids))
+                    asked = asked._replace(samples=work.read(payload, ids))
+                    row = partial(work.row, *asked)
+                    shape = work.shape(asked) if self._spec.stack > 1 and isinstance(work, StackingWork) else None
                 except BaseException as error:  # a user's data set may raise anything, SystemExit too
                     row = partial(_raise, error)
-            return Inputs(payload, row, time.monotonic() - begun)
+            return Inputs(asked, row, time.monotonic() - begun, shape)
 
         return read
 
@@ -245,21 +281,45 @@ class WorkerLoop:
                     break
         return min(turns, key=lambda turn: turn[0], default=(0.0, None))[1]
 
-    def _one_row(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line) -> None:
-        message = line.messages[0]
-        task = message.tasks[line.at]
-        begun = time.monotonic()
-        found = None if self._stale(task) else inputs.take(task, self._coming(task, begun))
+    def _turns(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line) -> list[Turn]:
+        """The mini-task whose turn it is, and those of its shape whose turn is next; none if its job is over."""
+        turns: list[Turn] = []
+        following: Line | None = line
+        while following is not None and following.ready <= time.monotonic():
+            turn = self._turn(inputs, following, turns[0].inputs.shape if turns else None, bool(turns))
+            if turn is not None:
+                turns.append(turn)
+            if turn is None or turn.inputs.shape is None or len(turns) == self._spec.stack:
+                break
+            following = self._first(time.monotonic())
+        return turns
+
+    def _turn(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line, shape: Hashable, fits: bool) -> Turn | None:
+        """The next mini-task off the line; None if nobody needs it or, where it has to fit, it has another shape."""
+        message, begun = line.messages[0], time.monotonic()
+        task, found = message.tasks[line.at], None
+        if not self._stale(task):
+            found = self._held.pop(task, None) or inputs.take(task, self._coming(task, begun))
+        if found is not None and fits and found.shape != shape:
+            self._held[task] = found
+            return None
+        line.at += 1
         if found is None:
-            line.at += 1
-            return
-        read = time.monotonic()
-        row, fault = compute_row(found.row)
+            return None
         # The wait for the samples is work of this row; the wait for the payload is not.
-        compute = time.monotonic() - read + min(read - begun, found.reading)
+        waited = min(time.monotonic() - begun, found.reading)
+        line.fruitful = True
+        self._sent[task.job].add(task)  # asked for again in the same pass, it is passed over
         startup = line.ready - (line.begun if line.begun is not None else line.ready)
-        line.at, line.fruitful = line.at + 1, True
-        if row is not None:
-            self._sent[task.job].add(task)
-        crc, version = 0 if row is None else digest(row), found.payload.version
-        self._emit(Answer(task, version, message.attempt, message.invocation, startup, compute, row, crc, fault))
+        return Turn(task, message, startup, found, waited)
+
+    def _one_pass(self, work: Work, turns: Sequence[Turn]) -> None:
+        begun = time.monotonic()
+        rows = compute_rows(work, turns)
+        share = (time.monotonic() - begun) / max(1, len(turns))
+        for (task, message, startup, found, waited), (row, fault) in zip(turns, rows, strict=True):
+            if row is None:
+                self._sent[task.job].discard(task)
+            identity = (task, found.asked.payload.version, message.attempt, message.invocation)
+            crc = 0 if row is None else digest(row)
+            self._emit(Answer(*identity, startup, share + waited, row, crc, fault))

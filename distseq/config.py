@@ -42,6 +42,9 @@ class PoolConfig:
     compute: str = "decoded"  # simulated: "decoded" in one pass, or "rows", bit-identical to real workers
     device: str = "cpu"  # of each host: cpu, cuda, or auto, cuda where the host has one
     prefetch: bool = True  # ray, local: hosts read the next row's samples ahead, unless a model draws
+    stack: int = (
+        8  # ray, local: rows of models built alike that a host computes in one pass at most, if it has the same bits
+    )
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class Config:
             ("run.evaluate_every", self.run.evaluate_every, 0),
             ("run.checks", self.run.checks, 0),
             ("pool.workers", self.pool.workers, 1),
+            ("pool.stack", self.pool.stack, 1),
             ("scheduler.parts", self.scheduler.parts, 1),
             ("scheduler.copies", self.scheduler.copies, 1),
             ("scheduler.lanes", self.scheduler.lanes, 1),

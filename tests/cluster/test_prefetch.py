@@ -67,7 +67,7 @@ class Given:
     """A specification of a Work that is there already."""
 
     def __init__(self, work: Staged, prefetch: bool) -> None:
-        self.work, self.prefetch = work, prefetch
+        self.work, self.prefetch, self.stack = work, prefetch, 1
 
     def load(self) -> Staged:
         return self.work
