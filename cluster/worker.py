@@ -128,16 +128,12 @@ def compute_row(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray | None, F
 def compute_rows(work: Work, turns: Sequence[Turn]) -> list[tuple[np.ndarray | None, Fault | None]]:
     """Rows or faults, in one pass where there are several; if that fails one by one, so that a fault is that of its row."""
     if len(turns) > 1 and isinstance(work, StackingWork):
-        rows: list[np.ndarray] = []
         with suppress(BaseException):
             rows = work.rows([turn.inputs.asked for turn in turns])
-        if len(rows) == len(turns):
-            return [compute_row(partial(_given, row)) for row in rows]
+            for row, _ in zip(rows, turns, strict=True):
+                check_row(row)
+            return [(row, None) for row in rows]
     return [compute_row(turn.inputs.row) for turn in turns]
-
-
-def _given(row: np.ndarray) -> np.ndarray:
-    return row
 
 
 def _raise(error: BaseException) -> np.ndarray:
@@ -281,26 +277,25 @@ class WorkerLoop:
                     break
         return min(turns, key=lambda turn: turn[0], default=(0.0, None))[1]
 
-    def _turns(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line) -> list[Turn]:
+    def _turns(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line | None) -> list[Turn]:
         """The mini-task whose turn it is, and those of its shape whose turn is next; none if its job is over."""
         turns: list[Turn] = []
-        following: Line | None = line
-        while following is not None and following.ready <= time.monotonic():
-            turn = self._turn(inputs, following, turns[0].inputs.shape if turns else None, bool(turns))
+        while line is not None and line.ready <= time.monotonic():
+            turn = self._turn(inputs, line, turns)
             if turn is not None:
                 turns.append(turn)
             if turn is None or turn.inputs.shape is None or len(turns) == self._spec.stack:
                 break
-            following = self._first(time.monotonic())
+            line = self._first(time.monotonic())
         return turns
 
-    def _turn(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line, shape: Hashable, fits: bool) -> Turn | None:
-        """The next mini-task off the line; None if nobody needs it or, where it has to fit, it has another shape."""
+    def _turn(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line, before: Sequence[Turn]) -> Turn | None:
+        """The next mini-task off the line; None if nobody needs it, or it has another shape than those before."""
         message, begun = line.messages[0], time.monotonic()
         task, found = message.tasks[line.at], None
         if not self._stale(task):
             found = self._held.pop(task, None) or inputs.take(task, self._coming(task, begun))
-        if found is not None and fits and found.shape != shape:
+        if found is not None and before and found.shape != before[0].inputs.shape:
             self._held[task] = found
             return None
         line.at += 1

@@ -42,9 +42,7 @@ class PoolConfig:
     compute: str = "decoded"  # simulated: "decoded" in one pass, or "rows", bit-identical to real workers
     device: str = "cpu"  # of each host: cpu, cuda, or auto, cuda where the host has one
     prefetch: bool = True  # ray, local: hosts read the next row's samples ahead, unless a model draws
-    stack: int = (
-        8  # ray, local: rows of models built alike that a host computes in one pass at most, if it has the same bits
-    )
+    stack: int = 8  # ray, local: rows in one pass at most, of models built alike, where the bits are the same
 
 
 @dataclass(frozen=True)

@@ -61,12 +61,13 @@ def build_fleet(config: Config) -> Fleet:
     work: dict[str, Any] = {"learners": specs, "dtype": config.run.dtype}
     learners = tuple(_learner(config, m, data[m], evaluation[m]) for m in range(len(data)))
     hosts = json.dumps(work | {"device": config.pool.device})
-    spec = WorkSpec("distseq.task:Task", hosts, _paths(), prefetch=config.pool.prefetch, stack=config.pool.stack)
+    spec = _work(config, "distseq.task:Task", hosts)
     return _tried(Fleet(learners, Task(**work), spec, json.dumps(work)))
 
 
-def _paths() -> tuple[str, ...]:
-    return tuple(str(Path(folder).resolve()) for folder in sys.path)
+def _work(config: Config, target: str, args: str) -> WorkSpec:
+    paths = tuple(str(Path(folder).resolve()) for folder in sys.path)
+    return WorkSpec(target, args, paths, prefetch=config.pool.prefetch, stack=config.pool.stack)
 
 
 def _tried(fleet: Fleet) -> Fleet:
@@ -127,9 +128,7 @@ def live_fleet(config: Config, learners: Sequence[Learner]) -> Fleet:
     here = config.pool.kind == "simulated" and config.pool.device == "cpu"
     sent = b"" if here else pickle.dumps((models, live.data(learners)))
     work = json.dumps({"dtype": config.run.dtype, "device": config.pool.device})
-    spec = WorkSpec(
-        "distseq.live:there", work, _paths(), prefetch=config.pool.prefetch, stack=config.pool.stack, blob=sent
-    )
+    spec = replace(_work(config, "distseq.live:there", work), blob=sent)
     return _tried(Fleet(tuple(learners), live.here(learners, models, config.run.dtype), spec, same))
 
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
-LEVELS = ("ok", "warning", "error")
 
 
 class Finding(NamedTuple):
-    """A line: what was looked at, how bad it is (one of LEVELS), what was found and what to do."""
+    """A line: what was looked at, how bad it is (ok, warning or error), what was found and what to do."""
 
     about: str
     level: str

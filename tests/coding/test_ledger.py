@@ -13,12 +13,12 @@ from distseq.coding.gradient_code import CODES
 from distseq.coding.ledger import Ledger
 from distseq.coding.m_sgc import MSGC
 from distseq.coding.plan import MiniTask
-from distseq.coding.roll_forward import safe_by_roll_forward
 from distseq.coding.scheme import Scheme, missing
 from distseq.coding.sr_sgc import SRSGC
 from distseq.coding.stragglers import patterns, random_pattern
 from tests.coding.conforming import CASES, Case
 from tests.coding.play import Play, decoded_on_time, random_play, with_rows
+from tests.coding.roll_forward import safe_by_roll_forward
 from tests.coding.strategies import PROPERTY, THOROUGH, generators, schemes
 
 kinds = pytest.mark.parametrize("code", CODES)

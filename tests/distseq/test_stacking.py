@@ -87,7 +87,13 @@ class Spied(Task):
         return super()._together(asked)
 
 
-def task(model: str, dtype: str = "float32", learners: int = 3, **args: Any) -> Spied:
+@pytest.fixture(autouse=True)
+def whatever_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bits decide alone: how long rows of a few numbers take says nothing."""
+    monkeypatch.setattr("distseq.stacking.FASTER", float("inf"))
+
+
+def task(model: str, dtype: str = "float32", learners: int = 4, **args: Any) -> Spied:
     model = model if ":" in model else f"{__name__}:{model}"
     specs = [{"data": group_words(3, 4), "model": model, "model_args": args, "seed": seed} for seed in range(learners)]
     return Spied(specs, dtype)
@@ -123,24 +129,24 @@ def test_rows_have_the_bits_of_rows_alone(layers: str, dtype: str) -> None:
 
     work = make()
     for job in (7, 8, 9):
-        rows = [asked(work, learner, job) for learner in range(3)]
+        rows = [asked(work, learner, job) for learner in range(4)]
         assert [row.tobytes() for row in work.rows(rows)] == alone(make, rows)
-    assert work.passes[:1] == (3,)
+    assert work.passes[:1] == (4,)
 
 
 def test_what_has_equal_bits_is_computed_in_one_pass_with_each_learners_own_buffers() -> None:
     work = task("Table")
     for job in (7, 8, 9):
-        rows = [asked(work, learner, job) for learner in range(3)]
+        rows = [asked(work, learner, job) for learner in range(4)]
         assert [row.tobytes() for row in work.rows(rows)] == alone(lambda: task("Table"), rows)
-    assert work.passes == (3,) * 5  # two trials, and one for each job
+    assert work.passes == (4,) * 5  # two trials, and one for each job
 
 
 @pytest.mark.parametrize("name", ["Secret", "Looking", "Drawing", "Closed"])
 def test_what_stacked_is_something_else_is_computed_alone(name: str) -> None:
     work = task(name)
     for job in (7, 8, 9):
-        rows = [asked(work, learner, job) for learner in range(3)]
+        rows = [asked(work, learner, job) for learner in range(4)]
         torch.manual_seed(0)
         found = [row.tobytes() for row in work.rows(rows)]
         if name != "Drawing":
@@ -148,16 +154,31 @@ def test_what_stacked_is_something_else_is_computed_alone(name: str) -> None:
     assert len(work.passes) <= 2
 
 
+def test_what_is_not_faster_in_one_pass_is_computed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distseq.stacking.FASTER", 0.0)
+    work = task("Table")
+    for _ in range(3):
+        work.rows([asked(work, learner) for learner in range(4)])
+    assert work.passes == (4, 4)
+
+
+def test_passes_are_powers_of_two() -> None:
+    work = task("Table", learners=7)
+    rows = [asked(work, learner) for learner in range(7)]
+    assert [row.tobytes() for row in work.rows(rows)] == alone(lambda: task("Table", learners=7), rows)
+    assert work.passes == (4,) * 3 + (2,) * 3
+
+
 def test_the_fused_lstm_is_never_stacked() -> None:
     work = sequence("lstm")
-    rows = [asked(work, learner) for learner in range(3)]
+    rows = [asked(work, learner) for learner in range(4)]
     for _ in range(2):
         assert [row.tobytes() for row in work.rows(rows)] == alone(lambda: sequence("lstm"), rows)
-    assert work.passes == (3,)
+    assert work.passes == (4,)
 
 
 def test_a_learner_that_was_never_seen_is_tried_first() -> None:
-    work = task("Secret", learners=3)
+    work = task("Secret")
     work._specs[1]["seed"] = 0  # built as learner 0 is
     pair, other = [asked(work, 0), asked(work, 1)], [asked(work, 0), asked(work, 2)]
     work.rows(pair)

@@ -1,6 +1,6 @@
 """The plain meaning of a safe ledger: play every later round complete, and see whether each open job is complete in time.
 
-The oracle of every scheme's closed form `shortage`, and the quick way for a new scheme that has none yet.
+The oracle of every scheme's closed form `shortage`.
 """
 
 from distseq.coding.scheme import Rows, Scheme, missing

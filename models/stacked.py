@@ -1,0 +1,49 @@
+"""Gradients of several models of one structure in one pass: torch.func.vmap over their parameters and batches.
+
+The project's kernels then lay the models beside each other along their heads. Shapes: M models, P parameters, B samples.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _Loss(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Any) -> Tensor:
+        losses: Tensor = self.model.per_sample_loss(batch)  # type: ignore[operator]
+        return losses
+
+
+def stacked_gradients(
+    models: Sequence[nn.Module], vectors_MP: Tensor, batches: Sequence[dict[str, Tensor]], weights_MB: Tensor
+) -> Tensor:
+    """(M, P + 1): of each model, with these trained parameters in its own order, the gradient of sum_B weight x loss, then
+    that sum. The models have one structure; frozen parameters and buffers are each one's own.
+
+    RuntimeError for an operation that cannot be stacked, and whatever models raise.
+    """
+    vectors_MP.requires_grad_()
+    own = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model in models]
+    trained = {name: each for name, each in models[0].named_parameters() if each.requires_grad}
+    values = {name: torch.stack([each[name] for each in own]) for name in own[0].keys() - trained.keys()}
+    pieces = torch.split(vectors_MP, [each.numel() for each in trained.values()], 1)
+    values |= {
+        name: piece.reshape(len(models), *each.shape).contiguous()
+        for (name, each), piece in zip(trained.items(), pieces, strict=True)
+    }
+    batch = {name: torch.stack([each[name] for each in batches]) for name in batches[0]}
+    named = {f"model.{name}": value for name, value in values.items()}
+    with warnings.catch_warnings():  # of operations that torch does one by one; whether that is worth while is measured
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        call = torch.func.vmap(lambda own, b: torch.func.functional_call(_Loss(models[0]), own, (b,)))
+        losses_MB = call(named, batch)
+    losses = torch.stack([losses_B @ weights_B for losses_B, weights_B in zip(losses_MB, weights_MB, strict=True)])
+    (gradients_MP,) = torch.autograd.grad(losses.sum(), vectors_MP)
+    return torch.cat([gradients_MP, losses.detach()[:, None]], 1)
