@@ -17,7 +17,7 @@ import numpy as np
 from distseq.cluster.pool import Delivery, FaultError, Payload, PoolError, check_new
 from distseq.cluster.sums import weighted_sum
 from distseq.cluster.trace import Trace
-from distseq.cluster.work import Work, check_row, fault_of
+from distseq.cluster.work import Work, checked, fault_of
 from distseq.coding.plan import MiniTask
 
 UNFINISHED = ("lost", "overlap", "serial")
@@ -255,7 +255,7 @@ class SimulatedPool:
         assert self._work is not None, "there are rows only where there is work"
         try:
             row = self._work.row(payload, ids, weights)
-            check_row(row)
+            checked(row)
         except (Exception, SystemExit) as error:  # what a worker's code may raise; Ctrl-C is the user's here
             raise FaultError(fault_of(error)) from error
         return row

@@ -62,12 +62,13 @@ class StackingWork(ReadingWork, Protocol):
         ...
 
 
-def check_row(row: object) -> None:
-    """TypeError for what is no row."""
+def checked(row: object) -> np.ndarray:
+    """The row. TypeError for what is none."""
     if not isinstance(row, np.ndarray):
         raise TypeError(f"a row must be a float32 or float64 vector: got {type(row).__name__}")
     if row.ndim != 1 or row.dtype not in (np.float32, np.float64):
         raise TypeError(f"a row must be a float32 or float64 vector: got {row.dtype} of shape {row.shape}")
+    return row
 
 
 def fault_of(error: BaseException) -> Fault:

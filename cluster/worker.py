@@ -24,7 +24,7 @@ import numpy as np
 from distseq.cluster.pool import Fault, Payload
 from distseq.cluster.prefetch import Prefetch
 from distseq.cluster.sums import digest
-from distseq.cluster.work import Asked, ReadingWork, StackingWork, Work, WorkSpec, check_row, fault_of
+from distseq.cluster.work import Asked, ReadingWork, StackingWork, Work, WorkSpec, checked, fault_of
 from distseq.coding.plan import MiniTask
 
 
@@ -118,9 +118,7 @@ class Line:
 def compute_row(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray | None, Fault | None]:
     """The row of a mini-task, or the fault: users' code may raise anything, SystemExit too, and return anything."""
     try:
-        row = compute()
-        check_row(row)
-        return row, None
+        return checked(compute()), None
     except BaseException as error:
         return None, fault_of(error)._replace(machine=socket.gethostname())
 
@@ -130,9 +128,7 @@ def compute_rows(work: Work, turns: Sequence[Turn]) -> list[tuple[np.ndarray | N
     if len(turns) > 1 and isinstance(work, StackingWork):
         with suppress(BaseException):
             rows = work.rows([turn.inputs.asked for turn in turns])
-            for row, _ in zip(rows, turns, strict=True):
-                check_row(row)
-            return [(row, None) for row in rows]
+            return [(checked(row), None) for row, _ in zip(rows, turns, strict=True)]
     return [compute_row(turn.inputs.row) for turn in turns]
 
 
