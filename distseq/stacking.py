@@ -73,11 +73,10 @@ def halves(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
 
 
 def moved(asked: Sequence[Asked]) -> list[Asked]:
-    """The same of other parameters, as another version of the job."""
-    draws = np.random.default_rng(0)
+    """The same of other parameters, as another version of the job: rows of one job have the same."""
 
     def other(one: Payload) -> Payload:
-        added = MOVED * draws.standard_normal(one.parameters.shape).astype(one.parameters.dtype)
+        added = MOVED * np.random.default_rng(0).standard_normal(one.parameters.shape).astype(one.parameters.dtype)
         return replace(one, parameters=one.parameters + added, version=-1 - one.version)
 
     return [each._replace(payload=other(each.payload)) for each in asked]

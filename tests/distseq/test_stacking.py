@@ -188,10 +188,12 @@ def test_a_learner_that_was_never_seen_is_tried_first() -> None:
 
 
 def test_two_parts_of_one_job_may_share_a_pass() -> None:
-    work = sequence("gru")
-    rows = [asked(work, 0), asked(work, 0)._replace(weights=np.ones(BATCH)), asked(work, 1)]
+    work = task("Table")
+    one = asked(work, 0)
+    rows = [one, asked(work, 1), one._replace(weights=np.ones(BATCH)), one._replace(weights=np.zeros(BATCH))]
     for _ in range(2):
-        assert [row.tobytes() for row in work.rows(rows)] == alone(lambda: sequence("gru"), rows)
+        assert [row.tobytes() for row in work.rows(rows)] == alone(lambda: task("Table"), rows)
+    assert work.passes == (4,) * 4
 
 
 def test_a_sample_that_makes_a_row_infinite_is_named() -> None:
