@@ -20,9 +20,9 @@ TAPS = 4
 class Keyed(Layer):
     """Queries, keys and values from one projection, each behind a short convolution; a gated output.
 
-    The convolution begins as the identity, but the last of a step's `steps` keys as the mean of this input and the one before:
-    a value is then written at the key that came before it, which recall needs and seldom finds from the identity. The other keys
-    and the queries see the present alone, which words of a group need: keys that all begin with the past do not learn those.
+    The convolution begins as the identity, except that the last of a step's `steps` keys takes 1 / (2 steps) of the input
+    before and the rest of the present one: a value is then written at the key that came before it, which recall needs and
+    training seldom finds from the identity. More of the past where there are more keys keeps words of a group from being learned.
     """
 
     def __init__(self, width: int, heads: int, steps: int = 1) -> None:
@@ -31,7 +31,7 @@ class Keyed(Layer):
         self.project = nn.Linear(width, total, bias=False)
         taps_PWL = torch.zeros(1 + 2 * steps, width, TAPS)
         taps_PWL[:, :, -1] = 1.0
-        taps_PWL[steps, :, -2:] = 0.5
+        taps_PWL[steps, :, -2:] = torch.tensor([0.5 / steps, 1 - 0.5 / steps])
         self.taps = nn.Parameter(taps_PWL.flatten(0, 1))
         self.gated = Gated(width)
 
