@@ -1,4 +1,7 @@
-"""Layers whose state is a matrix for each head. Shapes: B batch, T time, W width, H heads, D head size."""
+"""Layers whose state is a matrix for each head.
+
+Shapes: B batch, T time, W width, H heads, D head size, P projections, L taps.
+"""
 
 from typing import Any
 
@@ -16,13 +19,21 @@ TAPS = 4
 
 
 class Keyed(Layer):
-    """Queries, keys and values from one projection, each behind a short convolution; a gated output."""
+    """Queries, keys and values from one projection, each behind a short convolution; a gated output.
+
+    The convolution begins as the identity, except that the last of a step's `steps` keys takes 1 / (2 steps) of the input
+    before and the rest of the present one: a value is then written at the key that came before it, which recall needs and
+    training seldom finds from the identity. More of the past where there are more keys keeps words of a group from being learned.
+    """
 
     def __init__(self, width: int, heads: int, steps: int = 1) -> None:
         super().__init__(width, heads)
         total = (1 + 2 * steps) * width
         self.project = Linear(width, total, bias=False)
-        self.taps = nn.Parameter(torch.cat([torch.zeros(total, TAPS - 1), torch.ones(total, 1)], 1))
+        taps_PWL = torch.zeros(1 + 2 * steps, width, TAPS)
+        taps_PWL[:, :, -1] = 1.0
+        taps_PWL[steps, :, -2:] = torch.tensor([0.5 / steps, 1 - 0.5 / steps])
+        self.taps = nn.Parameter(taps_PWL.flatten(0, 1))
         self.gated = Gated(width)
 
     def keyed(self, x_BTW: Tensor, state: Any) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -1,11 +1,13 @@
-"""make bench-learning: what each layer learns. One thread, medians of SEEDS seeds.
+"""make bench-learning: what each layer learns. One thread, medians of `--seeds` seeds.
 
-    python tests/bench/learning.py [s3] [recall] [characters] [--seconds 30]
+    python tests/bench/learning.py [s3] [recall] [characters] [--seconds 30] [--steps 800] [--layers delta,mlstm] [--seeds 3]
 
 s3          products of words of S3, trained at 16 steps, tried at 16 and 64: the share of right steps
 recall      multi-query associative recall with 4, 8 and 16 pairs, two layers: the share of right answers
 characters  held-out bits per character of one service's documentation, at equal parameters: after the same steps, and
             after the same seconds of process time (`--seconds`)
+
+`--layers` limits recall and characters to these, so that the tables can be made in pieces.
 """
 
 import argparse
@@ -135,8 +137,10 @@ def main() -> None:
     arguments.add_argument("kinds", nargs="*", choices=[*kinds, []])
     arguments.add_argument("--seconds", type=float, default=30.0)
     arguments.add_argument("--steps", type=int, default=800)
+    arguments.add_argument("--layers", default=",".join(LAYERS), help="of recall and characters, such as delta,mlstm")
+    arguments.add_argument("--seeds", type=int, default=SEEDS)
     options = arguments.parse_args()
-    chosen, seeds = options.kinds or kinds, range(SEEDS)
+    chosen, layers, seeds = options.kinds or kinds, options.layers.split(","), range(options.seeds)
     torch.set_num_threads(1)
     if "s3" in chosen:
         table(
@@ -154,7 +158,7 @@ def main() -> None:
             (
                 [name, *(f"{statistics.median(recalling(name, pairs, seed, options.steps) for seed in seeds):.3f}"
                          for pairs in (4, 8, 16))]
-                for name in LAYERS
+                for name in layers
             ),
         )  # fmt: skip
     if "characters" in chosen:
@@ -163,7 +167,7 @@ def main() -> None:
             (
                 [name, str(width_of(name)), f"{statistics.median(b for b, _ in even):.3f}",
                  f"{statistics.median(b for b, _ in timed):.3f}", f"{statistics.median(s for _, s in timed):.0f}"]
-                for name in LAYERS
+                for name in layers
                 for even in [[characters(name, seed, options.steps, 0.0) for seed in seeds]]
                 for timed in [[characters(name, seed, 0, options.seconds) for seed in seeds]]
             ),

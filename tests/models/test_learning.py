@@ -33,3 +33,8 @@ def test_an_untrained_model_guesses() -> None:
 def test_attention_recalls_pairs_and_a_mean_of_the_past_does_not() -> None:
     assert statistics.median(recalling("attention", 4, seed, 600) for seed in range(SEEDS)) >= 0.9
     assert statistics.median(recalling("aaren", 4, seed, 200) for seed in range(SEEDS)) <= 0.7
+
+
+def test_a_delta_rule_recalls_pairs() -> None:
+    """Its keys begin with half of the input before, so that a value is written at the key before it."""
+    assert statistics.median(recalling("delta", 4, seed, 300) for seed in range(SEEDS)) >= 0.9
