@@ -39,8 +39,8 @@ def _shift(bias_HD: Tensor | None, like_BTHD: Tensor) -> Tensor:
 
 def _settings(cell: str, like: Tensor) -> dict[str, Any]:
     D, dtype = like.shape[-1], like.dtype
-    # In the interpreter a product of bfloat16 is wrong. "bf16x6" is float32's product of six of tensor cores: R in three parts
-    # takes fewer registers than the two of "tf32x3", and is as exact as float32 is.
+    # In the interpreter a product of bfloat16 is wrong, and all of float32 are exact. "bf16x6" is float32's product of six of
+    # tensor cores: R in three parts takes fewer registers than the two of "tf32x3", and is as exact as float32 is.
     operand = accumulator(dtype) if INTERPRETED else dtype
     exact = dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     return {
@@ -51,7 +51,7 @@ def _settings(cell: str, like: Tensor) -> dict[str, Any]:
         "ROWS": EXACT_ROWS.get(D, ROWS) if exact else ROWS,
         "ACC": TYPES[accumulator(dtype)],
         "OPERAND": TYPES[operand],
-        "PRECISION": "bf16x6" if exact else "tf32",
+        "PRECISION": "bf16x6" if exact and not INTERPRETED else "tf32",
         "num_warps": WARPS.get(D * dtype.itemsize, 4),
     }
 
