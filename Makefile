@@ -24,7 +24,7 @@ run: $(INSTALLED)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow"
 
-# mypy sees the folders as the package they are: $(LINKS)/distseq links to each (strict: distseq, coding, cluster).
+# mypy sees the folders as the package they are: $(LINKS)/distseq links to each (strict: all but models).
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -25,16 +25,18 @@ def mlstm(
     memory, before = state if state is not None else (None, None)
     named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "i": (i, "BTH"), "f": (f, "BTH")}
     size = sizes("mlstm", {**named, "state m": (before, "BH")})
-    q_BTHK, k_BTHK, v_BTHV, i_BTH, f_BTH = (each.to(accumulator(v.dtype)) for each in (q, k, v, i, f))
-    begun_BH = i_BTH.new_zeros(size["B"], size["H"]) if before is None else before.detach().to(i_BTH.dtype)
-    forget_BTH = logsigmoid(f_BTH)
-    m_BTH, last_BH = max_scan(forget_BTH.detach(), i_BTH.detach(), begun_BH)
+    wide = accumulator(v.dtype)
+    q_BTHK, k_BTHK, v_BTHV = (each.to(wide) for each in (q, k, v))
+    # Logarithms are float64: gates of 1e4 leave float32 three digits of a weight. m, which may be any, is that of the state.
+    i_BTH, forget_BTH = i.double(), logsigmoid(f.double())
+    begun_BH = i_BTH.new_zeros(size["B"], size["H"]) if before is None else before.detach().double()
+    m_BTH = max_scan(forget_BTH.detach(), i_BTH.detach(), begun_BH)[0].to(wide)
     g_BTH = forget_BTH + torch.cat([begun_BH[:, None], m_BTH[:, :-1]], 1) - m_BTH
-    k_BTHK = k_BTHK * torch.exp(i_BTH - m_BTH)[..., None]
-    y_BTHW, memory = linear_attention(q_BTHK, k_BTHK, pad(v_BTHV, (0, 1), value=1.0), g_BTH, memory)
+    k_BTHK = k_BTHK * torch.exp(i_BTH - m_BTH).to(wide)[..., None]
+    y_BTHW, memory = linear_attention(q_BTHK, k_BTHK, pad(v_BTHV, (0, 1), value=1.0), g_BTH.to(wide), memory)
     y_BTHV, norm_BTH1 = y_BTHW.split([size["V"], 1], 3)
     h_BTHV = y_BTHV / torch.maximum(norm_BTH1.abs(), torch.exp(-m_BTH)[..., None])
-    return h_BTHV.to(v.dtype), (memory, last_BH)
+    return h_BTHV.to(v.dtype), (memory, m_BTH[:, -1])
 
 
 def lightnet(q: Tensor, k: Tensor, v: Tensor, state: State | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -15,7 +15,9 @@ Axes = Sequence[int | None]  # of each argument, where its heads are in one mode
 Found = tuple[Any, Any]  # what a static method `vmap` returns: outputs, and where the models are in each
 
 
-def along_heads(function: Any, info: Any, dims: Axes, args: Sequence[Any], heads: Axes, outputs: Axes) -> Found:
+def along_heads(
+    function: Any, info: Any, dims: Axes, args: Sequence[Any], heads: Axes, outputs: Sequence[int]
+) -> Found:
     """`function` called once with M times the heads. Outputs past those of `outputs` are what only its backward looks at."""
     M = info.batch_size
     found = function.apply(*(_folded(each, dim, axis, M) for each, dim, axis in zip(args, dims, heads, strict=True)))

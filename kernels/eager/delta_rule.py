@@ -21,7 +21,7 @@ class _DeltaRule(torch.autograd.Function):
     """Outputs after y and the last state are intermediates: what backward needs."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, R: int, steps: int
     ) -> tuple[Tensor, ...]:
         q_MRK, decay = chunked(q, R), scalar_decay(chunked(g, R))
@@ -45,8 +45,8 @@ class _DeltaRule(torch.autograd.Function):
         u_MLV, y_MRV = rows_MPV[:, : R * steps], rows_MPV[:, R * steps :]
         qk_MRL = torch.bmm(q_MRK, k_MLK.mT).mul_(seen_MRL)
         y = whole(torch.baddbmm(y_MRV, qk_MRL, u_MLV), q.shape[:3], v.dtype)
-        last, kept = states_CNKV[-1].view_as(state).clone(), (q_MRK, k_MLK, v_MLV, beta_ML1, *decay)
-        return y, last, *kept, kk_MLL, wy_MLL, qk_MRL, reads_MPK, rows_MPV, states_CNKV
+        last, chunked_inputs = states_CNKV[-1].view_as(state).clone(), (q_MRK, k_MLK, v_MLV, beta_ML1, *decay)
+        return y, last, *chunked_inputs, kk_MLL, wy_MLL, qk_MRL, reads_MPK, rows_MPV, states_CNKV
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -57,7 +57,7 @@ class _DeltaRule(torch.autograd.Function):
         ctx.shapes, ctx.dtypes = zip(*((each.shape[:3], each.dtype) for each in inputs[:5]), strict=True)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         q_MRK, k_MLK, v_MLV, beta_ML1, *decay, kk_MLL, wy_MLL, qk_MRL, reads_MPK, rows_MPV, states_CNKV = (
             ctx.saved_tensors
@@ -104,8 +104,8 @@ class _DeltaRule(torch.autograd.Function):
             writes_MR = _summed(writes_ML, 1, ctx.steps)
             past_M = past_M11.flatten() * read_MR1[:, -1, 0]
             dg = scalar_decay_gradient(pairs_MRR, reads_MR, writes_MR, past_M)
-        found = zip((dq, dk, derror_MLV, dbeta, dg), ctx.shapes, ctx.dtypes, strict=True)
-        found = (None if each is None else whole(each, shape, dtype) for each, shape, dtype in found)
+        formed = zip((dq, dk, derror_MLV, dbeta, dg), ctx.shapes, ctx.dtypes, strict=True)
+        found = (None if each is None else whole(each, shape, dtype) for each, shape, dtype in formed)
         return *found, dstate_NKV.unflatten(0, (ctx.shapes[0][0], -1)), None, None
 
     @staticmethod
@@ -131,5 +131,5 @@ def delta_rule(
 ) -> tuple[Tensor, Tensor]:
     """A chunk has whole steps of y: `chunk` sub-steps at most, or those of one step."""
     R = max(1, min(chunk // steps, q.shape[1]))
-    y, last, *_ = _DeltaRule.apply(q, k, v, beta, g, state, R, steps)  # type: ignore[no-untyped-call]
+    y, last, *_ = _DeltaRule.apply(q, k, v, beta, g, state, R, steps)
     return y, last

@@ -3,6 +3,8 @@
 Shapes: B batch, T time, I inputs, H heads, G gates, D head size, E = H * G * D.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from distseq.kernels.cells import State
 from distseq.kernels.eager.rnn import rnn
 from distseq.kernels.linear import linear
 
-CUDNN = {"elman": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
+CUDNN: dict[str, Callable[..., tuple[Tensor, ...]]] = {"elman": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
 
 
 def dense_rnn(

@@ -26,9 +26,7 @@ class _LinearAttention(torch.autograd.Function):
     """Outputs after y and the last state are intermediates: what backward needs."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, L: int
-    ) -> tuple[Tensor, ...]:
+    def forward(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, L: int) -> tuple[Tensor, ...]:
         q_MLK, k_MLK, v_MLV, decay = (chunked(each, L) for each in (q, k, v, g))
         if g.dim() == 4:
             decay = decay.exp_()  # (M, L, K), in place of the log-decay
@@ -55,7 +53,7 @@ class _LinearAttention(torch.autograd.Function):
         ctx.dtypes = [each.dtype for each in inputs[:4]]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         q_MLK, k_MLK, v_MLV, decay, a_MLL, read, write, states_CNKV = ctx.saved_tensors
         before_MKV, begun_NKV = states_CNKV[:-1].flatten(0, 1), states_CNKV[0]
@@ -90,8 +88,8 @@ class _LinearAttention(torch.autograd.Function):
                     dg = state_decay_gradient(reads_MLK.add_(pairs), writes_MLK, past_Mx)
                 else:
                     dg = scalar_decay_gradient(pairs, reads_MLK.sum(2), writes_MLK.sum(2), past_Mx[:, 0])
-        found = zip((dq, dk, dv, dg), ctx.dtypes, strict=True)
-        found = (None if each is None else whole(each, ctx.shape, dtype) for each, dtype in found)
+        typed = zip((dq, dk, dv, dg), ctx.dtypes, strict=True)
+        found = (None if each is None else whole(each, ctx.shape, dtype) for each, dtype in typed)
         return *found, dstate_NKV.unflatten(0, (ctx.shape[0], -1)), None
 
     @staticmethod
@@ -105,5 +103,5 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, 
     """The chunk of a vector decay is a power of two, `chunk` at most."""
     L = min(chunk, q.shape[1])
     L = 1 << (L.bit_length() - 1) if g.dim() == 4 else L
-    y, last, *_ = _LinearAttention.apply(q, k, v, g, state, L)  # type: ignore[no-untyped-call]
+    y, last, *_ = _LinearAttention.apply(q, k, v, g, state, L)
     return y, last

@@ -5,7 +5,7 @@ Backward goes through a block of steps that fits a cache, from the last to the f
 computed for the whole block at once: a step is then one product and two to five operations.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,11 +44,11 @@ def _states(first: Tensor, T: int) -> Tensor:
     return states
 
 
-def _steps(*tensors: Tensor) -> zip:
+def _steps(*tensors: Tensor) -> Iterator[Tensors]:
     return zip(*(tensor.unbind(0) for tensor in tensors), strict=True)
 
 
-def _backwards(*tensors: Tensor | Sequence[Tensor]) -> zip:
+def _backwards(*tensors: Tensor | Sequence[Tensor]) -> Iterator[Tensors]:
     return zip(
         *(tensor.unbind(0)[::-1] if isinstance(tensor, Tensor) else tensor[::-1] for tensor in tensors), strict=True
     )
@@ -159,7 +159,7 @@ def _slstm_forward(x: Tensor, r: Tensor, shift: Tensor, h: Tensor, states: Tenso
         x, *views, h[:-1], h[1:], both[:-1], both[1:], c, n
     ):
         _added(x_t, h_before, r, all_t)
-        logsigmoid(f, out=forget_t)
+        logsigmoid(f, out=forget_t)  # type: ignore[call-arg]
         forget_t.add_(m)
         torch.maximum(forget_t, i, out=m)
         forget_t.sub_(m).exp_()
@@ -187,7 +187,7 @@ def _slstm_backward(
     into = torch.stack([o / n, -h[1:] / n], -2)
     d_o = d[..., 3 * D :]
     torch.addcmul(h[1:], h[1:], o, value=-1, out=d_o)
-    d_both = torch.stack(carry[:2], -2)
+    d_both = torch.stack(tuple(carry[:2]), -2)
     dc, dn = d_both.split(1, -2)
     for d_t, ifz_t, o_t, c_t, n_t, into_t, forget_t, dy in _backwards(
         d, d_ifz, d_o, of_c, of_n, into, forget.unsqueeze(-2), before

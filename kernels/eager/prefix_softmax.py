@@ -19,7 +19,7 @@ class _PrefixSoftmax(torch.autograd.Function):
     the state's log-sum, its value the mean. Logarithms are float64: scores of 1e4 leave float32 three digits of a weight."""
 
     @staticmethod
-    def forward(s: Tensor, v: Tensor, log: Tensor, mean: Tensor, L: int) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(s: Tensor, v: Tensor, log: Tensor, mean: Tensor, L: int) -> tuple[Tensor, ...]:
         s_ML, v_MLV = chunked(s.double(), L, float("-inf")), chunked(v, L)
         scores_NS = torch.cat(
             [log.flatten()[:, None].double(), s_ML.unflatten(0, (-1, log.numel())).transpose(0, 1).flatten(1)], 1
@@ -47,7 +47,7 @@ class _PrefixSoftmax(torch.autograd.Function):
         ctx.L, ctx.shape, ctx.dtypes = inputs[4], inputs[0].shape, [each.dtype for each in inputs[:2]]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(
         ctx: Any, dy: Tensor | None, dlog: Tensor | None, dmean: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
@@ -75,5 +75,5 @@ class _PrefixSoftmax(torch.autograd.Function):
 
 
 def prefix_softmax(s: Tensor, v: Tensor, state: State, *, chunk: int) -> tuple[Tensor, State]:
-    y, log, mean, *_ = _PrefixSoftmax.apply(s, v, *state, min(chunk, s.shape[1]))  # type: ignore[no-untyped-call]
+    y, log, mean, *_ = _PrefixSoftmax.apply(s, v, *state, min(chunk, s.shape[1]))
     return y, (log, mean)

@@ -84,9 +84,9 @@ class _RNN(torch.autograd.Function):
             if last is not None:
                 d[..., -D:] = last
         dx = d_TNE.view(T, H, B, G, D).permute(2, 0, 1, 3, 4).to(ctx.dtype)
-        dr = dr.view(H, D, G, D).transpose(1, 2).to(r_HGDE.dtype) if wants_r else None
+        dr_HGDE = dr.view(H, D, G, D).transpose(1, 2).to(r_HGDE.dtype) if wants_r else None
         states = (each.view(H, B, D).transpose(0, 1) for each in (dh, *carry))
-        return dx, dr, dbias.view(H, D) if wants_bias else None, None, None, *states
+        return dx, dr_HGDE, dbias.view(H, D) if wants_bias else None, None, None, *states
 
     @staticmethod
     def vmap(

@@ -11,7 +11,7 @@ from distseq.kernels.triton.math import logsigmoid, sigmoid, tanh
 
 
 @triton.jit
-def step(CELL: tl.constexpr, a0, a1, a2, a3, h, c, n, m):  # type: ignore[no-untyped-def]
+def step(CELL: tl.constexpr, a0, a1, a2, a3, h, c, n, m):
     """(h, c, n, m) after the step."""
     if CELL == "elman":
         h = tanh(a0)
@@ -33,7 +33,7 @@ def step(CELL: tl.constexpr, a0, a1, a2, a3, h, c, n, m):  # type: ignore[no-unt
 
 
 @triton.jit
-def back(CELL: tl.constexpr, a0, a1, a2, a3, h, c, n, m, c_after, n_after, m_after, dh, dc, dn):  # type: ignore[no-untyped-def]
+def back(CELL: tl.constexpr, a0, a1, a2, a3, h, c, n, m, c_after, n_after, m_after, dh, dc, dn):
     """Gradients by a0 to a3, then by h (the pre-activations' part left out), c and n before the step, of those after it.
 
     sLSTM's h does not depend on m, so m is taken as a constant.

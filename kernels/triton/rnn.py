@@ -20,9 +20,9 @@ from distseq.kernels.stacking import Axes, Found, along_heads
 from distseq.kernels.triton.math import INTERPRETED
 from distseq.kernels.triton.rnn_kernels import rnn_backward, rnn_forward
 
-# Samples of a program, and its warps by the bytes of a head. On sm_90 no registers spill for D <= 64, except in backward for
-# D = 64 in float32 that is exact (torch.set_float32_matmul_precision): R is then held in parts, twice its size.
-ROWS = 16
+# Samples of a program, and its warps by the bytes of a head. On sm_90 no registers spill for D <= 64: in float32 that is exact
+# (torch.set_float32_matmul_precision) R is held in parts, one and a half times its size, which for D = 64 leaves room for 8.
+ROWS, EXACT_ROWS = 16, {64: 8}
 WARPS = {32: 4, 64: 4, 128: 8, 256: 8}
 TYPES = {torch.float64: tl.float64, torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
@@ -40,18 +40,19 @@ def _shift(bias_HD: Tensor | None, like_BTHD: Tensor) -> Tensor:
 
 def _settings(cell: str, like: Tensor) -> dict[str, Any]:
     D, dtype = like.shape[-1], like.dtype
-    # In the interpreter a product of bfloat16 is wrong. "tf32x3" is float32's product of three of tensor cores.
+    # In the interpreter a product of bfloat16 is wrong, and all of float32 are exact. "bf16x6" is float32's product of six of
+    # tensor cores: R in three parts takes fewer registers than the two of "tf32x3", and is as exact as float32 is.
     operand = accumulator(dtype) if INTERPRETED else dtype
-    exact = torch.get_float32_matmul_precision() == "highest"
+    exact = dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     return {
         "CELL": cell,
         "S": 1 if cell == "elman" else 4,
         "N": len(CELLS[cell].states),
         "D": D,
-        "ROWS": ROWS,
+        "ROWS": EXACT_ROWS.get(D, ROWS) if exact else ROWS,
         "ACC": TYPES[accumulator(dtype)],
         "OPERAND": TYPES[operand],
-        "PRECISION": "tf32x3" if exact and dtype == torch.float32 else "tf32",
+        "PRECISION": "bf16x6" if exact and not INTERPRETED else "tf32",
         "num_warps": WARPS.get(D * dtype.itemsize, 4),
     }
 
@@ -74,9 +75,10 @@ class _Rnn(torch.autograd.Function):
         bias = _shift(bias_HD, y).contiguous()
         kept = begun.new_empty(len(begun) - 1, B, T + 1, H, D)
         last = torch.empty_like(begun)
-        grid = (H, triton.cdiv(B, ROWS))
+        settings = _settings(cell, y)
+        grid = (H, triton.cdiv(B, settings["ROWS"]))
         with torch.cuda.device_of(x):
-            rnn_forward[grid](x, r_HDDS, bias, begun, y, kept, last, B, T, H, G=G, **_settings(cell, y))
+            rnn_forward[grid](x, r_HDDS, bias, begun, y, kept, last, B, T, H, G=G, **settings)
         return y, last, kept
 
     @staticmethod
@@ -102,9 +104,10 @@ class _Rnn(torch.autograd.Function):
         shape = (len(kept) + 1, B, H, D)
         dlast = kept.new_zeros(shape) if dlast_NBHD is None else dlast_NBHD.contiguous()
         dbegun = kept.new_empty(shape)
-        grid = (H, triton.cdiv(B, ROWS))
+        settings = _settings(ctx.cell, y)
+        grid = (H, triton.cdiv(B, settings["ROWS"]))
         with torch.cuda.device_of(x):
-            rnn_backward[grid](a, r_HDDS, before, kept, dy, dlast, dbegun, B, T, H, **_settings(ctx.cell, y))
+            rnn_backward[grid](a, r_HDDS, before, kept, dy, dlast, dbegun, B, T, H, **settings)
         gates = [0, 1, 3] if ctx.cell == "gru" else slice(None)
         dr = dbias = None
         if ctx.needs_input_grad[1]:

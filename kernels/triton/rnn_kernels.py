@@ -13,7 +13,7 @@ from distseq.kernels.triton.cells import back, step
 
 
 @triton.jit
-def _read(at, mask, D: tl.constexpr, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
+def _read(at, mask, D: tl.constexpr, COUNT: tl.constexpr):
     """Up to four tiles (rows, D) that lie D apart; the first in place of those that are not there."""
     a0 = tl.load(at, mask, other=0.0)
     a1 = a0
@@ -28,7 +28,7 @@ def _read(at, mask, D: tl.constexpr, COUNT: tl.constexpr):  # type: ignore[no-un
 
 
 @triton.jit
-def _apart(a, S: tl.constexpr):  # type: ignore[no-untyped-def]
+def _apart(a, S: tl.constexpr):
     """The slots of (rows, D S); the one slot four times where there is one."""
     if S == 1:
         return a, a, a, a
@@ -40,7 +40,7 @@ def _apart(a, S: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _through(d0, d1, d2, d3, r, S: tl.constexpr, ACC: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
+def _through(d0, d1, d2, d3, r, S: tl.constexpr, ACC: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):
     """The gradient (rows, D) by the state before, through the product with R, whose even columns come before the odd ones.
 
     Putting them into their own order costs nothing and takes the layout of a product from it. In that the compiler would compute
@@ -53,7 +53,7 @@ def _through(d0, d1, d2, d3, r, S: tl.constexpr, ACC: tl.constexpr, OPERAND: tl.
 
 
 @triton.jit
-def _states(at, mask, apart, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
+def _states(at, mask, apart, COUNT: tl.constexpr):
     """c, n, m, of which there are COUNT; 0 for the others."""
     c = tl.zeros(mask.shape, at.dtype.element_ty)
     n = c
@@ -67,7 +67,7 @@ def _states(at, mask, apart, COUNT: tl.constexpr):  # type: ignore[no-untyped-de
 
 
 @triton.jit
-def _write(at, mask, apart, c, n, m, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
+def _write(at, mask, apart, c, n, m, COUNT: tl.constexpr):
     if COUNT > 0:
         tl.store(at, c, mask)
     if COUNT > 1:
@@ -76,7 +76,7 @@ def _write(at, mask, apart, c, n, m, COUNT: tl.constexpr):  # type: ignore[no-un
 
 
 @triton.jit
-def _tile(B, ROWS: tl.constexpr, D: tl.constexpr):  # type: ignore[no-untyped-def]
+def _tile(B, ROWS: tl.constexpr, D: tl.constexpr):
     """The program's samples (rows, 1), the columns of a head (1, D), and which of both there are."""
     row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None].to(tl.int64)
     d = tl.arange(0, D)[None, :]
@@ -88,7 +88,7 @@ def rnn_forward(
     x_BTHGD, r_HDDS, bias_HD, begun_NBHD, y_BTHD, kept_NBTHD, last_NBHD, B, T, H,
     CELL: tl.constexpr, G: tl.constexpr, S: tl.constexpr, N: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip  # type: ignore[no-untyped-def]
+):  # fmt: skip
     head = tl.program_id(0)
     row, d, mask = _tile(B, ROWS, D)
     r = tl.load(r_HDDS + head * D * D * S + tl.arange(0, D)[:, None] * (D * S) + tl.arange(0, D * S)[None, :])
@@ -133,7 +133,7 @@ def rnn_backward(
     a_BTHSD, r_HDDS, before_BTHD, kept_NBTHD, dy_BTHD, dlast_NBHD, dbegun_NBHD, B, T, H,
     CELL: tl.constexpr, S: tl.constexpr, N: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip  # type: ignore[no-untyped-def]
+):  # fmt: skip
     """Gradients by the pre-activations take the pre-activations' place."""
     head = tl.program_id(0)
     row, d, mask = _tile(B, ROWS, D)

@@ -1,4 +1,4 @@
-"""PRIMITIVES: every primitive and option that the shared tests of tests/kernels go over.
+"""PRIMITIVES: every primitive and option that the shared tests of tests/kernels go over; COMPOSED: what is made of them.
 
 A case draws float64 inputs from a generator: B samples, T steps, H heads (or channels), D sizes of a head.
 """
@@ -40,7 +40,7 @@ class Case:
 
     def state(self, states: tuple[Tensor, ...]) -> Any:
         """In the form that the primitive takes."""
-        return states if self.op in ("rnn", "prefix_softmax", "attention") else states[0]
+        return states if self.op in ("rnn", "prefix_softmax", "attention", "mlstm", "lightnet") else states[0]
 
     def part(self, inputs: Inputs, begin: int, end: int) -> Inputs:
         """Steps begin to end."""
@@ -148,6 +148,10 @@ def _attention(kind: str) -> Case:
     return Case("attention", draw, timed, dict.fromkeys(names, 2), options, causal=kind != "full")
 
 
+def _mlstm(B: int, T: int, H: int, D: int, draws: torch.Generator) -> Inputs:
+    return {**_keyed(B, T, H, D, draws), "i": 3 * normal(draws, B, T, H), "f": 3 * normal(draws, B, T, H)}
+
+
 PRIMITIVES: dict[str, Case] = {
     **{f"rnn-{cell}": _rnn(cell) for cell in CELLS},
     **{f"scan-{kind}": _scan(kind) for kind in ("real", "complex", "invariant", "reset", "reverse")},
@@ -167,4 +171,9 @@ PRIMITIVES: dict[str, Case] = {
     "short_conv-dilated": _conv("short_conv", 3, {"dilation": 2}),
     "fft_conv": _conv("fft_conv", 9, {}),
     **{f"attention-{kind}": _attention(kind) for kind in ("causal", "window", "masked", "full")},
+}
+# What is exactly a primitive with other arguments.
+COMPOSED: dict[str, Case] = {
+    "mlstm": Case("mlstm", _mlstm, dict.fromkeys("qkvif", 1), dict.fromkeys("qkvif", 2), opaque=(1,)),
+    "lightnet": Case("lightnet", _keyed, dict.fromkeys("qkv", 1), dict.fromkeys("qkv", 2)),
 }

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.kernels.cases import Case, Inputs
+from tests.kernels.cases import Case, Inputs, normal
 
 
 def drawn(case: Case, B: int, T: int, H: int, D: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Inputs:
@@ -43,22 +43,16 @@ def leaves(case: Case, inputs: Inputs, states: tuple[Any, ...]) -> tuple[Inputs,
     return own, tuple(each if at in opaque else leaf(each) for at, each in enumerate(states)), found
 
 
-def gradients(case: Case, inputs: Inputs, states: tuple[Any, ...] = (), seed: int = 2) -> list[Tensor]:
+def smooth(case: Case, y: Tensor, states: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """What has a gradient of its own: y, and the states but the opaque ones and masks."""
+    own = (each for at, each in enumerate(states) if at not in case.opaque and isinstance(each, Tensor))
+    return y, *(each for each in own if each.dtype != torch.bool)
+
+
+def gradients(case: Case, inputs: Inputs, states: tuple[Any, ...] = ()) -> list[Tensor]:
     """y, the states after, then the gradients of a fixed random weighing of both: by input, then by state."""
     inputs, states, found = leaves(case, inputs, states)
-    y, after = case.run(inputs, case.state(states) if states else None)
-    outputs = [y, *(each for at, each in enumerate(after) if at not in case.opaque and isinstance(each, Tensor))]
-    outputs = [each for each in outputs if each.is_floating_point() or each.is_complex()]
-    draws = torch.Generator().manual_seed(seed)
-    loss = sum(
-        (torch.view_as_real(each) if each.is_complex() else each).mul(_weights(each, draws)).sum() for each in outputs
-    )
-    return [*outputs, *torch.autograd.grad(loss, found, allow_unused=True, materialize_grads=True)]
-
-
-def _weights(each: Tensor, draws: torch.Generator) -> Tensor:
-    shape = (*each.shape, 2) if each.is_complex() else each.shape
-    return torch.randn(shape, generator=draws, dtype=torch.float64).to(each.real.dtype)
+    return weighed(smooth(case, *case.run(inputs, case.state(states) if states else None)), found)
 
 
 def finite_differences(case: Case, B: int, T: int, H: int, D: int, *, along: bool = False) -> bool:
@@ -93,7 +87,7 @@ def weighed(outputs: tuple[Tensor, ...], found: list[Tensor]) -> list[Tensor]:
     """The outputs, and the gradients of a fixed random weighing of them."""
     draws = torch.Generator().manual_seed(7)
     parts = [torch.view_as_real(each) if each.is_complex() else each for each in outputs]
-    loss = sum((part * _weights(part, draws)).sum() for part in parts)
+    loss = sum((part * normal(draws, *part.shape).to(part.dtype)).sum() for part in parts)
     gradients = torch.autograd.grad(loss, found, allow_unused=True, materialize_grads=True)
     return [each.detach() for each in (*outputs, *gradients)]
 

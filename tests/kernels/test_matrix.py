@@ -269,31 +269,6 @@ def _composed(op: str, T: int = T) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("op", ["mlstm", "lightnet"])
-@pytest.mark.parametrize("at", [1, 5, 10])
-def test_a_composed_sequence_may_be_split_anywhere(op: str, at: int) -> None:
-    """Values, and gradients through the state."""
-    run = getattr(kernels, op)
-
-    def split(*inputs: Tensor) -> Tensor:
-        first, state = run(*(each[:, :at] for each in inputs))
-        return torch.cat([first, run(*(each[:, at:] for each in inputs), state)[0]], 1)
-
-    agree(split, lambda *inputs: run(*inputs)[0], *_composed(op))
-
-
-@pytest.mark.parametrize("op", ["mlstm", "lightnet"])
-def test_single_composed_steps_are_the_sequence(op: str) -> None:
-    inputs, state, steps = _composed(op), None, []
-    for t in range(T):
-        y, state = getattr(kernels, op)(*(each[:, t : t + 1] for each in inputs), state)
-        steps.append(y)
-    whole, after = getattr(kernels, op)(*inputs)
-    assert apart(torch.cat(steps, 1), whole) <= 1e-12
-    assert state is not None
-    assert all(apart(one, two) <= 1e-12 for one, two in zip(state, after, strict=True))
-
-
-@pytest.mark.parametrize("op", ["mlstm", "lightnet"])
 @pytest.mark.parametrize("T", [1, 2, 5])
 def test_the_gradient_of_a_composed_one_is_that_of_finite_differences(op: str, T: int) -> None:
     _, (memory, scale) = getattr(kernels, op)(*_composed(op, 3))

@@ -1,5 +1,6 @@
 """Triton's kernels give the loop's values and gradients in the interpreter, and say why where they cannot serve."""
 
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import pytest
@@ -15,7 +16,19 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is n
 every = pytest.mark.parametrize("name", INTERPRETED)
 
 
+def refusal() -> str | None:
+    """Why the interpreter cannot run; None where it can. Before 3.7 it makes the bound of a loop, an array of one axis, an int,
+    which numpy allows up to 2.3."""
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    found = {name: tuple(int(part) for part in version(name).split(".")[:2]) for name in ("triton", "numpy")}
+    if found["triton"] < (3, 7) and found["numpy"] >= (2, 4):
+        return f"Triton's interpreter before 3.7 needs numpy < 2.4: {version('triton')} with {version('numpy')}"
+    return None
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(refusal() is not None, reason=str(refusal()))
 @pytest.mark.parametrize("op", sorted({small.case.op for small in INTERPRETED.values()}))
 def test_values_and_gradients_are_those_of_the_loop(op: str) -> None:
     """In a process of its own, where Triton interprets."""
