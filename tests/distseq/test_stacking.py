@@ -1,7 +1,12 @@
 """Rows computed in one pass have the very bits of rows computed alone, or are computed alone."""
 
+import json
+import queue
+import threading
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -10,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from distseq.cluster.pool import Payload
-from distseq.cluster.work import Asked, StackingWork
+from distseq.cluster.work import Asked, StackingWork, WorkSpec
+from distseq.cluster.worker import Message, Publish, Stop, WorkerLoop
+from distseq.coding.plan import MiniTask
 from distseq.config import from_dict
 from distseq.fleet import build_fleet
+from distseq.models.data import Dataset
 from distseq.models.synthetic import group_words
 from distseq.reading import DataError
 from distseq.task import Task
@@ -77,10 +85,19 @@ class Bad(Table):
         return super().per_sample_loss(batch).sum()
 
 
+def words() -> Dataset:
+    return group_words(3, WINDOW)
+
+
 class Spied(Task):
     """How many rows were computed in passes."""
 
-    passes: tuple[int, ...] = ()
+    made: ClassVar[list["Spied"]] = []
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.passes: tuple[int, ...] = ()
+        self.made.append(self)
 
     def _together(self, asked: Any) -> list[np.ndarray]:
         self.passes += (len(asked),)
@@ -227,6 +244,33 @@ def test_what_shares_a_shape() -> None:
     assert work.shape(asked(work, 0)._replace(samples=None)) is None
     live = Task([{"data": group_words(3, 4), "model": Table()}])
     assert live.shape(asked(live, 0)) is None
+
+
+def test_a_worker_computes_the_mini_tasks_of_four_learners_in_one_pass() -> None:
+    """Through the worker loop, from what a job file describes."""
+    model, data = f"{__name__}:Table", "tests.distseq.test_stacking:words"
+    learners = [
+        {"data": data, "data_args": {}, "fingerprint": None, "model": model, "model_args": {}, "seed": m}
+        for m in range(4)
+    ]
+    spec = WorkSpec(f"{__name__}:Spied", json.dumps({"learners": learners}), stack=8)
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    loop, work = WorkerLoop(spec, answers.put), Spied(learners)
+    payloads = [asked(work, learner, job=learner).payload for learner in range(4)]
+    for job, payload in enumerate(payloads):
+        loop.post(Publish(job, partial(replace, payload, version=job + 1)))
+    for invocation, jobs in enumerate([(0, 1), (2, 3)]):
+        loop.post(Message(1, tuple(MiniTask(job, 0, 1) for job in jobs), 1, invocation, 0.0))
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    found = [answers.get(timeout=30) for _ in range(4)]
+    loop.post(Stop())
+    thread.join(timeout=30)
+    for job, answer in enumerate(found):
+        assert (answer.task.job, answer.version, answer.fault) == (job, job + 1, None)
+        ids, weights = payloads[job].layout.row(answer.task, payloads[job].ids)
+        assert answer.row.tobytes() == work.row(payloads[job], ids, weights).tobytes()
+    assert Spied.made[-1].passes == (4, 4, 4)
 
 
 def test_the_configuration_says_how_many() -> None:
