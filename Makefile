@@ -1,4 +1,5 @@
-# make run | test | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | bench-kernels | bench-gpu | bench-learning | regimes | wheel | clean
+# make run | test | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | bench-kernels | bench-gpu |
+#      bench-learning | bench-stacking | regimes | wheel | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
@@ -15,7 +16,7 @@ LINKS     := build/link
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: run test check bench bench-scheduling bench-stragglers bench-large bench-live bench-replay bench-kernels bench-gpu bench-learning regimes wheel clean
+.PHONY: run test check bench bench-scheduling bench-stragglers bench-large bench-live bench-replay bench-kernels bench-gpu bench-learning bench-stacking regimes wheel clean
 
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
@@ -59,6 +60,9 @@ bench-gpu: $(INSTALLED)
 
 bench-learning: $(INSTALLED)
 	$(BIN)/python tests/bench/learning.py
+
+bench-stacking: $(INSTALLED)
+	$(BIN)/python tests/bench/stacking.py
 
 regimes: $(INSTALLED)
 	$(BIN)/python tests/bench/regimes.py
