@@ -18,6 +18,7 @@ from distseq.cluster.work import Asked
 MOVED = 0.02  # standard deviation of what is added to parameters for the second trial
 # Of the time of rows alone, in which a pass must be done: its first row comes later than it would alone.
 FASTER = 0.8
+LARGEST = 2**20  # parameters of a model: larger ones keep a core busy alone, and a trial would hold dozens of copies
 
 Rows = list[np.ndarray]
 Compute = Callable[[Sequence[Asked]], Rows]

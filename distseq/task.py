@@ -21,7 +21,7 @@ from distseq.models.data import Dataset
 from distseq.models.held_out import held_out
 from distseq.models.stacked import stacked_gradients
 from distseq.reading import Source, opened
-from distseq.stacking import Trials
+from distseq.stacking import LARGEST, Trials
 
 EXTRAS = 2  # loss sum, weight sum
 AT_ONCE = 256  # samples of one forward pass of an evaluation
@@ -155,10 +155,11 @@ class Task:
 
     def shape(self, asked: Asked) -> Hashable:
         """Of gradients of models that are built alike, on batches that are; None of a model made in Python, of which only its
-        code says what it computes, or where the batch is no dict of tensors."""
+        code says what it computes, of a large one, or where the batch is no dict of tensors."""
         spec, batch = self._specs[asked.payload.learner], asked.samples
         tensors = isinstance(batch, dict) and all(isinstance(each, torch.Tensor) for each in batch.values())
-        if asked.payload.kind != "gradient" or not isinstance(spec["model"], str) or not tensors:
+        small = asked.payload.parameters.size <= LARGEST
+        if asked.payload.kind != "gradient" or not (isinstance(spec["model"], str) and tensors and small):
             return None
         sizes = tuple((name, each.shape, each.dtype) for name, each in batch.items())
         return spec["model"], json.dumps(spec["model_args"], sort_keys=True), sizes

@@ -242,6 +242,10 @@ def test_what_shares_a_shape() -> None:
     assert shape != other.shape(asked(other, 1))
     assert work.shape(asked(work, 0)._replace(samples=[torch.zeros(3)])) is None
     assert work.shape(asked(work, 0)._replace(samples=None)) is None
+    one = asked(work, 0)
+    large = replace(one.payload, parameters=np.zeros(2**20 + 1, np.float32))
+    assert work.shape(one._replace(payload=large)) is None
+    assert work.shape(one._replace(payload=replace(one.payload, kind="evaluation"))) is None
     live = Task([{"data": group_words(3, 4), "model": Table()}])
     assert live.shape(asked(live, 0)) is None
 
