@@ -138,6 +138,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=30.0)
     arguments.add_argument("--steps", type=int, default=800)
     arguments.add_argument("--layers", default=",".join(LAYERS), help="of recall and characters, such as delta,mlstm")
+    arguments.add_argument("--pairs", nargs="+", type=int, default=[4, 8, 16], help="of recall")
     arguments.add_argument("--seeds", type=int, default=SEEDS)
     options = arguments.parse_args()
     chosen, layers, seeds = options.kinds or kinds, options.layers.split(","), range(options.seeds)
@@ -154,10 +155,10 @@ def main() -> None:
         )  # fmt: skip
     if "recall" in chosen:
         table(
-            "two layers | 4 pairs | 8 pairs | 16 pairs",
+            " | ".join(["two layers", *(f"{pairs} pairs" for pairs in options.pairs)]),
             (
                 [name, *(f"{statistics.median(recalling(name, pairs, seed, options.steps) for seed in seeds):.3f}"
-                         for pairs in (4, 8, 16))]
+                         for pairs in options.pairs)]
                 for name in layers
             ),
         )  # fmt: skip
