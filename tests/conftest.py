@@ -1,14 +1,18 @@
-"""What every test stands on: the environment, the pace of Hypothesis, the folder of shared data."""
+"""What every test stands on: the environment, the pace of Hypothesis, the folder of shared data, and beside what it may run."""
 
 import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
+
+from tests.computing import only_computes
 
 if TYPE_CHECKING:
     from distseq.cluster.host_pool import HostPool
@@ -23,6 +27,26 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # How long an example takes says more about the machine than about the code; pytest-timeout bounds the test.
 settings.register_profile("distseq", parent=settings.default, deadline=None)
 settings.load_profile("distseq")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    for item in items:
+        if not only_computes(item):
+            item.add_marker(pytest.mark.xdist_group("machine"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Function) -> Iterator[object]:
+    """What tests/computing.py names and yet starts the processes of a pool fails, so that the names stay true."""
+    if not only_computes(item):
+        return (yield)
+    with patch.object(BaseProcess, "start", _refused):
+        return (yield)
+
+
+def _refused(*_: object) -> NoReturn:
+    pytest.fail("starts processes although tests/computing.py has it among what only computes")
 
 
 @pytest.fixture(scope="session")
