@@ -24,7 +24,7 @@ run: $(INSTALLED)
 # One thread each: the tests' own processes would otherwise fight for the cores. Those that only compute run on all of them, beside
 # one at a time of those that start Ray or pools (tests/computing.py); those that compare real seconds run alone.
 test: $(INSTALLED)
-	$(PYTEST) -m "not alone" --numprocesses logical --maxprocesses 8 --dist loadgroup
+	$(PYTEST) -m "not alone" --numprocesses logical --maxprocesses 8
 	$(PYTEST) -m alone
 
 # mypy sees the folders as the package they are: $(LINKS)/distseq links to each (strict: distseq, coding, cluster).

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import settings
 
-from tests.computing import only_computes
+from tests.computing import only_computes, scheduler
 
 if TYPE_CHECKING:
     from distseq.cluster.host_pool import HostPool
@@ -29,24 +29,27 @@ settings.register_profile("distseq", parent=settings.default, deadline=None)
 settings.load_profile("distseq")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    for item in items:
-        if not only_computes(item):
-            item.add_marker(pytest.mark.xdist_group("machine"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return scheduler(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Function) -> Iterator[object]:
-    """What tests/computing.py names and yet starts the processes of a pool fails, so that the names stay true."""
-    if not only_computes(item):
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """A test that is taken to compute only and yet starts the processes of a pool fails."""
+    if not only_computes(item.nodeid):
         return (yield)
     with patch.object(BaseProcess, "start", _refused):
         return (yield)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if only_computes(item.nodeid) and item.get_closest_marker("ray"):
+        _refused()
+
+
 def _refused(*_: object) -> NoReturn:
-    pytest.fail("starts processes although tests/computing.py has it among what only computes")
+    pytest.fail("starts Ray or a pool although tests/computing.py takes it to compute only")
 
 
 @pytest.fixture(scope="session")
