@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from unittest.mock import patch
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tests.computing import only_computes, scheduler
 
@@ -27,6 +27,8 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # How long an example takes says more about the machine than about the code; pytest-timeout bounds the test.
 settings.register_profile("distseq", parent=settings.default, deadline=None)
 settings.load_profile("distseq")
+# For who asks only whether a test fails: --hypothesis-profile quick-to-fail.
+settings.register_profile("quick-to-fail", parent=settings.default, phases=[Phase.explicit, Phase.generate])
 
 
 @pytest.hookimpl(optionalhook=True)
