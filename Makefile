@@ -13,6 +13,7 @@ ARGS     ?=
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LINKS     := build/link
+PYTEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 export RAY_USAGE_STATS_ENABLED = 0
 
@@ -21,9 +22,11 @@ export RAY_USAGE_STATS_ENABLED = 0
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
 
-# One thread each: the tests' own processes would otherwise fight for the cores.
+# One thread each: the tests' own processes would otherwise fight for the cores. Those that only compute run on all of them, beside
+# one at a time of those that start Ray or pools (tests/computing.py); those that compare real seconds run alone.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "not alone" --numprocesses logical --maxprocesses 8
+	$(PYTEST) -m alone
 
 # mypy sees the folders as the package they are: $(LINKS)/distseq links to each (strict: all but models).
 check: $(INSTALLED)

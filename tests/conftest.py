@@ -1,14 +1,18 @@
-"""What every test stands on: the environment, the pace of Hypothesis, the folder of shared data."""
+"""What every test stands on: the environment, the pace of Hypothesis, the folder of shared data, and beside what it may run."""
 
 import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+from unittest.mock import patch
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
+
+from tests.computing import only_computes, scheduler
 
 if TYPE_CHECKING:
     from distseq.cluster.host_pool import HostPool
@@ -23,6 +27,31 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # How long an example takes says more about the machine than about the code; pytest-timeout bounds the test.
 settings.register_profile("distseq", parent=settings.default, deadline=None)
 settings.load_profile("distseq")
+# For who asks only whether a test fails: --hypothesis-profile quick-to-fail.
+settings.register_profile("quick-to-fail", parent=settings.default, phases=[Phase.explicit, Phase.generate])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return scheduler(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """A test that is taken to compute only and yet starts the processes of a pool fails."""
+    if not only_computes(item.nodeid):
+        return (yield)
+    with patch.object(BaseProcess, "start", _refused):
+        return (yield)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if only_computes(item.nodeid) and item.get_closest_marker("ray"):
+        _refused()
+
+
+def _refused(*_: object) -> NoReturn:
+    pytest.fail("starts Ray or a pool although tests/computing.py takes it to compute only")
 
 
 @pytest.fixture(scope="session")

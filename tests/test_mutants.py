@@ -191,7 +191,8 @@ MUTANTS = [
 
 
 def run(tree: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "slow or not slow", *tests]
+    options = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "quick-to-fail", "-m", "slow or not slow")
+    command = [sys.executable, "-m", "pytest", *options, *tests]
     environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
 

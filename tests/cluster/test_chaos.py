@@ -158,6 +158,7 @@ class Blows(Silent):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_recovery_takes_at_most_twice_the_respawn(
     real_pool: Callable[..., HostPool], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -298,6 +298,7 @@ def test_closing_twice_is_harmless(make_pool: MakePool) -> None:
     pool.close()
 
 
+@pytest.mark.alone
 def test_start_up_is_reported_without_computing(make_pool: MakePool) -> None:
     times = np.full((1, N), 0.01)
     times[0, 3] = 0.4

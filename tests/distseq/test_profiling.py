@@ -19,6 +19,7 @@ def command(line: str) -> int:
     return one_line_errors(lambda: cli(line.split(), prog_name="distseq", standalone_mode=False))
 
 
+@pytest.mark.alone
 def test_a_probe_finds_the_delays_that_were_injected() -> None:
     injected = np.random.default_rng(0).uniform(0.1, 0.5, (6, 4))
     pool = local_pool(4, probe_spec(0.01), hosts=4, delays=Trace(injected, 0.0, 0.0))

@@ -10,6 +10,7 @@ SECONDS = 15.0  # that each is to take, of which messages on a busy machine are 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_64_workers_replay_a_trace_in_the_seconds_that_were_predicted(name: str, shared: Path) -> None:
     replaying = Replaying(startups(str(shared / "traces" / "canada_l000.npz"), 64), "local")
