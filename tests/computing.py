@@ -34,6 +34,7 @@ FILES = {f"tests/test_{name}.py" for name in ("layers", "mutants", "packaging")}
             "rounds",
             "schedule",
             "simulate",
+            "stacking",
         ),
         "timeline",
     )
