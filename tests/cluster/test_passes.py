@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
@@ -175,5 +176,7 @@ def test_the_seconds_of_a_pass_are_shared_out(start: Start) -> None:
 
     waited = threading.Event()
     work = Slow(dict.fromkeys(range(3), "a"))
+    begun = time.monotonic()
     answers = start(work, *opened(3), message(0, (0, 0), (1, 0), (2, 0))).take(3)
-    assert [answer.compute for answer in answers] == pytest.approx([0.1] * 3, abs=0.05)
+    assert all(answer.compute >= 0.1 for answer in answers)
+    assert sum(answer.compute for answer in answers) <= time.monotonic() - begun
