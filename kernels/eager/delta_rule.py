@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distseq.kernels.eager.chunks import Decay, by_chunk, chunked, scalar_decay, scalar_decay_gradient, whole
+from distseq.kernels.eager.chunks import by_chunk, chunked, scalar_decay, scalar_decay_gradient, whole
+
+# Keys or values from which on chunks of 32 steps are faster than of 16: the states' products, fewer then, outweigh the pairs'.
+WIDE = 64
 
 
 class _DeltaRule(torch.autograd.Function):
@@ -24,7 +27,10 @@ class _DeltaRule(torch.autograd.Function):
         q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, R: int, steps: int
     ) -> tuple[Tensor, ...]:
         begun_NKV, L = state.flatten(0, 1), R * steps
-        beta_ML1, (seen_MPL, read_MP1, write_ML1, kept_M11) = chunked(beta[..., None], L), _of_rows(chunked(g, R), steps)
+        beta_ML1, (seen_MPL, read_MP1, write_ML1, kept_M11) = (
+            chunked(beta[..., None], L),
+            _of_rows(chunked(g, R), steps),
+        )
         kq_MPK, rows_MPV = (beta_ML1.new_empty(len(beta_ML1), L + R, each.shape[3]) for each in (k, v))
         k_MLK = chunked(k, L, into=kq_MPK[:, :L])
         chunked(q, R, into=kq_MPK[:, L:])
@@ -46,7 +52,20 @@ class _DeltaRule(torch.autograd.Function):
         rows_MPV.baddbmm_(pairs_MPL, u_MLV)
         y, last = whole(rows_MPV[:, L:], q.shape[:3], v.dtype), states_CNKV[-1].view_as(state).clone()
         decays = (seen_MPL, read_MP1, write_ML1, kept_M11)
-        return y, last, kq_MPK, beta_ML1, *decays, pairs_MPL, wy_MLL, reads_MPK, written_MLK, rows_MPV, u_MLV, states_CNKV
+        return (
+            y,
+            last,
+            kq_MPK,
+            beta_ML1,
+            *decays,
+            pairs_MPL,
+            wy_MLL,
+            reads_MPK,
+            written_MLK,
+            rows_MPV,
+            u_MLV,
+            states_CNKV,
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -67,7 +86,11 @@ class _DeltaRule(torch.autograd.Function):
 
         # From the last chunk to the first, the gradient of the state in place; reading a state twice while it is in the cache.
         du_MLV, derror_MLV = torch.bmm(pairs_MPL[:, L:].mT, dy_MRV), torch.empty_like(u_MLV)
-        dkq_MPK, dwrite_MLK, past_M = torch.empty_like(kq_MPK), torch.empty_like(written_MLK), kept_M11.new_zeros(len(u_MLV))
+        dkq_MPK, dwrite_MLK, past_M = (
+            torch.empty_like(kq_MPK),
+            torch.empty_like(written_MLK),
+            kept_M11.new_zeros(len(u_MLV)),
+        )
         dstate_NKV = torch.zeros_like(begun_NKV) if dlast is None else dlast.reshape(begun_NKV.shape).clone()
         found = (du_MLV, derror_MLV, drows_MPV, dkq_MPK, dwrite_MLK, past_M)
         chunks = by_chunk((*found, beta_ML1, wy_MLL.mT, u_MLV, reads_MPK.mT, written_MLK, kept_M11), len(begun_NKV))
@@ -87,8 +110,14 @@ class _DeltaRule(torch.autograd.Function):
         dkq_MPK *= read_MP1
         dwrite_MLK *= write_ML1
         if with_decay:
-            pairs_MPL, reads_MP, writes_ML = pairs_MPL * dpairs_MPL, (dkq_MPK * kq_MPK).sum(2), (dwrite_MLK * kq_MPK[:, :L]).sum(2)
-            pairs_MRR = _summed(pairs_MPL[:, L:], 2, ctx.steps) + _summed(_summed(pairs_MPL[:, :L], 2, ctx.steps), 1, ctx.steps)
+            pairs_MPL, reads_MP, writes_ML = (
+                pairs_MPL * dpairs_MPL,
+                (dkq_MPK * kq_MPK).sum(2),
+                (dwrite_MLK * kq_MPK[:, :L]).sum(2),
+            )
+            pairs_MRR = _summed(pairs_MPL[:, L:], 2, ctx.steps) + _summed(
+                _summed(pairs_MPL[:, :L], 2, ctx.steps), 1, ctx.steps
+            )
             reads_MR = _summed(reads_MP[:, :L], 1, ctx.steps).add_(reads_MP[:, L:])
             writes_MR = _summed(writes_ML, 1, ctx.steps)
             dg = scalar_decay_gradient(pairs_MRR, reads_MR, writes_MR, past_M * kept_M11.flatten())
@@ -118,9 +147,11 @@ def _of_rows(g_MR: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def delta_rule(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int, chunk: int
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int, chunk: int | None
 ) -> tuple[Tensor, Tensor]:
-    """A chunk has whole steps of y: `chunk` sub-steps at most, or those of one step."""
-    R = max(1, min(chunk // steps, q.shape[1]))
+    """A chunk has whole steps of y: `chunk` sub-steps at most, or those of one step. The chunks are about equal, so that little
+    is computed past the end of time."""
+    T, most = q.shape[1], chunk or (32 if max(state.shape[2:]) >= WIDE else 16)
+    R = -(-T // -(-T // max(1, most // steps)))
     y, last, *_ = _DeltaRule.apply(q, k, v, beta, g, state, R, steps)  # type: ignore[no-untyped-call]
     return y, last
