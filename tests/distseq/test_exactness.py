@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ N, MODELS, STEPS = 8, 4, 4
 FR = ["uncoded", "gc:2", "gc:1,q=3", "srsgc:1,2,3", "srsgc:2,3,4", "msgc:1,2,2", "msgc:1,3,8", "msgc:2,3,3"]
 CYCLIC = [f"{spec},code=cyclic" for spec in FR if spec != "uncoded" and spec != "msgc:1,3,8"]
 FR += ["redispatch:2,copies=2", "backup:50"]
+Simulation = Callable[[str, str | Pipeline], list[np.ndarray]]
 PIPELINES = [Pipeline(), Pipeline(3, 2), Pipeline(12, 3), Pipeline(5, 2, lanes=4)]
 TEXT = "".join(f"line {k}: the quick brown fox {k * k} jumps over {k % 7} lazy dogs.\n" for k in range(120))
 
@@ -237,22 +239,28 @@ class Runs:
         return train_on(self.pool, self.config, scheduler(spec, closing=closing), first_job=self.jobs)
 
 
-@pytest.fixture(scope="module", params=["float32", "float64"])
+@pytest.fixture(scope="module", params=["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def runs(request: pytest.FixtureRequest, real_pool: Callable[..., HostPool], text: Path) -> Iterator[Runs]:
     made = Runs(job(text, request.param), real_pool)
     yield made
     made.pool.close()
 
 
+@pytest.fixture(scope="module")
+def simulation(text: Path) -> Simulation:
+    """Weights of simulated training, made once for the pools that they are compared with."""
+    return cache(lambda dtype, spec: simulated(job(text, dtype), spec, seed=9))
+
+
 @pytest.mark.parametrize("spec", FR + CYCLIC)
 def test_training_on_real_workers_equals_full_batch_training(
-    runs: Runs, reference: dict[str, list[np.ndarray]], spec: str
+    runs: Runs, simulation: Simulation, reference: dict[str, list[np.ndarray]], spec: str
 ) -> None:
     ours = runs.train(spec)
     dtype = runs.config.run.dtype
     assert distance(ours, reference[dtype]) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
     if spec in FR:
-        assert_same_bits(ours, simulated(runs.config, spec, seed=9))
+        assert_same_bits(ours, simulation(dtype, spec))
 
 
 def test_the_mu_rule_on_real_workers_trains_exactly(runs: Runs, reference: dict[str, list[np.ndarray]]) -> None:
@@ -262,12 +270,12 @@ def test_the_mu_rule_on_real_workers_trains_exactly(runs: Runs, reference: dict[
 
 @pipelines
 def test_pipelined_training_on_real_workers_gives_the_bits_of_the_simulation(
-    runs: Runs, reference: dict[str, list[np.ndarray]], pipeline: Pipeline
+    runs: Runs, simulation: Simulation, reference: dict[str, list[np.ndarray]], pipeline: Pipeline
 ) -> None:
     ours = runs.train(pipeline)
     dtype = runs.config.run.dtype
     assert distance(ours, reference[dtype]) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
-    assert_same_bits(ours, simulated(runs.config, pipeline, seed=9))
+    assert_same_bits(ours, simulation(dtype, pipeline))
 
 
 class KillAfter(Silent):
@@ -285,27 +293,32 @@ class KillAfter(Silent):
             os.kill(self.pool.pids()[0], signal.SIGKILL)
 
 
-@pytest.mark.parametrize("spec", [None, Pipeline(4, 2)], ids=["its own scheme", "pipelined"])
+def main_job() -> Config:
+    return override(load_config(Path(__file__).parents[2] / "examples" / "main.toml"), {"steps": 5})
+
+
+@cache
+def undisturbed(spec: str | Pipeline) -> list[np.ndarray]:
+    """Weights of the main job where no host dies, which are the same on every pool."""
+    return simulated(main_job(), spec, seed=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", [None, Pipeline(4, 2)], ids=["its own scheme", "pipelined"])
 def test_the_main_job_survives_the_death_of_a_host_with_the_same_weights(
-    real_pool: Callable[..., HostPool], spec: Pipeline | None
+    real_pool: Callable[..., HostPool], pipeline: Pipeline | None
 ) -> None:
-    main = Path(__file__).parents[2] / "examples" / "main.toml"
-    config = override(load_config(main), {"steps": 5})
-
-    def train(kill: bool) -> tuple[list[np.ndarray], list[list[float]]]:
-        fleet, journal = build_fleet(config), MemoryJournal()
-        pool = real_pool(config.pool.workers, fleet.spec, hosts=2, delays=stragglers(10, scale=0.01))
-        killer = KillAfter(pool, 7)
-        chosen = scheduler(spec or config.scheduler.scheme)
-        try:
-            Master(fleet.learners, chosen, pool, journal, [killer] if kill else []).run()
-        finally:
-            pool.close()
-        assert killer.killed == kill
-        return parameters(fleet), [
-            a for record in journal.records if record["kind"] in ("round", "job") for a in record.get("arrivals", ())
-        ]
-
-    killed, arrivals = train(kill=True)
-    assert_same_bits(killed, train(kill=False)[0])
+    config = main_job()
+    spec = pipeline or config.scheduler.scheme
+    fleet, journal = build_fleet(config), MemoryJournal()
+    pool = real_pool(config.pool.workers, fleet.spec, hosts=2, delays=stragglers(10, scale=0.01))
+    killer = KillAfter(pool, 7)
+    try:
+        Master(fleet.learners, scheduler(spec), pool, journal, [killer]).run()
+    finally:
+        pool.close()
+    assert killer.killed
+    assert_same_bits(parameters(fleet), undisturbed(spec))
+    records = [record for record in journal.records if record["kind"] in ("round", "job")]
+    arrivals = [arrival for record in records for arrival in record.get("arrivals", ())]
     assert any(arrival[ARRIVAL.index("attempt")] > 1 for arrival in arrivals), "what the dead host owed was sent again"
