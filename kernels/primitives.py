@@ -147,14 +147,14 @@ def delta_rule(
     state: Tensor | None = None,
     *,
     steps: int = 1,
-    chunk: int = 16,
+    chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """o_t = q_t^T S_t of S <- exp(g_t) S, then `steps` times S <- S + beta k (v - S^T k)^T (Yang et al. 2024; Siems et al. 2025).
 
     q (B, T, H, K), g (B, T, H) <= 0 or None; k, v and beta have T * steps steps: (B, T steps, H, K), (.., V) and (B, T steps,
     H). State (B, H, K, V). beta in (0, 2) and |k| = 1 keep it stable; negative eigenvalues come from beta > 1.
     """
-    _positive("delta_rule", steps=steps, chunk=chunk)
+    _positive("delta_rule", steps=steps, chunk=1 if chunk is None else chunk)
     inner = {"k": (k, "BSHK"), "v": (v, "BSHV"), "beta": (beta, "BSH")}
     size = sizes("delta_rule", {"q": (q, "BTHK"), **inner, "g": (g, "BTH"), "state": (state, "BHKV")})
     if size["S"] != size["T"] * steps:

@@ -65,7 +65,7 @@ def linear_attention(
 
 
 def delta_rule(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int = 1, chunk: int = 0
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int = 1, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
     o = []
     inner = list(zip(*(tensor.unbind(1) for tensor in _wide(k, v, beta)), strict=True))

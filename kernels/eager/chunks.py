@@ -12,11 +12,11 @@ from torch import Tensor
 from distseq.kernels.backend import accumulator
 
 
-def chunked(x: Tensor, L: int, filling: float = 0.0) -> Tensor:
+def chunked(x: Tensor, L: int, filling: float = 0.0, into: Tensor | None = None) -> Tensor:
     """x (B, T, H, ...) as (M, L, ...), always a copy, in the accumulator's dtype; what is past the end of time is `filling`."""
     B, T, H, *rest = x.shape
-    full = T // L
-    chunks = x.new_empty((-(-T // L), B, H, L, *rest), dtype=accumulator(x.dtype))
+    full, shape = T // L, (-(-T // L), B, H, L, *rest)
+    chunks = x.new_empty(shape, dtype=accumulator(x.dtype)) if into is None else into.view(shape)
     by_time = chunks.transpose(0, 1).transpose(2, 3)  # (B, C, L, H, ...)
     by_time[:, :full] = x[:, : full * L].unflatten(1, (full, L))
     by_time[:, full:, : T - full * L] = x[:, full * L :].unsqueeze(1)

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distseq.kernels.eager.chunks import Decay, by_chunk, chunked, scalar_decay, scalar_decay_gradient, whole
+from distseq.kernels.eager.chunks import by_chunk, chunked, scalar_decay, scalar_decay_gradient, whole
+
+# Keys or values from which on chunks of 32 steps are faster than of 16: the states' products, fewer then, outweigh the pairs'.
+WIDE = 64
 
 
 class _DeltaRule(torch.autograd.Function):
@@ -23,29 +26,46 @@ class _DeltaRule(torch.autograd.Function):
     def forward(  # type: ignore[override]
         q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, R: int, steps: int
     ) -> tuple[Tensor, ...]:
-        q_MRK, decay = chunked(q, R), scalar_decay(chunked(g, R))
-        k_MLK, v_MLV, beta_ML1 = (chunked(each, R * steps) for each in (k, v, beta[..., None]))
-        seen_MRL, read_ML1, write_ML1 = _of_steps(decay, steps)
-        kk_MLL = torch.bmm(k_MLK, k_MLK.mT).mul_(_repeated(seen_MRL, 1, steps)).tril_(-1)
-        one_LL = torch.eye(R * steps, dtype=k_MLK.dtype, device=k.device).expand_as(kk_MLL)
-        wy_MLL = torch.linalg.solve_triangular(beta_ML1 * kk_MLL, one_LL, upper=False, unitriangular=True)
-        scaled_MLL = wy_MLL * beta_ML1.mT
-        w_MLK = torch.bmm((scaled_MLL * read_ML1.mT).neg_(), k_MLK)
-        reads_MPK = torch.cat([w_MLK, q_MRK * decay.read], 1)
-        # Rows of u, then of y: what they have without the state, to which the state's part is added.
-        rows_MPV = torch.cat([torch.bmm(scaled_MLL, v_MLV), v_MLV.new_zeros(*q_MRK.shape[:2], v.shape[3])], 1)
-        begun_NKV = state.flatten(0, 1)
-        states_CNKV = v_MLV.new_empty(len(v_MLV) // len(begun_NKV) + 1, *begun_NKV.shape)
+        begun_NKV, L = state.flatten(0, 1), R * steps
+        beta_ML1, (seen_MPL, read_MP1, write_ML1, kept_M11) = (
+            chunked(beta[..., None], L),
+            _of_rows(chunked(g, R), steps),
+        )
+        kq_MPK, rows_MPV = (beta_ML1.new_empty(len(beta_ML1), L + R, each.shape[3]) for each in (k, v))
+        k_MLK = chunked(k, L, into=kq_MPK[:, :L])
+        chunked(q, R, into=kq_MPK[:, L:])
+        chunked(v, L, into=rows_MPV[:, :L])
+        rows_MPV[:, L:] = 0.0
+        pairs_MPL = torch.bmm(kq_MPK, k_MLK.mT).mul_(seen_MPL)
+        one_LL = torch.eye(L, dtype=k_MLK.dtype, device=k.device).expand(len(k_MLK), L, L)
+        wy_MLL = torch.linalg.solve_triangular(-beta_ML1 * pairs_MPL[:, :L], one_LL, upper=False, unitriangular=True)
+        reads_MPK, written_MLK = kq_MPK * read_MP1, k_MLK * write_ML1
+        u_MLV = v.new_empty(len(k_MLK), L, v.shape[3], dtype=k_MLK.dtype)
+        states_CNKV = u_MLV.new_empty(len(u_MLV) // len(begun_NKV) + 1, *begun_NKV.shape)
         states_CNKV[0] = begun_NKV
-        chunks = by_chunk((rows_MPV, reads_MPK, (k_MLK * write_ML1).mT, decay.read[:, -1:]), len(begun_NKV))
-        for before, after, (rows, reads, written, kept) in zip(states_CNKV[:-1], states_CNKV[1:], chunks, strict=True):
-            rows.baddbmm_(reads, before)
-            torch.mul(before, kept, out=after).baddbmm_(written, rows[:, : R * steps])
-        u_MLV, y_MRV = rows_MPV[:, : R * steps], rows_MPV[:, R * steps :]
-        qk_MRL = torch.bmm(q_MRK, k_MLK.mT).mul_(seen_MRL)
-        y = whole(torch.baddbmm(y_MRV, qk_MRL, u_MLV), q.shape[:3], v.dtype)
-        last, kept = states_CNKV[-1].view_as(state).clone(), (q_MRK, k_MLK, v_MLV, beta_ML1, *decay)
-        return y, last, *kept, kk_MLL, wy_MLL, qk_MRL, reads_MPK, rows_MPV, states_CNKV
+        chunks = by_chunk((rows_MPV, reads_MPK, wy_MLL * beta_ML1.mT, u_MLV, written_MLK.mT, kept_M11), len(begun_NKV))
+        for before, after, each in zip(states_CNKV[:-1], states_CNKV[1:], chunks, strict=True):
+            rows, reads, scaled, u, written, kept = each
+            torch.bmm(scaled, rows.baddbmm_(reads, before)[:, :L], out=u)
+            torch.mul(before, kept, out=after).baddbmm_(written, u)
+        # Now a step's row is u / beta, and a read's is y.
+        rows_MPV.baddbmm_(pairs_MPL, u_MLV)
+        y, last = whole(rows_MPV[:, L:], q.shape[:3], v.dtype), states_CNKV[-1].view_as(state).clone()
+        decays = (seen_MPL, read_MP1, write_ML1, kept_M11)
+        return (
+            y,
+            last,
+            kq_MPK,
+            beta_ML1,
+            *decays,
+            pairs_MPL,
+            wy_MLL,
+            reads_MPK,
+            written_MLK,
+            rows_MPV,
+            u_MLV,
+            states_CNKV,
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -58,52 +78,52 @@ class _DeltaRule(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        q_MRK, k_MLK, v_MLV, beta_ML1, *decay, kk_MLL, wy_MLL, qk_MRL, reads_MPK, rows_MPV, states_CNKV = (
-            ctx.saved_tensors
-        )
-        seen_MRL, read_ML1, write_ML1 = _of_steps(Decay(*decay), ctx.steps)
-        L, read_MR1, begun_NKV = k_MLK.shape[1], decay[1], states_CNKV[0]
-        written_MLK, u_MLV = k_MLK * write_ML1, rows_MPV[:, :L]
-        dy_MRV = v_MLV.new_zeros(*q_MRK.shape[:2], v_MLV.shape[2]) if dy is None else chunked(dy, ctx.R)
+        kq_MPK, beta_ML1, seen_MPL, read_MP1, write_ML1, kept_M11, *saved = ctx.saved_tensors
+        pairs_MPL, wy_MLL, reads_MPK, written_MLK, rows_MPV, u_MLV, states_CNKV = saved
+        L, begun_NKV, with_decay = u_MLV.shape[1], states_CNKV[0], ctx.needs_input_grad[4]
+        drows_MPV = torch.empty_like(rows_MPV)
+        dy_MRV = drows_MPV[:, L:].zero_() if dy is None else chunked(dy, ctx.R, into=drows_MPV[:, L:])
 
         # From the last chunk to the first, the gradient of the state in place; reading a state twice while it is in the cache.
-        du_MLV, dwrite_MLK = torch.bmm(qk_MRL.mT, dy_MRV), torch.empty_like(k_MLK)
-        past_M11 = k_MLK.new_empty(len(k_MLK), 1, 1)
-        drows_MPV = torch.cat([du_MLV, dy_MRV], 1)
+        du_MLV, derror_MLV = torch.bmm(pairs_MPL[:, L:].mT, dy_MRV), torch.empty_like(u_MLV)
+        dkq_MPK, dwrite_MLK, past_M = (
+            torch.empty_like(kq_MPK),
+            torch.empty_like(written_MLK),
+            kept_M11.new_zeros(len(u_MLV)),
+        )
         dstate_NKV = torch.zeros_like(begun_NKV) if dlast is None else dlast.reshape(begun_NKV.shape).clone()
-        chunks = (du_MLV, dwrite_MLK, past_M11, drows_MPV, u_MLV, reads_MPK.mT, written_MLK, read_MR1[:, -1:])
-        for state, each in reversed(list(zip(states_CNKV[:-1], by_chunk(chunks, len(begun_NKV)), strict=True))):
-            du, dwrite, past, drows, u, reads, written, kept = each
-            drows[:, :L] = du.baddbmm_(written, dstate_NKV)
+        found = (du_MLV, derror_MLV, drows_MPV, dkq_MPK, dwrite_MLK, past_M)
+        chunks = by_chunk((*found, beta_ML1, wy_MLL.mT, u_MLV, reads_MPK.mT, written_MLK, kept_M11), len(begun_NKV))
+        for state, each in reversed(list(zip(states_CNKV[:-1], chunks, strict=True))):
+            du, derror, drows, dkq, dwrite, past, beta, wy, u, reads, written, kept = each
+            torch.bmm(wy, du.baddbmm_(written, dstate_NKV), out=derror)
+            torch.mul(derror, beta, out=drows[:, :L])
             torch.bmm(u, dstate_NKV.mT, out=dwrite)
-            torch.bmm(state.flatten(1)[:, None], dstate_NKV.flatten(1)[..., None], out=past)
+            torch.bmm(drows, state.mT, out=dkq)
+            if with_decay:
+                torch.sum(state * dstate_NKV, (1, 2), out=past)
             dstate_NKV.mul_(kept).baddbmm_(reads, drows)
-        before_MKV = states_CNKV[:-1].flatten(0, 1)
 
         # u = wy beta (v - decayed k^T S), and wy the inverse of I + beta kk: its gradient is -(wy^T du) u^T.
-        dscaled_MLV = torch.bmm(wy_MLL.mT, du_MLV)
-        derror_MLV = beta_ML1 * dscaled_MLV
-        drows_MPV[:, :L] = dscaled_MLV
-        from_state_MPK = torch.bmm(drows_MPV, before_MKV.mT)
-        dread_MLK, dq_read_MRK = from_state_MPK[:, :L].mul_(read_ML1), from_state_MPK[:, L:].mul_(read_MR1)
-        dwrite_MLK.mul_(write_ML1)
-        dkk_MLL, dqk_MRL = torch.bmm(derror_MLV, u_MLV.mT).neg_(), torch.bmm(dy_MRV, u_MLV.mT)
-        pairs_MRR = _summed(dqk_MRL * qk_MRL, 2, ctx.steps)
-        pairs_MRR += _summed(_summed(dkk_MLL * kk_MLL, 2, ctx.steps), 1, ctx.steps)
-        dqk_MRL, dkk_MLL = dqk_MRL.mul_(seen_MRL), dkk_MLL.mul_(_repeated(seen_MRL, 1, ctx.steps)).tril_(-1)
-        dq = torch.baddbmm(dq_read_MRK, dqk_MRL, k_MLK)
-        writes_ML = (dwrite_MLK * k_MLK).sum(2)
-        dk = dwrite_MLK.baddbmm_(dkk_MLL + dkk_MLL.mT, k_MLK).baddbmm_(dqk_MRL.mT, q_MRK)
-        dk.addcmul_(dread_MLK, beta_ML1, value=-1)
-        reads_ML = dread_MLK.mul_(k_MLK).sum(2)
-        dbeta = torch.baddbmm(v_MLV, kk_MLL, u_MLV, alpha=-1).mul_(dscaled_MLV).sum(2).sub_(reads_ML)
-        dg = None
-        if ctx.needs_input_grad[4]:
-            reads_MR = dq_read_MRK.mul_(q_MRK).sum(2).sub_(_summed(reads_ML * beta_ML1[..., 0], 1, ctx.steps))
+        dpairs_MPL, dg = torch.bmm(drows_MPV, u_MLV.mT), None
+        dbeta = derror_MLV.mul_(rows_MPV[:, :L]).sum(2)
+        dkq_MPK *= read_MP1
+        dwrite_MLK *= write_ML1
+        if with_decay:
+            pairs_MPL, reads_MP, writes_ML = (
+                pairs_MPL * dpairs_MPL,
+                (dkq_MPK * kq_MPK).sum(2),
+                (dwrite_MLK * kq_MPK[:, :L]).sum(2),
+            )
+            pairs_MRR = _summed(pairs_MPL[:, L:], 2, ctx.steps) + _summed(
+                _summed(pairs_MPL[:, :L], 2, ctx.steps), 1, ctx.steps
+            )
+            reads_MR = _summed(reads_MP[:, :L], 1, ctx.steps).add_(reads_MP[:, L:])
             writes_MR = _summed(writes_ML, 1, ctx.steps)
-            past_M = past_M11.flatten() * read_MR1[:, -1, 0]
-            dg = scalar_decay_gradient(pairs_MRR, reads_MR, writes_MR, past_M)
-        found = zip((dq, dk, derror_MLV, dbeta, dg), ctx.shapes, ctx.dtypes, strict=True)
+            dg = scalar_decay_gradient(pairs_MRR, reads_MR, writes_MR, past_M * kept_M11.flatten())
+        dkq_MPK.baddbmm_(dpairs_MPL.mul_(seen_MPL), kq_MPK[:, :L])
+        dk = dwrite_MLK.baddbmm_(dpairs_MPL.mT, kq_MPK).add_(dkq_MPK[:, :L])
+        found = zip((dkq_MPK[:, L:], dk, drows_MPV[:, :L], dbeta, dg), ctx.shapes, ctx.dtypes, strict=True)
         found = (None if each is None else whole(each, shape, dtype) for each, shape, dtype in found)
         return *found, dstate_NKV.unflatten(0, (ctx.shapes[0][0], -1)), None, None
 
@@ -116,15 +136,22 @@ def _summed(x: Tensor, dim: int, steps: int) -> Tensor:
     return x if steps == 1 else x.unflatten(dim, (-1, steps)).sum(dim + 1)
 
 
-def _of_steps(decay: Decay, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Between reads and steps (M, R, L), and of a step's reading and writing (M, L, 1)."""
-    return _repeated(decay.between, 2, steps), _repeated(decay.read, 1, steps), _repeated(decay.write, 1, steps)
+def _of_rows(g_MR: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a row has of the chunk's steps (M, P, L) and of the state (M, P, 1), negative where a step takes it from its value;
+    and what the state after the chunk has of a step (M, L, 1) and of the state before (M, 1, 1)."""
+    between_MRR, read_MR1, write_MR1 = scalar_decay(g_MR)
+    seen_MRL, own_ML1 = _repeated(between_MRR, 2, steps), _repeated(read_MR1, 1, steps)
+    own_MLL = _repeated(seen_MRL, 1, steps).tril(-1)
+    seen_MPL, read_MP1 = torch.cat([own_MLL.neg_(), seen_MRL], 1), torch.cat([-own_ML1, read_MR1], 1)
+    return seen_MPL, read_MP1, _repeated(write_MR1, 1, steps), read_MR1[:, -1:]
 
 
 def delta_rule(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int, chunk: int
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int, chunk: int | None
 ) -> tuple[Tensor, Tensor]:
-    """A chunk has whole steps of y: `chunk` sub-steps at most, or those of one step."""
-    R = max(1, min(chunk // steps, q.shape[1]))
+    """A chunk has whole steps of y: `chunk` sub-steps at most, or those of one step. The chunks are about equal, so that little
+    is computed past the end of time."""
+    T, most = q.shape[1], chunk or (32 if max(state.shape[2:]) >= WIDE else 16)
+    R = -(-T // -(-T // max(1, most // steps)))
     y, last, *_ = _DeltaRule.apply(q, k, v, beta, g, state, R, steps)  # type: ignore[no-untyped-call]
     return y, last

@@ -124,10 +124,10 @@ def _solved(k: Tensor, v: Tensor, beta: Tensor, g: Tensor, L: int) -> tuple[Tens
 
 
 def delta_rule(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int = 1, chunk: int = 16
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int = 1, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """As distseq.kernels.reference.delta_rule. Of the `steps` of one, the first decays and the last is read."""
-    L = length(chunk, v.dtype)
+    L = length(chunk or 16, v.dtype)
     q = pad(q[:, :, None], (0, 0, 0, 0, steps - 1, 0)).flatten(1, 2)
     g = pad(g[:, :, None], (0, 0, 0, steps - 1)).flatten(1, 2)
     x, w = _solved(k, v, beta, g, L)
