@@ -152,7 +152,8 @@ def delta_rule(
     """o_t = q_t^T S_t of S <- exp(g_t) S, then `steps` times S <- S + beta k (v - S^T k)^T (Yang et al. 2024; Siems et al. 2025).
 
     q (B, T, H, K), g (B, T, H) <= 0 or None; k, v and beta have T * steps steps: (B, T steps, H, K), (.., V) and (B, T steps,
-    H). State (B, H, K, V). beta in (0, 2) and |k| = 1 keep it stable; negative eigenvalues come from beta > 1.
+    H). State (B, H, K, V). beta in (0, 2) and |k| = 1 keep it stable; negative eigenvalues come from beta > 1. `chunk`: sub-steps
+    of a chunk; None leaves them to the implementation.
     """
     _positive("delta_rule", steps=steps, chunk=1 if chunk is None else chunk)
     inner = {"k": (k, "BSHK"), "v": (v, "BSHV"), "beta": (beta, "BSH")}

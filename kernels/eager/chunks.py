@@ -13,7 +13,10 @@ from distseq.kernels.backend import accumulator
 
 
 def chunked(x: Tensor, L: int, filling: float = 0.0, into: Tensor | None = None) -> Tensor:
-    """x (B, T, H, ...) as (M, L, ...), always a copy, in the accumulator's dtype; what is past the end of time is `filling`."""
+    """x (B, T, H, ...) as (M, L, ...), always a copy, in the accumulator's dtype; what is past the end of time is `filling`.
+
+    `into`: a view for the copy.
+    """
     B, T, H, *rest = x.shape
     full, shape = T // L, (-(-T // L), B, H, L, *rest)
     chunks = x.new_empty(shape, dtype=accumulator(x.dtype)) if into is None else into.view(shape)

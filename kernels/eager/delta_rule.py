@@ -3,8 +3,10 @@
 Within a chunk u_i = beta_i (v_i - k_i^T decayed S - sum_{j<i} (k_i^T k_j decayed) u_j): one triangular inverse `wy` for every
 chunk at once, then S_{c+1} = decayed S_c + K^T U. Sub-steps are steps of their own whose decay is on the first, read on the last.
 
-B batch, T time, H heads, K keys, V values; M chunks of R reads and L = R steps steps, N = B H;
-P = L + R rows that read the state.
+A step's key and a read's query do the same to the state and to the u of the chunk, the key with a minus: they are the rows of
+one matrix, keys first, because a few larger products are faster than twice as many small ones.
+
+B batch, T time, H heads, K keys, V values; M chunks of R reads and L = R steps steps, P = L + R rows of both, N = B H.
 """
 
 from typing import Any
@@ -27,10 +29,8 @@ class _DeltaRule(torch.autograd.Function):
         q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, R: int, steps: int
     ) -> tuple[Tensor, ...]:
         begun_NKV, L = state.flatten(0, 1), R * steps
-        beta_ML1, (seen_MPL, read_MP1, write_ML1, kept_M11) = (
-            chunked(beta[..., None], L),
-            _of_rows(chunked(g, R), steps),
-        )
+        decays = seen_MPL, read_MP1, write_ML1, kept_M11 = _of_rows(chunked(g, R), steps)
+        beta_ML1 = chunked(beta[..., None], L)
         kq_MPK, rows_MPV = (beta_ML1.new_empty(len(beta_ML1), L + R, each.shape[3]) for each in (k, v))
         k_MLK = chunked(k, L, into=kq_MPK[:, :L])
         chunked(q, R, into=kq_MPK[:, L:])
@@ -51,21 +51,8 @@ class _DeltaRule(torch.autograd.Function):
         # Now a step's row is u / beta, and a read's is y.
         rows_MPV.baddbmm_(pairs_MPL, u_MLV)
         y, last = whole(rows_MPV[:, L:], q.shape[:3], v.dtype), states_CNKV[-1].view_as(state).clone()
-        decays = (seen_MPL, read_MP1, write_ML1, kept_M11)
-        return (
-            y,
-            last,
-            kq_MPK,
-            beta_ML1,
-            *decays,
-            pairs_MPL,
-            wy_MLL,
-            reads_MPK,
-            written_MLK,
-            rows_MPV,
-            u_MLV,
-            states_CNKV,
-        )
+        within = (pairs_MPL, wy_MLL, reads_MPK, written_MLK, rows_MPV, u_MLV)
+        return y, last, kq_MPK, beta_ML1, *decays, *within, states_CNKV
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -86,11 +73,8 @@ class _DeltaRule(torch.autograd.Function):
 
         # From the last chunk to the first, the gradient of the state in place; reading a state twice while it is in the cache.
         du_MLV, derror_MLV = torch.bmm(pairs_MPL[:, L:].mT, dy_MRV), torch.empty_like(u_MLV)
-        dkq_MPK, dwrite_MLK, past_M = (
-            torch.empty_like(kq_MPK),
-            torch.empty_like(written_MLK),
-            kept_M11.new_zeros(len(u_MLV)),
-        )
+        dkq_MPK, dwrite_MLK = torch.empty_like(kq_MPK), torch.empty_like(written_MLK)
+        past_M = kept_M11.new_empty(len(kept_M11))
         dstate_NKV = torch.zeros_like(begun_NKV) if dlast is None else dlast.reshape(begun_NKV.shape).clone()
         found = (du_MLV, derror_MLV, drows_MPV, dkq_MPK, dwrite_MLK, past_M)
         chunks = by_chunk((*found, beta_ML1, wy_MLL.mT, u_MLV, reads_MPK.mT, written_MLK, kept_M11), len(begun_NKV))
@@ -104,23 +88,19 @@ class _DeltaRule(torch.autograd.Function):
                 torch.sum(state * dstate_NKV, (1, 2), out=past)
             dstate_NKV.mul_(kept).baddbmm_(reads, drows)
 
-        # u = wy beta (v - decayed k^T S), and wy the inverse of I + beta kk: its gradient is -(wy^T du) u^T.
+        # u = wy beta (v - decayed k^T S), and wy the inverse of I + beta kk: its gradient is -(wy^T du) u^T, and that of beta has
+        # u / beta as its factor. A step's row of drows is the gradient of v.
         dpairs_MPL, dg = torch.bmm(drows_MPV, u_MLV.mT), None
         dbeta = derror_MLV.mul_(rows_MPV[:, :L]).sum(2)
         dkq_MPK *= read_MP1
         dwrite_MLK *= write_ML1
         if with_decay:
-            pairs_MPL, reads_MP, writes_ML = (
-                pairs_MPL * dpairs_MPL,
-                (dkq_MPK * kq_MPK).sum(2),
-                (dwrite_MLK * kq_MPK[:, :L]).sum(2),
-            )
-            pairs_MRR = _summed(pairs_MPL[:, L:], 2, ctx.steps) + _summed(
-                _summed(pairs_MPL[:, :L], 2, ctx.steps), 1, ctx.steps
-            )
-            reads_MR = _summed(reads_MP[:, :L], 1, ctx.steps).add_(reads_MP[:, L:])
-            writes_MR = _summed(writes_ML, 1, ctx.steps)
-            dg = scalar_decay_gradient(pairs_MRR, reads_MR, writes_MR, past_M * kept_M11.flatten())
+            pairs_MPL, reads_MP = pairs_MPL * dpairs_MPL, (dkq_MPK * kq_MPK).sum(2)
+            pairs_MRL = _summed(pairs_MPL[:, :L], 1, ctx.steps) + pairs_MPL[:, L:]
+            reads_MR = _summed(reads_MP[:, :L], 1, ctx.steps) + reads_MP[:, L:]
+            writes_MR = _summed((dwrite_MLK * kq_MPK[:, :L]).sum(2), 1, ctx.steps)
+            pairs_MRR, past_M = _summed(pairs_MRL, 2, ctx.steps), past_M.mul_(kept_M11.flatten())
+            dg = scalar_decay_gradient(pairs_MRR, reads_MR, writes_MR, past_M)
         dkq_MPK.baddbmm_(dpairs_MPL.mul_(seen_MPL), kq_MPK[:, :L])
         dk = dwrite_MLK.baddbmm_(dpairs_MPL.mT, kq_MPK).add_(dkq_MPK[:, :L])
         found = zip((dkq_MPK[:, L:], dk, drows_MPV[:, :L], dbeta, dg), ctx.shapes, ctx.dtypes, strict=True)

@@ -105,6 +105,20 @@ def test_beta_near_two_is_stable(steps: int, monkeypatch: pytest.MonkeyPatch) ->
     assert max(apart(one.double(), two) for one, two in zip(found, expected, strict=True)) <= 1e-4
 
 
+@pytest.mark.parametrize(("T", "steps", "chunk"), [(33, 1, None), (96, 1, None), (22, 3, None), (33, 1, 7), (5, 3, 2)])
+def test_a_wide_delta_rule_in_chunks_of_any_length(
+    T: int, steps: int, chunk: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of 32 where nothing else is asked for; the steps of one read at least."""
+    q, k, v = (normal(draws(at), B, T * (steps if at else 1), H, 64) for at in range(3))
+    beta, g = uniform(draws(3), B, T * steps, H), -uniform(draws(4), B, T, H)
+    inputs = [each.float() for each in (q, k / k.norm(dim=-1, keepdim=True), v, 2 * beta, g)]
+    found = with_gradients(lambda *each: kernels.delta_rule(*each, steps=steps, chunk=chunk), *inputs)
+    monkeypatch.setenv("DISTSEQ_KERNELS", "reference")
+    expected = with_gradients(lambda *each: kernels.delta_rule(*each, steps=steps), *(each.double() for each in inputs))
+    assert max(apart(one.double(), two) for one, two in zip(found, expected, strict=True)) <= 1e-5
+
+
 @pytest.mark.parametrize(("shift", "spread"), [(1e4, 3.0), (-1e4, 3.0), (0.0, 1e4)])
 def test_scores_of_1e4_are_finite_and_right(shift: float, spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32, where the log-sum of such scores has three digits: the loop, which keeps it so, is finite, not right."""
