@@ -76,8 +76,8 @@ class _DeltaRule(torch.autograd.Function):
         dkq_MPK, dwrite_MLK = torch.empty_like(kq_MPK), torch.empty_like(written_MLK)
         past_M = kept_M11.new_empty(len(kept_M11))
         dstate_NKV = torch.zeros_like(begun_NKV) if dlast is None else dlast.reshape(begun_NKV.shape).clone()
-        found = (du_MLV, derror_MLV, drows_MPV, dkq_MPK, dwrite_MLK, past_M)
-        chunks = by_chunk((*found, beta_ML1, wy_MLL.mT, u_MLV, reads_MPK.mT, written_MLK, kept_M11), len(begun_NKV))
+        to_find = (du_MLV, derror_MLV, drows_MPV, dkq_MPK, dwrite_MLK, past_M)
+        chunks = by_chunk((*to_find, beta_ML1, wy_MLL.mT, u_MLV, reads_MPK.mT, written_MLK, kept_M11), len(begun_NKV))
         for state, each in reversed(list(zip(states_CNKV[:-1], chunks, strict=True))):
             du, derror, drows, dkq, dwrite, past, beta, wy, u, reads, written, kept = each
             torch.bmm(wy, du.baddbmm_(written, dstate_NKV), out=derror)
