@@ -49,10 +49,10 @@ def smooth(case: Case, y: Tensor, states: tuple[Any, ...]) -> tuple[Tensor, ...]
     return y, *(each for each in own if each.dtype != torch.bool)
 
 
-def gradients(case: Case, inputs: Inputs, states: tuple[Any, ...] = ()) -> list[Tensor]:
+def gradients(case: Case, inputs: Inputs, states: tuple[Any, ...] = (), seed: int = 2) -> list[Tensor]:
     """y, the states after, then the gradients of a fixed random weighing of both: by input, then by state."""
     inputs, states, found = leaves(case, inputs, states)
-    return weighed(smooth(case, *case.run(inputs, case.state(states) if states else None)), found)
+    return weighed(smooth(case, *case.run(inputs, case.state(states) if states else None)), found, seed)
 
 
 def finite_differences(case: Case, B: int, T: int, H: int, D: int, *, along: bool = False) -> bool:
@@ -83,9 +83,9 @@ def apart(found: Tensor, expected: Tensor) -> float:
     return (difference / scale.clamp_min(1e-6)).nan_to_num(float("inf")).item()
 
 
-def weighed(outputs: tuple[Tensor, ...], found: list[Tensor]) -> list[Tensor]:
+def weighed(outputs: tuple[Tensor, ...], found: list[Tensor], seed: int = 7) -> list[Tensor]:
     """The outputs, and the gradients of a fixed random weighing of them."""
-    draws = torch.Generator().manual_seed(7)
+    draws = torch.Generator().manual_seed(seed)
     parts = [torch.view_as_real(each) if each.is_complex() else each for each in outputs]
     loss = sum((part * normal(draws, *part.shape).to(part.dtype)).sum() for part in parts)
     gradients = torch.autograd.grad(loss, found, allow_unused=True, materialize_grads=True)
