@@ -2,7 +2,7 @@
 
 A pass is used where it has given the very bits of rows computed one by one, so that replicas agree whoever uses it, in clearly
 less time. Which operations run hangs on shapes and not on values, so a shape is tried once: with its parameters, and with
-parameters moved at random, for a gradient of zeros says nothing.
+parameters disturbed at random, for a gradient of zeros says nothing.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -15,7 +15,7 @@ from distseq.cluster.pool import Payload
 from distseq.cluster.timing import timed
 from distseq.cluster.work import Asked
 
-MOVED = 0.02  # standard deviation of what is added to parameters for the second trial
+SPREAD = 0.02  # standard deviation of what is added to parameters for the second trial
 # Of the time of rows alone, in which a pass must be done: its first row comes later than it would alone.
 FASTER = 0.8
 LARGEST = 2**20  # parameters of a model: larger ones keep a core busy alone, and a trial would hold dozens of copies
@@ -36,7 +36,7 @@ class Trials:
         """The rows, in passes of powers of two, so that few counts are tried; alone where that is as good, or one is not
         finite: then whoever computes it says why."""
         found: Rows = []
-        for part in halves(asked):
+        for part in powers_of_two(asked):
             rows = self._together(part) if len(part) > 1 and self.passed((shape, len(part)), part) else []
             found += rows if rows and np.isfinite([row.sum() for row in rows]).all() else self._alone(part)
         return found
@@ -50,10 +50,10 @@ class Trials:
         return self._passed[key]
 
     def _try(self, asked: Sequence[Asked]) -> bool:
-        """The first time memory is got and libraries choose, so the second, with moved parameters, is timed."""
+        """The first time memory is got and libraries choose, so the second, with disturbed parameters, is timed."""
         try:
             same = bits(self._alone(asked)) == bits(self._together(asked))
-            others = moved(asked)
+            others = disturbed(asked)
             expected, alone = timed(partial(self._alone, others))
             found, together = timed(partial(self._together, others))
         except Exception:  # a user's model may raise anything where its tensors are stacked
@@ -65,7 +65,7 @@ def bits(rows: Rows) -> list[bytes]:
     return [row.tobytes() for row in rows]
 
 
-def halves(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
+def powers_of_two(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
     """Pieces whose lengths are powers of two, the largest first."""
     while asked:
         count = 1 << (len(asked).bit_length() - 1)
@@ -73,11 +73,11 @@ def halves(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
         asked = asked[count:]
 
 
-def moved(asked: Sequence[Asked]) -> list[Asked]:
+def disturbed(asked: Sequence[Asked]) -> list[Asked]:
     """The same of other parameters, as another version of the job: rows of one job have the same."""
 
     def other(one: Payload) -> Payload:
-        added = MOVED * np.random.default_rng(0).standard_normal(one.parameters.shape).astype(one.parameters.dtype)
+        added = SPREAD * np.random.default_rng(0).standard_normal(one.parameters.shape).astype(one.parameters.dtype)
         return replace(one, parameters=one.parameters + added, version=-1 - one.version)
 
     return [each._replace(payload=other(each.payload)) for each in asked]
