@@ -19,26 +19,26 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import numpy as np
 import ray
 
-from distseq.cluster.host_pool import HostPool
+from distseq.cluster.hosts.host_pool import HostPool
 from distseq.cluster.pool import Payload
 from distseq.cluster.probe import feature
 from distseq.cluster.profiles import profile
-from distseq.cluster.ray_pool import ray_pool
+from distseq.cluster.ray.pool import ray_pool
 from distseq.cluster.simulated import UNFINISHED, SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
-from distseq.coding.gradient_code import Cyclic
+from distseq.coding.codes.cyclic import Cyclic
 from distseq.coding.plan import MiniTask
-from distseq.coding.scheme import Scheme
-from distseq.coding.schemes import parse
-from distseq.master import Master
-from distseq.replay import replay
+from distseq.coding.schemes.registry import parse
+from distseq.coding.schemes.scheme import Scheme
+from distseq.engine.master import Master
 from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.pipeline import Pipeline
-from distseq.scheduling.pulling import PipelineScheduler
-from distseq.scheduling.rounds import RoundScheduler
+from distseq.scheduling.pipeline_scheduler import PipelineScheduler
+from distseq.scheduling.replay import replay
+from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Scheduler
-from distseq.simulation import Idle, simulate
+from distseq.simulation.simulate import Idle, simulate
 
 WORKERS, ROUNDS = 256, 100
 REPEATS = 3  # of what is short enough to be disturbed; the least is printed

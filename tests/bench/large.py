@@ -18,8 +18,8 @@ from typing import Any
 
 from data_parallel import Ranks, peak
 
-from distseq.config import from_dict
-from distseq.fleet import build_fleet
+from distseq.config.toml_file import from_dict
+from distseq.learners.from_config import build_fleet
 
 WORKERS, BATCH, WINDOW = 16, 16, 8
 MODEL: dict[str, Any] = {"symbols": 97, "hidden": 1536}
@@ -90,8 +90,8 @@ def ours(pool: str, scheme: str, jobs: int) -> dict[str, Any]:
     from rich.console import Console
 
     import distseq
-    from distseq import training
-    from distseq.observers import Silent
+    from distseq.monitoring.observers import Silent
+    from distseq.training import run as training
 
     times, received, size = list[float](), [0], [0]
 

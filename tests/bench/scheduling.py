@@ -18,19 +18,19 @@ from distseq.cluster.pool import Delivery
 from distseq.cluster.profiles import PROFILES, profile
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace, load_trace
-from distseq.coding.genie import least_seconds, rounds_bounds
+from distseq.coding.bounds import least_seconds, rounds_bounds
 from distseq.coding.plan import MiniTask
-from distseq.coding.schemes import parse
-from distseq.journal import MemoryJournal
-from distseq.master import Master
-from distseq.replay import replay
-from distseq.scheduling.adaptive import AdaptiveScheduler
-from distseq.scheduling.candidates import Candidate, candidates, family
+from distseq.coding.schemes.registry import parse
+from distseq.engine.journal import MemoryJournal
+from distseq.engine.master import Master
+from distseq.scheduling.adaptive.candidates import Candidate, candidates, family
+from distseq.scheduling.adaptive.cost import Question
+from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler
 from distseq.scheduling.closing import Mu, Safe
-from distseq.scheduling.estimate import Question
 from distseq.scheduling.pipeline import Pipeline
-from distseq.scheduling.pulling import PipelineScheduler
-from distseq.simulation import Idle, simulate, simulate_pipeline
+from distseq.scheduling.pipeline_scheduler import PipelineScheduler
+from distseq.scheduling.replay import replay
+from distseq.simulation.simulate import Idle, simulate, simulate_pipeline
 
 ROUNDS = 100  # jobs of a whole run in rounds
 LOOK = 3  # candidates of a family whose whole run is simulated

@@ -20,20 +20,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from distseq.choosing import scheduler_of
-from distseq.cluster.host_pool import HostPool
+from distseq.cluster.hosts.host_pool import HostPool
 from distseq.cluster.pool import Payload
-from distseq.cluster.timing import timed
+from distseq.cluster.system.cpu_time import timed
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import Asked
-from distseq.config import from_dict
-from distseq.fleet import build_fleet
+from distseq.config.strategy import scheduler_of
+from distseq.config.toml_file import from_dict
+from distseq.engine.master import Master
+from distseq.gradients.passes import Compute, bits
+from distseq.gradients.work import Task
 from distseq.kernels.layers import LAYERS
-from distseq.master import Master
-from distseq.models.synthetic import group_words
-from distseq.pools import make_pool
-from distseq.stacking import Compute, bits
-from distseq.task import Task
+from distseq.learners.from_config import build_fleet
+from distseq.models.data.synthetic import group_words
+from distseq.training.pool import make_pool
 
 WIDTH, BATCH, WINDOW, REPEATS = 32, 4, 64, 7
 MODELS = (2, 4, 8)

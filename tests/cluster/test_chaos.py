@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distseq.cluster.host import IDLE
-from distseq.cluster.host_pool import HostPool
-from distseq.cluster.local_pool import local_pool
+from distseq.cluster.hosts.host_loop import IDLE
+from distseq.cluster.hosts.host_pool import HostPool
+from distseq.cluster.local.pool import local_pool
 from distseq.cluster.probe import feature
 from distseq.cluster.profiles import profile
 from distseq.cluster.work import WorkSpec
-from distseq.coding.schemes import parse
-from distseq.master import Master
-from distseq.observers import Silent
-from distseq.roles import Opening
+from distseq.coding.schemes.registry import parse
+from distseq.engine.interfaces import Opening
+from distseq.engine.master import Master
+from distseq.monitoring.observers import Silent
 from distseq.scheduling.pipeline import Pipeline
-from distseq.scheduling.pulling import PipelineScheduler
-from distseq.scheduling.rounds import RoundScheduler
+from distseq.scheduling.pipeline_scheduler import PipelineScheduler
+from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Scheduler
 from tests.processes import hosts_below, left_after, orphaned_blocks
 
