@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from distseq.cluster.hosts.message_timing import Stopwatch
+from distseq.cluster.hosts.message_timing import MessageTimer
 from distseq.cluster.hosts.messages import Answer, Cancel, Command, Failure, Message, Retire
-from distseq.cluster.hosts.placement import READY_WITHIN, Seat, Seats
+from distseq.cluster.hosts.placement import READY_WITHIN, HostSlot, Placement
 from distseq.cluster.hosts.transport import Death, LostError, Part, Transport
 from distseq.cluster.pool import Delivery, Fault, FaultError, Payload, PoolError, check_new
 from distseq.cluster.trace import Trace
@@ -32,7 +32,7 @@ class Row:
     row: Any
     digest: int
     attempt: int
-    seat: Seat
+    seat: HostSlot
 
 
 @dataclass
@@ -71,14 +71,16 @@ class HostPool:
         self._started = time.monotonic()
         self._jobs: dict[int, Job] = {}
         self._version, self._last = 0, dict[str, int]()
-        self._owed: dict[MiniTask, tuple[int, Seat]] = {}  # sent, not arrived, not cancelled -> attempt, and to whom
+        self._owed: dict[
+            MiniTask, tuple[int, HostSlot]
+        ] = {}  # sent, not arrived, not cancelled -> attempt, and to whom
         self._invocations: defaultdict[int, int] = defaultdict(int)
-        self._stopwatch = Stopwatch()
+        self._stopwatch = MessageTimer()
         self._kept: list[Delivery] = []  # heard while a sum was waited for
         self._news: list[str] = []
         self._deaths = 0
         self.dropped = 0  # rows that came too late or twice
-        self._seats = Seats(n, most or hosts, elastic)
+        self._seats = Placement(n, most or hosts, elastic)
         self._seats.placed = [self._seat(f"host-{j}") for j in range(hosts)]
         self._members: Mapping[int, str] = {}
         try:
@@ -91,8 +93,8 @@ class HostPool:
         self._looked = self.now()
         self._settle()
 
-    def _seat(self, name: str, deaths: int = 0) -> Seat:
-        return Seat(name, self._transport.spawn(name), self.now(), deaths=deaths)
+    def _seat(self, name: str, deaths: int = 0) -> HostSlot:
+        return HostSlot(name, self._transport.spawn(name), self.now(), deaths=deaths)
 
     def _settle(self) -> None:
         """Say anew who lives where."""
@@ -130,7 +132,7 @@ class HostPool:
         messages: dict[int, list[MiniTask]] = {}
         for task in attempts:
             messages.setdefault(task.worker, []).append(task)
-        posts: dict[Seat, list[Command]] = {}
+        posts: dict[HostSlot, list[Command]] = {}
         for worker, own in messages.items():
             seat = self._seats.home(worker)
             self._owed |= {task: (attempts[task], seat) for task in own}
@@ -147,14 +149,14 @@ class HostPool:
         startup = 0.0 if delays is None else max(0.0, delays.startup(invocation, worker % delays.workers))
         return Message(worker, tuple(tasks), attempt, invocation, startup)
 
-    def _post(self, seat: Seat, commands: list[Command]) -> None:
+    def _post(self, seat: HostSlot, commands: list[Command]) -> None:
         mentioned = {task.job for command in commands if isinstance(command, Message) for task in command.tasks}
         fresh = mentioned - seat.known
         seat.known |= fresh
         self._transport.post(seat.handle, commands, {job: self._jobs[job].shared for job in sorted(fresh)})
 
     def cancel(self, tasks: Sequence[MiniTask]) -> None:
-        cancelled: dict[Seat, list[MiniTask]] = {}
+        cancelled: dict[HostSlot, list[MiniTask]] = {}
         for task in tasks:
             if task in self._owed:
                 _, seat = self._owed.pop(task)
@@ -186,7 +188,7 @@ class HostPool:
             self._resize()
         return rows
 
-    def _heard(self, seat: Seat, said: list[Answer | Failure] | Death) -> list[Delivery]:
+    def _heard(self, seat: HostSlot, said: list[Answer | Failure] | Death) -> list[Delivery]:
         if isinstance(said, Death):
             self._died(seat, said.cause)
             return []
@@ -202,14 +204,14 @@ class HostPool:
             self._arrive(seat)
         return [delivery for answer in said if (delivery := self._take(seat, answer)) is not None]
 
-    def _arrive(self, seat: Seat) -> None:
+    def _arrive(self, seat: HostSlot) -> None:
         if self._seats.arrive(seat):
             self._news.append(f"{seat.name} joined")
         self._settle()
         # Sent while no host lived: who was to do it may never come to life.
         self._send({task: attempt + 1 for task, (attempt, at) in self._owed.items() if not at.living})
 
-    def _judge(self, seat: Seat) -> None:
+    def _judge(self, seat: HostSlot) -> None:
         silence = self.now() - seat.heard
         if silence <= seat.patience:
             return
@@ -229,7 +231,7 @@ class HostPool:
             self._leave(seat, f"there is room for {room} hosts only")
         self._seats.coming += [self._seat(name) for name in names]
 
-    def _take(self, seat: Seat, answer: Answer | Failure) -> Delivery | None:
+    def _take(self, seat: HostSlot, answer: Answer | Failure) -> Delivery | None:
         """None for word of a message that queued behind another and was stale when its turn came: it was never begun."""
         if isinstance(answer, Failure):
             raise PoolError(f"work failed on {seat.name} on {answer.machine}: {answer.text}\n{answer.traceback}")
@@ -256,7 +258,7 @@ class HostPool:
         startup = max(a.startup, waited)
         return Delivery(a.task, now, startup, a.compute, seat.name, a.attempt, a.invocation, stale, a.digest, fault)
 
-    def _died(self, seat: Seat, cause: str) -> None:
+    def _died(self, seat: HostSlot, cause: str) -> None:
         self._deaths += 1
         if seat in self._seats.coming:
             self._leave(seat, cause)
@@ -268,14 +270,14 @@ class HostPool:
         self._news.append(f"{seat.name} is replaced: {cause}")
         self._bereave(seat, cause)
 
-    def _leave(self, seat: Seat, cause: str) -> None:
+    def _leave(self, seat: HostSlot, cause: str) -> None:
         """Do without a host: others have its workers from now on."""
         self._transport.kill(seat.handle)
         self._seats.leave(seat)
         self._news.append(f"{seat.name} left: {cause}")
         self._bereave(seat, cause)
 
-    def _bereave(self, seat: Seat, cause: str) -> None:
+    def _bereave(self, seat: HostSlot, cause: str) -> None:
         """Have done again what a host owed, and what lay with it of jobs that are open."""
         again = {task: attempt + 1 for task, (attempt, at) in self._owed.items() if at is seat}
         for job in self._jobs.values():
@@ -325,7 +327,7 @@ class HostPool:
             return
         for task in [task for task in self._owed if task.job == job]:
             del self._owed[task]
-        rows: dict[Seat, list[Any]] = {}
+        rows: dict[HostSlot, list[Any]] = {}
         for row in retired.rows.values():
             rows.setdefault(row.seat, []).append(row.row)
         for seat in self._seats.placed:

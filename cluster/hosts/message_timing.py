@@ -11,7 +11,7 @@ class Mark(NamedTuple):
     computed: float  # seconds that the host had computed in all, for all its workers
 
 
-class Stopwatch:
+class MessageTimer:
     """Times the messages of each worker. A host does them in their order: one begins when it is sent or, if that is later,
     when the worker has answered the one before."""
 

@@ -9,7 +9,7 @@ READY_WITHIN = 300.0  # seconds for a host to be placed and to have loaded its W
 
 
 @dataclass(eq=False)
-class Seat:
+class HostSlot:
     """A host's place in the pool: the host in it may be replaced, by another seat of its name."""
 
     name: str
@@ -21,7 +21,7 @@ class Seat:
     deaths: int = 0
 
 
-class Seats:
+class Placement:
     """The hosts that n workers share, worker i on host i modulo their number, or with `elastic` one worker on each, at most n.
 
     There may be at most `most` hosts. `placed` have a place, `coming` get one when they have loaded their Work.
@@ -29,13 +29,13 @@ class Seats:
 
     def __init__(self, n: int, most: int, elastic: bool) -> None:
         self._n, self.most, self._elastic = n, most, elastic
-        self.placed: list[Seat] = []
-        self.coming: list[Seat] = []
+        self.placed: list[HostSlot] = []
+        self.coming: list[HostSlot] = []
 
-    def all(self) -> list[Seat]:
+    def all(self) -> list[HostSlot]:
         return [*self.placed, *self.coming]
 
-    def home(self, worker: int) -> Seat:
+    def home(self, worker: int) -> HostSlot:
         """Where a worker's mini-tasks go: its own seat, or one that stands in for it."""
         seat = self.placed[worker % len(self.placed)]
         living = [seat] if seat.living else [other for other in self.placed if other.living]
@@ -46,11 +46,11 @@ class Seats:
         n = min(self._n, len(self.placed)) if self._elastic else self._n
         return {i: self.home(i).name for i in range(n)}
 
-    def others_live(self, seat: Seat) -> bool:
+    def others_live(self, seat: HostSlot) -> bool:
         """Whether the pool can do without this seat, which is not living."""
         return not seat.living and any(other.living for other in self.placed)
 
-    def arrive(self, seat: Seat) -> bool:
+    def arrive(self, seat: HostSlot) -> bool:
         """The host has loaded its Work; whether it is one that joins."""
         seat.living = True
         joins = seat in self.coming
@@ -59,13 +59,13 @@ class Seats:
             self.placed.append(seat)
         return joins
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, seat: HostSlot) -> None:
         (self.coming if seat in self.coming else self.placed).remove(seat)
 
-    def replace(self, seat: Seat, successor: Seat) -> None:
+    def replace(self, seat: HostSlot, successor: HostSlot) -> None:
         self.placed[self.placed.index(seat)] = successor
 
-    def resize(self, room: int) -> tuple[list[Seat], list[str]]:
+    def resize(self, room: int) -> tuple[list[HostSlot], list[str]]:
         """Who finds no place where there is room for so many hosts, and the names of those that could come."""
         surplus = len(self.all()) - max(1, min(room, self.most))
         waiting = [seat for seat in (*self.coming, *self.placed) if self.others_live(seat)]

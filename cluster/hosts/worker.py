@@ -25,20 +25,20 @@ from distseq.cluster.hosts.messages import Answer, Cancel, Command, Failure, Mes
 from distseq.cluster.hosts.prefetch import Prefetch
 from distseq.cluster.pool import Fault, Payload
 from distseq.cluster.reduction import digest
-from distseq.cluster.work import Asked, ReadingWork, StackingWork, Work, WorkSpec, checked, fault_of
+from distseq.cluster.work import ReadingWork, RowRequest, StackingWork, Work, WorkSpec, checked, fault_of
 from distseq.coding.plan import MiniTask
 
 
 class Inputs(NamedTuple):
     """What a row is computed from."""
 
-    asked: Asked
+    asked: RowRequest
     row: Callable[[], np.ndarray]  # computes it from what has been read; raises what reading has raised
     reading: float  # seconds
     shape: Hashable = None  # of rows that may be computed in one pass
 
 
-class Turn(NamedTuple):
+class ReadyTask(NamedTuple):
     """A mini-task that is about to be computed."""
 
     task: MiniTask
@@ -49,7 +49,7 @@ class Turn(NamedTuple):
 
 
 @dataclass
-class Line:
+class WorkerQueue:
     """One logical worker: its messages, and when the first of them has started up."""
 
     messages: deque[Message] = field(default_factory=deque)
@@ -67,7 +67,7 @@ def compute_row(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray | None, F
         return None, fault_of(error)._replace(machine=socket.gethostname())
 
 
-def compute_rows(work: Work, turns: Sequence[Turn]) -> list[tuple[np.ndarray | None, Fault | None]]:
+def compute_rows(work: Work, turns: Sequence[ReadyTask]) -> list[tuple[np.ndarray | None, Fault | None]]:
     """Rows or faults, in one pass where there are several; if that fails one by one, so that a fault is that of its row."""
     if len(turns) > 1 and isinstance(work, StackingWork):
         with suppress(BaseException):
@@ -86,7 +86,7 @@ class WorkerLoop:
     def __init__(self, spec: WorkSpec, emit: Callable[[Answer | Failure], None]) -> None:
         self._spec, self._emit = spec, emit
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[int, WorkerQueue] = {}
         self._payloads: dict[int, Callable[[], Payload | None]] = {}  # fetched once
         self._cancelled: dict[int, set[MiniTask]] = {}
         self._sent: dict[int, set[MiniTask]] = {}
@@ -113,7 +113,7 @@ class WorkerLoop:
         except BaseException as error:  # a worker's code may raise anything, SystemExit too; the master must hear of it
             self._emit(Failure(f"{type(error).__name__}: {error}", traceback.format_exc(), socket.gethostname()))
 
-    def _next_line(self) -> Line | None:
+    def _next_line(self) -> WorkerQueue | None:
         """The line that has been ready the longest; None after waiting for a command or a start-up."""
         now = time.monotonic()
         line = self._first(now)
@@ -124,7 +124,7 @@ class WorkerLoop:
         except queue.Empty:
             return line
 
-    def _first(self, now: float) -> Line | None:
+    def _first(self, now: float) -> WorkerQueue | None:
         """Of the lines that have work, the one that is ready first."""
         busy = [line for line in self._lines.values() if self._prepare(line, now)]
         return min(busy, key=lambda line: line.ready, default=None)
@@ -136,7 +136,7 @@ class WorkerLoop:
                     self._cancelled.get(task.job, set()).discard(task)
                     if command.attempt > 1:  # the row that this host has sent, if it has, is gone
                         self._sent.get(task.job, set()).discard(task)
-                self._lines.setdefault(command.worker, Line()).messages.append(command)
+                self._lines.setdefault(command.worker, WorkerQueue()).messages.append(command)
             case Publish():
                 self._payloads[command.job] = cache(command.fetch)
                 self._cancelled[command.job], self._sent[command.job] = set(), set()
@@ -154,7 +154,7 @@ class WorkerLoop:
         job = task.job
         return job not in self._payloads or task in self._cancelled[job] or task in self._sent[job]
 
-    def _prepare(self, line: Line, now: float) -> bool:
+    def _prepare(self, line: WorkerQueue, now: float) -> bool:
         """Bring the line to its next mini-task that is not stale, starting messages up; whether there is one."""
         while line.messages:
             message = line.messages[0]
@@ -169,12 +169,12 @@ class WorkerLoop:
             self._finish(line, message)
         return False
 
-    def _start(self, line: Line, message: Message, now: float) -> None:
+    def _start(self, line: WorkerQueue, message: Message, now: float) -> None:
         if message.startup == np.inf:
             os.kill(os.getpid(), signal.SIGKILL)
         line.begun, line.ready = now, now + message.startup
 
-    def _finish(self, line: Line, message: Message) -> None:
+    def _finish(self, line: WorkerQueue, message: Message) -> None:
         if line.begun is not None and not line.fruitful:
             startup = line.ready - line.begun
             self._emit(Answer(message.tasks[-1], 0, message.attempt, message.invocation, startup, 0.0, None, 0))
@@ -191,7 +191,7 @@ class WorkerLoop:
                 return None
             begun = time.monotonic()
             ids, weights = payload.layout.row(task, payload.ids)
-            asked, shape = Asked(payload, ids, weights), None
+            asked, shape = RowRequest(payload, ids, weights), None
             row = partial(work.row, *asked[:3])
             if isinstance(work, ReadingWork):
                 try:
@@ -217,9 +217,9 @@ class WorkerLoop:
                     break
         return min(turns, key=lambda turn: turn[0], default=(0.0, None))[1]
 
-    def _turns(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line | None) -> list[Turn]:
+    def _turns(self, inputs: Prefetch[MiniTask, Inputs | None], line: WorkerQueue | None) -> list[ReadyTask]:
         """The mini-task whose turn it is, and those of its shape whose turn is next; none if its job is over."""
-        turns: list[Turn] = []
+        turns: list[ReadyTask] = []
         while line is not None and line.ready <= time.monotonic():
             turn = self._turn(inputs, line, turns)
             if turn is not None:
@@ -229,7 +229,9 @@ class WorkerLoop:
             line = self._first(time.monotonic())
         return turns
 
-    def _turn(self, inputs: Prefetch[MiniTask, Inputs | None], line: Line, before: Sequence[Turn]) -> Turn | None:
+    def _turn(
+        self, inputs: Prefetch[MiniTask, Inputs | None], line: WorkerQueue, before: Sequence[ReadyTask]
+    ) -> ReadyTask | None:
         """The next mini-task off the line; None if nobody needs it, or it has another shape than those before."""
         message, begun = line.messages[0], time.monotonic()
         task, found = message.tasks[line.at], None
@@ -246,9 +248,9 @@ class WorkerLoop:
         line.fruitful = True
         self._sent[task.job].add(task)  # asked for again in the same pass, it is passed over
         startup = line.ready - (line.begun if line.begun is not None else line.ready)
-        return Turn(task, message, startup, found, waited)
+        return ReadyTask(task, message, startup, found, waited)
 
-    def _one_pass(self, work: Work, turns: Sequence[Turn]) -> None:
+    def _one_pass(self, work: Work, turns: Sequence[ReadyTask]) -> None:
         begun = time.monotonic()
         rows = compute_rows(work, turns)
         share = (time.monotonic() - begun) / max(1, len(turns))

@@ -21,7 +21,7 @@ from distseq.cluster.hosts.messages import Answer, Command, Failure, Publish
 from distseq.cluster.hosts.transport import Death, LostError, Part, checked
 from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.ray.metrics import HostMeter
-from distseq.cluster.ray.resources import Needs
+from distseq.cluster.ray.resources import HostResources
 from distseq.cluster.reduction import blocks, check_lengths, sum_in_place
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
@@ -91,7 +91,7 @@ class Actor:
 class RayTransport:
     """Actors on the Ray that is running, the cluster at `address`, or a local one ("local")."""
 
-    def __init__(self, spec: WorkSpec, address: str, needs: Needs, inline: int = INLINE) -> None:
+    def __init__(self, spec: WorkSpec, address: str, needs: HostResources, inline: int = INLINE) -> None:
         self._needs, self._inline = needs, inline
         self._run, self._spawned = secrets.token_hex(4), count()
         self._owns_ray = not ray.is_initialized()
@@ -214,7 +214,7 @@ def ray_pool(
     *,
     hosts: int | None = None,
     address: str = "local",
-    needs: Needs | None = None,
+    needs: HostResources | None = None,
     delays: Trace | None = None,
     silent_after: float = SILENT,
     elastic: bool = False,
@@ -222,7 +222,7 @@ def ray_pool(
 ) -> HostPool:
     """n workers on `hosts` actors, by default as many as fit; the rest as in HostPool. ValueError when they do not fit."""
     check_numbers(n, 1 if hosts is None else hosts, delays)
-    needs = Needs() if needs is None else needs
+    needs = HostResources() if needs is None else needs
     transport = RayTransport(work, address, needs, inline)
     try:
         room = transport.room()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Needs:
+class HostResources:
     """What each host occupies of the cluster: CPUs, GPUs, and resources of the cluster's own naming."""
 
     cpus: float = 1

@@ -9,12 +9,12 @@ import numpy as np
 
 from distseq.coding.codes.gradient_code import Shortage
 from distseq.coding.plan import NOTHING, Plan
-from distseq.coding.schemes.interchangeable import Anywhere
+from distseq.coding.schemes.interchangeable import Interchangeable
 from distseq.coding.schemes.scheme import Rows, Scheme, silent
 
 
 @dataclass(frozen=True)
-class Backup(Anywhere):
+class Backup(Interchangeable):
     """Once `percent` of the parts of a job are in hand, a part that is missing may be done by any other worker, too."""
 
     percent: int

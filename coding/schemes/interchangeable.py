@@ -11,7 +11,7 @@ from distseq.coding.stragglers import PerRound, StragglerModel
 
 
 @dataclass(frozen=True)
-class Anywhere:
+class Interchangeable:
     """A part for each of n workers, and no worker bound to its part."""
 
     n: int

@@ -7,12 +7,12 @@ import numpy as np
 from distseq.coding.codes.gradient_code import Shortage
 from distseq.coding.plan import NOTHING, Plan
 from distseq.coding.schemes.gradient_coding import GC
-from distseq.coding.schemes.interchangeable import Anywhere
+from distseq.coding.schemes.interchangeable import Interchangeable
 from distseq.coding.schemes.scheme import Rows, Scheme, silent
 
 
 @dataclass(frozen=True)
-class Redispatch(Anywhere):
+class Redispatch(Interchangeable):
     """A job is n groups of one part each, of which any one row suffices. In the round of its start each worker does one; in
     each of the T rounds after it, its parts without a row go to `copies` workers each, beside their own part of the new job.
 

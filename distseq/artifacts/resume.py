@@ -7,22 +7,22 @@ from rich.console import Console
 
 from distseq.artifacts.checkpoint import Checkpoint, newest
 from distseq.config.schema import Config
-from distseq.engine.journal import Past, past, read_journal
+from distseq.engine.journal import RunHistory, past, read_journal
 from distseq.learners.fleet import Fleet
 
-NO_PAST = Past((), 0, 0, 0.0)
+NO_PAST = RunHistory((), 0, 0, 0.0)
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """Steps made by each learner, number of the next job, and what the journal says of the time before."""
 
     done: tuple[int, ...]
     next_job: int = 0
-    past: Past = NO_PAST
+    past: RunHistory = NO_PAST
 
 
-def resumed(folder: Path, configuration: str, fleet: Fleet, console: Console) -> Start:
+def resumed(folder: Path, configuration: str, fleet: Fleet, console: Console) -> ResumePoint:
     """Put the learners where the newest whole checkpoint has them. ValueError when it is of another run."""
     checkpoint, damaged = newest(folder / "checkpoints")
     for line in damaged:
@@ -36,7 +36,7 @@ def resumed(folder: Path, configuration: str, fleet: Fleet, console: Console) ->
         raise ValueError(f"cannot read {folder / 'journal.jsonl'}: {error.strerror}") from None
     for one in fleet.learners:
         one.restore(checkpoint.snapshots[one.name])
-    return Start(tuple(checkpoint.steps[one.name] for one in fleet.learners), checkpoint.next_job, before)
+    return ResumePoint(tuple(checkpoint.steps[one.name] for one in fleet.learners), checkpoint.next_job, before)
 
 
 def _check_fits(checkpoint: Checkpoint, fleet: Fleet, folder: Path) -> None:
@@ -52,7 +52,7 @@ def _check_fits(checkpoint: Checkpoint, fleet: Fleet, folder: Path) -> None:
         learner.check_fits(checkpoint.snapshots[learner.name])
 
 
-def complete(folder: Path, config: Config, start: Start) -> bool:
+def complete(folder: Path, config: Config, start: ResumePoint) -> bool:
     """Whether there is nothing left to do: every step made, and the summary, which is written last, is there."""
     steps = tuple(config.run.steps if one.steps is None else one.steps for one in config.learner)
     return start.done == steps and (folder / "summary.json").exists()

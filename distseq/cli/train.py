@@ -70,6 +70,6 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
 
         show(console, result.summary, str(result.folder))
     if result.summary["failures"]:
-        from distseq.engine.failures import Failed, FailedError
+        from distseq.engine.failures import FailedError, LearnerFailure
 
-        raise FailedError([Failed(**one) for one in result.summary["failures"]], str(result.folder))
+        raise FailedError([LearnerFailure(**one) for one in result.summary["failures"]], str(result.folder))

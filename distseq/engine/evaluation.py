@@ -8,8 +8,8 @@ import numpy as np
 
 from distseq.cluster.pool import Delivery, Fault, FaultError, Payload, Pool
 from distseq.coding.plan import MiniTask
-from distseq.engine.failures import Failed
-from distseq.engine.interfaces import Learns, Observer
+from distseq.engine.failures import LearnerFailure
+from distseq.engine.interfaces import Observer, TrainableLearner
 from distseq.engine.journal import Record, arrival
 
 FORWARD = 1 / 3  # compute of a loss, in units of a loss and its gradient
@@ -47,7 +47,7 @@ class Evaluations:
     def __init__(
         self,
         evaluate: Evaluate,
-        learners: Sequence[Learns],
+        learners: Sequence[TrainableLearner],
         pool: Pool,
         number: Callable[[], int],
         write: Callable[[Record], None],
@@ -130,7 +130,7 @@ class Evaluations:
     def _fail(self, one: Running, fault: Fault, host: str = "") -> None:
         self._forget(one)
         self._over.add(one.learner)
-        failed = Failed(self._learners[one.learner].name, one.step, fault.text, host, fault.traceback)
+        failed = LearnerFailure(self._learners[one.learner].name, one.step, fault.text, host, fault.traceback)
         self._write({**asdict(failed), "kind": "evaluation failed"})
         for observer in self._observers:
             observer.evaluation_failed(failed)

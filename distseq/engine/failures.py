@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Failed:
+class LearnerFailure:
     """A learner that is trained no further, and why."""
 
     learner: str
@@ -26,5 +26,5 @@ class Failed:
 class FailedError(RuntimeError):
     """Learners of a run have failed; one line that names them."""
 
-    def __init__(self, failed: Sequence[Failed], folder: str) -> None:
+    def __init__(self, failed: Sequence[LearnerFailure], folder: str) -> None:
         super().__init__(f"{'; '.join(map(str, failed))}; go on with: distseq train --resume {folder}")

@@ -8,12 +8,12 @@ import numpy as np
 
 from distseq.cluster.pool import Payload
 from distseq.coding.plan import MiniTask
-from distseq.engine.failures import Failed
+from distseq.engine.failures import LearnerFailure
 from distseq.scheduling.scheduler import Round, Scheduler
 
 
 @dataclass(frozen=True)
-class Opening:
+class JobInput:
     """What a learner's next job needs: its parameters now, and which samples."""
 
     parameters: np.ndarray  # (P,)
@@ -22,7 +22,7 @@ class Opening:
     cost: float = 1.0
 
 
-class Learns(Protocol):
+class TrainableLearner(Protocol):
     """What the master needs of a learner."""
 
     @property
@@ -32,7 +32,7 @@ class Learns(Protocol):
         """Jobs that it opens in all."""
         ...
 
-    def open(self, step: int) -> Opening: ...
+    def open(self, step: int) -> JobInput: ...
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         """Take the decoded sum (gradient, then what else is additive), make one optimizer step; returns what to record.
 
@@ -42,38 +42,38 @@ class Learns(Protocol):
         ...
 
 
-class Observer(Protocol):
-    """Told what happens; changes nothing."""
+class Observer:
+    """Base of observers, which are told what happens and change nothing; every method does nothing unless overridden."""
 
     def job_decoded(self, payload: Payload, weights: Mapping[MiniTask, float], total: np.ndarray) -> None:
         """A sum was decoded, and its learner has taken it."""
-        ...
 
-    def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None: ...
-    def learner_failed(self, failed: Failed) -> None: ...
+    def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
+        """A learner has made a step; `metrics` are what its `apply` returned, `now` is pool time in seconds."""
+
+    def learner_failed(self, failed: LearnerFailure) -> None:
+        """The learner is trained no further."""
+
     def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
         """`loss`: mean over the samples to evaluate on, after so many steps."""
-        ...
 
-    def evaluation_failed(self, failed: Failed) -> None:
+    def evaluation_failed(self, failed: LearnerFailure) -> None:
         """The learner trains on, and is evaluated no more."""
-        ...
 
-    def round_ended(self, ended: Round) -> None: ...
+    def round_ended(self, ended: Round) -> None:
+        """A round was closed."""
+
     def polled(self, scheduler: Scheduler, now: float) -> None:
-        """After each poll."""
-        ...
+        """After each poll of the pool."""
 
     def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
         """The next jobs are scheduled in another way; `choice` is the journal's record."""
-        ...
 
     def pool_changed(self, line: str) -> None:
         """A host was replaced, has joined or has left."""
-        ...
 
 
-class Keeper(Protocol):
+class CheckpointHook(Protocol):
     """Keeps what the learners have become, and knows when to stop."""
 
     def applied(self, done: Sequence[int], next_job: int) -> None:

@@ -91,7 +91,7 @@ def read_journal(path: Path) -> Iterator[Record]:
 
 
 @dataclass(frozen=True)
-class Past:
+class RunHistory:
     """What a journal says of a run so far."""
 
     jobs: tuple[Record, ...]  # those that count
@@ -101,7 +101,7 @@ class Past:
     exact: bool = True  # every part of it
 
 
-def past(records: Iterable[Record], steps: Mapping[str, int]) -> Past:
+def past(records: Iterable[Record], steps: Mapping[str, int]) -> RunHistory:
     """The past of learners that have made these steps."""
     jobs: list[Record] = []
     rounds, waits, seconds, latest, exact = 0, 0, 0.0, 0.0, True
@@ -114,7 +114,7 @@ def past(records: Iterable[Record], steps: Mapping[str, int]) -> Past:
             latest = max(latest, record["decoded"])
         elif record["kind"] == "round":
             rounds, waits, latest = rounds + 1, waits + record["waited"], max(latest, record["ended"])
-    return Past(tuple(_made(jobs, steps)), rounds, waits, seconds + latest, exact)
+    return RunHistory(tuple(_made(jobs, steps)), rounds, waits, seconds + latest, exact)
 
 
 def _made(jobs: list[Record], steps: Mapping[str, int]) -> list[Record]:

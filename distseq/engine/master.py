@@ -8,8 +8,8 @@ from distseq.cluster.work import fault_of
 from distseq.coding.plan import MiniTask
 from distseq.coding.schemes.scheme import Scheme
 from distseq.engine.evaluation import Evaluate, Evaluations
-from distseq.engine.failures import Failed
-from distseq.engine.interfaces import Keeper, Learns, Observer, Opening
+from distseq.engine.failures import LearnerFailure
+from distseq.engine.interfaces import CheckpointHook, JobInput, Observer, TrainableLearner
 from distseq.engine.journal import Journal, Record, arrival
 from distseq.scheduling.scheduler import Decision, Round, Scheduler
 
@@ -25,7 +25,7 @@ class Master:
 
     def __init__(
         self,
-        learners: Sequence[Learns],
+        learners: Sequence[TrainableLearner],
         scheduler: Scheduler,
         pool: Pool,
         journal: Journal | None = None,
@@ -33,7 +33,7 @@ class Master:
         *,
         first_job: int = 0,
         done: Sequence[int] | None = None,
-        keeper: Keeper | None = None,
+        keeper: CheckpointHook | None = None,
         evaluate: Evaluate | None = None,
         ahead: int = 1,
     ) -> None:
@@ -43,7 +43,7 @@ class Master:
         self._done = [0] * len(learners) if done is None else list(done)  # steps made by each learner
         self._ahead, self._next = ahead, list(self._done)  # step that each learner opens next
         self._keeper = keeper
-        self._openings: dict[int, tuple[int, int, int, Opening]] = {}  # open job -> learner, step, made then, opening
+        self._openings: dict[int, tuple[int, int, int, JobInput]] = {}  # open job -> learner, step, made then, opening
         self._waiting: dict[tuple[int, int], tuple[int, Mapping[MiniTask, float]]] = {}  # learner, step -> complete job
         self._payloads: dict[int, Payload] = {}  # published job -> payload
         self._arrivals: list[list[float]] = []
@@ -51,7 +51,7 @@ class Master:
         self._evaluations = Evaluations(
             evaluate or Evaluate([0] * len(learners)), learners, pool, self._number, self._write, observers
         )
-        self.failed: list[Failed] = []
+        self.failed: list[LearnerFailure] = []
         self.stopped = False  # by the keeper, before the end
 
     def run(self) -> float:
@@ -216,7 +216,7 @@ class Master:
             self._pool.retire(own)
         self._evaluations.drop(learner)
         host += f" on {fault.machine}" if fault.machine else ""
-        failed = Failed(self._learners[learner].name, self._done[learner], fault.text, host, fault.traceback)
+        failed = LearnerFailure(self._learners[learner].name, self._done[learner], fault.text, host, fault.traceback)
         self.failed.append(failed)
         if self._keeper is not None:
             self._done[learner] = self._keeper.failed(learner)

@@ -13,7 +13,7 @@ import numpy as np
 
 from distseq.cluster.pool import Payload
 from distseq.cluster.system.cpu_time import timed
-from distseq.cluster.work import Asked
+from distseq.cluster.work import RowRequest
 
 SPREAD = 0.02  # standard deviation of what is added to parameters for the second trial
 # Of the time of rows alone, in which a pass must be done: its first row comes later than it would alone.
@@ -21,10 +21,10 @@ FASTER = 0.8
 LARGEST = 2**20  # parameters of a model: larger ones keep a core busy alone, and a trial would hold dozens of copies
 
 Rows = list[np.ndarray]
-Compute = Callable[[Sequence[Asked]], Rows]
+Compute = Callable[[Sequence[RowRequest]], Rows]
 
 
-class Trials:
+class PassTrials:
     """Which shapes, for how many rows, have passed, and with which learners."""
 
     def __init__(self, alone: Compute, together: Compute) -> None:
@@ -32,7 +32,7 @@ class Trials:
         self._passed: dict[Hashable, bool] = {}
         self._met: set[int] = set()
 
-    def rows(self, shape: Hashable, asked: Sequence[Asked]) -> Rows:
+    def rows(self, shape: Hashable, asked: Sequence[RowRequest]) -> Rows:
         """The rows, in passes of powers of two, so that few counts are tried; alone where that is as good, or one is not
         finite: then whoever computes it says why."""
         found: Rows = []
@@ -41,7 +41,7 @@ class Trials:
             found += rows if rows and np.isfinite([row.sum() for row in rows]).all() else self._alone(part)
         return found
 
-    def passed(self, key: Hashable, asked: Sequence[Asked]) -> bool:
+    def passed(self, key: Hashable, asked: Sequence[RowRequest]) -> bool:
         """What is known, or what a trial shows where the shape, or one of the learners, is new."""
         learners = {each.payload.learner for each in asked}
         if self._passed.get(key, True) and not (key in self._passed and learners <= self._met):
@@ -49,7 +49,7 @@ class Trials:
             self._met |= learners if self._passed[key] else set()
         return self._passed[key]
 
-    def _try(self, asked: Sequence[Asked]) -> bool:
+    def _try(self, asked: Sequence[RowRequest]) -> bool:
         """The first time memory is got and libraries choose, so the second, with disturbed parameters, is timed."""
         try:
             same = bits(self._alone(asked)) == bits(self._together(asked))
@@ -65,7 +65,7 @@ def bits(rows: Rows) -> list[bytes]:
     return [row.tobytes() for row in rows]
 
 
-def powers_of_two(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
+def powers_of_two(asked: Sequence[RowRequest]) -> Iterator[Sequence[RowRequest]]:
     """Pieces whose lengths are powers of two, the largest first."""
     while asked:
         count = 1 << (len(asked).bit_length() - 1)
@@ -73,7 +73,7 @@ def powers_of_two(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
         asked = asked[count:]
 
 
-def disturbed(asked: Sequence[Asked]) -> list[Asked]:
+def disturbed(asked: Sequence[RowRequest]) -> list[RowRequest]:
     """The same of other parameters, as another version of the job: rows of one job have the same."""
 
     def other(one: Payload) -> Payload:

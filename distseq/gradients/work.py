@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from distseq.cluster.pool import Payload
-from distseq.cluster.work import Asked
+from distseq.cluster.work import RowRequest
 from distseq.gradients.data import Source, opened
 from distseq.gradients.device import choose_device, moved
-from distseq.gradients.passes import LARGEST, Trials
+from distseq.gradients.passes import LARGEST, PassTrials
 from distseq.gradients.problem import DTYPES, EXTRAS, Problem, build_model, load_vector, losses, trained
 from distseq.gradients.stacked import stacked_gradients
 from distseq.models.data.held_out import held_out
@@ -25,7 +25,7 @@ from distseq.models.data.held_out import held_out
 AT_ONCE = 256  # samples of one forward pass of an evaluation
 
 
-class Task:
+class GradientWork:
     """`learners`: one mapping each. `model` is an import string, built with model_args and seed, or a module, with its `loss`;
     `data` a spec, opened with data_args and compared with the expected fingerprint, or a Dataset; to be evaluated, also
     `evaluation`, evaluation_args and evaluation_fingerprint.
@@ -38,7 +38,7 @@ class Task:
         self._problems: dict[int, Problem] = {}
         self._evaluations: dict[int, Problem] = {}
         self._loaded: dict[int, tuple[int, int]] = {}  # learner -> (job, version) whose parameters its model holds
-        self._trials = Trials(self._alone, self._together)
+        self._trials = PassTrials(self._alone, self._together)
 
     def problem(self, learner: int) -> Problem:
         """Built on first use. DataError when this host's data are missing or differ from the master's."""
@@ -102,7 +102,7 @@ class Task:
             problem.source.check_finite(ids, batch)
         return row
 
-    def shape(self, asked: Asked) -> Hashable:
+    def shape(self, asked: RowRequest) -> Hashable:
         """Of gradients of models that are built alike, on batches that are; None of a model made in Python, of which only its
         code says what it computes, of a large one, or where the batch is no dict of tensors."""
         spec, batch = self._specs[asked.payload.learner], asked.samples
@@ -113,14 +113,14 @@ class Task:
         sizes = tuple((name, each.shape, each.dtype) for name, each in batch.items())
         return spec["model"], json.dumps(spec["model_args"], sort_keys=True), sizes
 
-    def rows(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+    def rows(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
         """As `row` of each, of one shape; in one pass where that has the same bits and takes less time."""
         return self._trials.rows(self.shape(asked[0]), asked)
 
-    def _alone(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+    def _alone(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
         return [self.row(*each) for each in asked]
 
-    def _together(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+    def _together(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
         models = [self.problem(each.payload.learner).model for each in asked]
         batches = [moved(each.samples, self._device) for each in asked]
         vectors_MP = self._tensor([each.payload.parameters for each in asked])

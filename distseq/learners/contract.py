@@ -12,7 +12,7 @@ from torch import nn
 
 from distseq.cluster.pool import Payload
 from distseq.gradients.problem import EXTRAS, Problem, load_vector, losses
-from distseq.gradients.work import Task
+from distseq.gradients.work import GradientWork
 
 PARTS = (1, 3)  # samples of the two parts; a part of one shows a loss that squeezes
 WEIGHTS = (0.75, -1.5)
@@ -21,7 +21,7 @@ UNUSUAL = 0x5EED_0DD  # a seed
 KEYED = "randomness must be keyed by (seed, job, sample)"
 
 
-def check_contract(task: Task, payload: Payload, built: nn.Module) -> np.ndarray:
+def check_contract(task: GradientWork, payload: Payload, built: nn.Module) -> np.ndarray:
     """A row (P + 2,) of a learner that keeps the contract; `built` is a second model from the same seed.
 
     ValueError for a broken contract, and whatever the model or its data raise. A row that is not finite is not checked further.
@@ -101,7 +101,7 @@ def _keeps_state(before: dict[str, torch.Tensor], model: nn.Module) -> None:
             )
 
 
-def _repeatable(task: Task, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _repeatable(task: GradientWork, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The row, computed twice from two states of torch's generator: the same bits, and no draws that the state decides."""
     rows, draws = [], []
     for seed in range(2):
@@ -118,7 +118,7 @@ def _repeatable(task: Task, payload: Payload, ids: np.ndarray, weights: np.ndarr
     return rows[0]
 
 
-def _adds_up(task: Task, payload: Payload, ids: np.ndarray, weights: np.ndarray, row: np.ndarray) -> None:
+def _adds_up(task: GradientWork, payload: Payload, ids: np.ndarray, weights: np.ndarray, row: np.ndarray) -> None:
     """The row over both parts is the weighted sum of the parts' rows, its gradient and its loss."""
     parts = np.split(ids, [PARTS[0]])
     rows = [w * task.row(payload, p, np.ones(len(p))).astype(float) for w, p in zip(WEIGHTS, parts, strict=True)]

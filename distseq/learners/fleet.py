@@ -11,7 +11,7 @@ from distseq.cluster.errors import FaultError
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
 from distseq.config.schema import Config
-from distseq.gradients.work import Task
+from distseq.gradients.work import GradientWork
 from distseq.learners.contract import check_contract, draws
 from distseq.learners.learner import Learner
 from distseq.learners.state_files import pack
@@ -24,7 +24,7 @@ class Fleet:
     must have too."""
 
     learners: tuple[Learner, ...]
-    task: Task
+    task: GradientWork
     spec: WorkSpec
     same: str
 

@@ -8,7 +8,7 @@ import numpy as np
 from distseq.config.schema import Config, LearnerConfig
 from distseq.gradients.data import DataError, opened
 from distseq.gradients.problem import DTYPES, build_model, trained
-from distseq.gradients.work import Task
+from distseq.gradients.work import GradientWork
 from distseq.learners.fleet import Fleet, _tried, _work
 from distseq.learners.learner import Learner
 from distseq.learners.optimizers import torch_optimizer, torch_schedule
@@ -30,8 +30,8 @@ def build_fleet(config: Config) -> Fleet:
     work: dict[str, Any] = {"learners": specs, "dtype": config.run.dtype}
     learners = tuple(_learner(config, m, data[m], evaluation[m]) for m in range(len(data)))
     hosts = json.dumps(work | {"device": config.pool.device})
-    spec = _work(config, "distseq.gradients.work:Task", hosts)
-    return _tried(Fleet(learners, Task(**work), spec, json.dumps(work)))
+    spec = _work(config, "distseq.gradients.work:GradientWork", hosts)
+    return _tried(Fleet(learners, GradientWork(**work), spec, json.dumps(work)))
 
 
 def _open(one: LearnerConfig) -> Dataset:

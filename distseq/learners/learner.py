@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distseq.cluster.errors import FaultError
 from distseq.cluster.work import fault_of
-from distseq.engine.interfaces import Opening
+from distseq.engine.interfaces import JobInput
 from distseq.gradients.problem import EXTRAS, Loss, trained
 from distseq.learners.optimizers import Optimizer, Schedule
 from distseq.learners.snapshot import Snapshot, check_alike, described
@@ -144,8 +144,8 @@ class Learner:
         """(P,) copy of the parameters, flat, in their order."""
         return torch.cat([p.detach().flatten() for p in self._parameters]).numpy()
 
-    def open(self, step: int) -> Opening:
-        return Opening(self.publish(), self.ids(step), self.seed)
+    def open(self, step: int) -> JobInput:
+        return JobInput(self.publish(), self.ids(step), self.seed)
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         """Take the decoded sum (P + 2,) of a job, and make an optimizer step if it is the last of those that are accumulated.

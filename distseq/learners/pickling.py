@@ -9,7 +9,7 @@ from typing import Any
 
 import cloudpickle
 
-from distseq.gradients.work import Task
+from distseq.gradients.work import GradientWork
 from distseq.learners.learner import Learner
 
 Part = Mapping[str, Any]
@@ -25,16 +25,16 @@ def data(learners: Sequence[Learner]) -> bytes:
     return _pickled(learners, [_data(one) for one in learners])
 
 
-def here(learners: Sequence[Learner], models: bytes, dtype: str) -> Task:
+def here(learners: Sequence[Learner], models: bytes, dtype: str) -> GradientWork:
     """The Work on this machine: copies of the models, as the workers have them, on the very data."""
     own = ({"data": one.data, "evaluation": one.evaluation} for one in learners)
-    return Task([{**model, **data} for model, data in zip(pickle.loads(models), own, strict=True)], dtype)
+    return GradientWork([{**model, **data} for model, data in zip(pickle.loads(models), own, strict=True)], dtype)
 
 
-def there(dtype: str, device: str, blob: bytes) -> Task:
+def there(dtype: str, device: str, blob: bytes) -> GradientWork:
     """The Work on a worker; `blob` is the two pickles, models and data, as one."""
     parts = (pickle.loads(part) for part in pickle.loads(blob))
-    return Task([{**model, **data} for model, data in zip(*parts, strict=True)], dtype, device)
+    return GradientWork([{**model, **data} for model, data in zip(*parts, strict=True)], dtype, device)
 
 
 def _data(one: Learner) -> Part:

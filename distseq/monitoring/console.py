@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from distseq.engine.failures import Failed
-from distseq.monitoring.observers import Silent
+from distseq.engine.failures import LearnerFailure
+from distseq.engine.interfaces import Observer
 from distseq.scheduling.scheduler import Scheduler
 
 LINES = 20  # plain lines in a whole run
@@ -17,7 +17,7 @@ SMOOTH = 0.9  # of the running mean of the training loss
 SHOWN = 12  # stragglers named at most
 
 
-class Display(Silent):
+class Display(Observer):
     """Step and loss of each learner (bits/char for those in `texts`), jobs per second, and who is waited for now."""
 
     def __init__(
@@ -70,14 +70,14 @@ class Display(Silent):
             line = f"{learner} after {step} steps: held-out {self._held_out[learner]}"
             self._console.print(line, highlight=False, soft_wrap=True)
 
-    def evaluation_failed(self, failed: Failed) -> None:
+    def evaluation_failed(self, failed: LearnerFailure) -> None:
         self._say(f"evaluation of {failed}", failed)
 
-    def learner_failed(self, failed: Failed) -> None:
+    def learner_failed(self, failed: LearnerFailure) -> None:
         self._steps[failed.learner] = failed.step
         self._say(str(failed), failed)
 
-    def _say(self, line: str, failed: Failed) -> None:
+    def _say(self, line: str, failed: LearnerFailure) -> None:
         text = f"{line}\n{failed.traceback}".rstrip()
         self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 

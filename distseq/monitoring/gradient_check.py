@@ -9,10 +9,10 @@ from distseq.cluster.pool import Payload
 from distseq.cluster.reduction import weighted_sum
 from distseq.cluster.work import Work
 from distseq.coding.plan import MiniTask
-from distseq.monitoring.observers import Silent
+from distseq.engine.interfaces import Observer
 
 
-class GradientCheck(Silent):
+class GradientCheck(Observer):
     """Compares the decoded sum with the full batch's at the parameters that the learner has when it takes the sum, computed
     on this machine, for `checks` jobs: evenly spaced over the steps, the learners in turn. `current`: learner -> its
     parameters now.

@@ -3,30 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
-
-from distseq.cluster.pool import Payload
-from distseq.coding.plan import MiniTask
-from distseq.engine.failures import Failed
-from distseq.engine.journal import Past
-from distseq.scheduling.scheduler import Round, Scheduler
+from distseq.engine.failures import LearnerFailure
+from distseq.engine.interfaces import Observer
+from distseq.engine.journal import RunHistory
+from distseq.scheduling.scheduler import Round
 
 
-class Silent:
-    """An observer that looks away; others override what they look at."""
-
-    def job_decoded(self, payload: Payload, weights: Mapping[MiniTask, float], total: np.ndarray) -> None: ...
-    def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None: ...
-    def learner_failed(self, failed: Failed) -> None: ...
-    def evaluated(self, learner: str, step: int, loss: float, now: float) -> None: ...
-    def evaluation_failed(self, failed: Failed) -> None: ...
-    def round_ended(self, ended: Round) -> None: ...
-    def polled(self, scheduler: Scheduler, now: float) -> None: ...
-    def pool_changed(self, line: str) -> None: ...
-    def scheduling_changed(self, choice: Mapping[str, Any]) -> None: ...
-
-
-class Tally(Silent):
+class Tally(Observer):
     """Counts rounds, those that waited beyond their cutoff, and jobs; keeps each learner's losses, latest evaluation (step
     and loss) and failures."""
 
@@ -36,10 +19,10 @@ class Tally(Silent):
         self.exact = True  # before it was resumed
         self.losses: dict[str, list[float]] = {}
         self.evaluations: dict[str, tuple[int, float]] = {}
-        self.failed: dict[str, Failed] = {}
-        self.evaluations_failed: dict[str, Failed] = {}
+        self.failed: dict[str, LearnerFailure] = {}
+        self.evaluations_failed: dict[str, LearnerFailure] = {}
 
-    def remember(self, past: Past) -> None:
+    def remember(self, past: RunHistory) -> None:
         """Count what the run did before it was resumed."""
         self.rounds, self.waits, self.exact = past.rounds, past.waits, past.exact
         for job in past.jobs:
@@ -57,13 +40,13 @@ class Tally(Silent):
     def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
         self.choices.append(choice)
 
-    def learner_failed(self, failed: Failed) -> None:
+    def learner_failed(self, failed: LearnerFailure) -> None:
         self.failed[failed.learner] = failed
 
     def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
         self.evaluations[learner] = (step, loss)
 
-    def evaluation_failed(self, failed: Failed) -> None:
+    def evaluation_failed(self, failed: LearnerFailure) -> None:
         self.evaluations_failed[failed.learner] = failed
 
 
@@ -74,7 +57,7 @@ class Meter(Protocol):
     def round(self, seconds: float, waited: bool, stragglers: int) -> None: ...
 
 
-class Metered(Silent):
+class Metered(Observer):
     """Passes figures on to a meter."""
 
     def __init__(self, meter: Meter) -> None:

@@ -10,7 +10,7 @@ from distseq.scheduling.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
-class Stale:
+class AsyncTraining:
     """Asynchronous training: A jobs of one learner are open at once, and idle workers pull their parts, a copy of each.
 
     A job's gradient is of the parameters at its opening. Steps are made in their order: a job that is complete before an
@@ -37,11 +37,11 @@ class Stale:
         return Pipeline(self.parts)
 
 
-def stale_of(spec: str) -> Stale | None:
+def stale_of(spec: str) -> AsyncTraining | None:
     """Parses a specification of asynchronous training; None for a scheme's. ValueError as from schemes.registry.parse."""
     if spec.strip().partition(":")[0] != "async":
         return None
-    return Stale(**arguments(spec, ("A",), ("parts",), "async:2,parts=8"))
+    return AsyncTraining(**arguments(spec, ("A",), ("parts",), "async:2,parts=8"))
 
 
 def allow(spec: str, exact: bool, inexact: bool) -> None:

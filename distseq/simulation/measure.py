@@ -13,7 +13,7 @@ from distseq.cluster.hosts.host_pool import HostPool
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 from distseq.coding.schemes.gradient_coding import GC
-from distseq.engine.interfaces import Opening
+from distseq.engine.interfaces import JobInput
 from distseq.engine.journal import MemoryJournal, read_journal
 from distseq.engine.master import Master
 from distseq.scheduling.closing import Mu
@@ -24,15 +24,15 @@ PATIENCE = 1e9  # of the mu rule: no round ends before everybody has answered
 
 
 @dataclass(frozen=True)
-class Probing:
+class ProbeLearner:
     """A learner of empty jobs with a sample for each worker."""
 
     workers: int
     steps: int
     name: str = "probe"
 
-    def open(self, step: int) -> Opening:
-        return Opening(np.zeros(0), np.arange(self.workers))
+    def open(self, step: int) -> JobInput:
+        return JobInput(np.zeros(0), np.arange(self.workers))
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         return {}
@@ -44,7 +44,7 @@ def probe(pool: HostPool, workers: int, rounds: int) -> Trace:
     PoolError when a row fails.
     """
     journal = MemoryJournal()
-    master = Master([Probing(workers, rounds)], RoundScheduler(GC(workers, 0), Mu(PATIENCE)), pool, journal)
+    master = Master([ProbeLearner(workers, rounds)], RoundScheduler(GC(workers, 0), Mu(PATIENCE)), pool, journal)
     master.run()
     if master.failed:
         raise PoolError(str(master.failed[0]))

@@ -10,7 +10,7 @@ from distseq.config.strategy import question_of, smallest_batch
 from distseq.config.toml_file import load_config
 from distseq.scheduling.adaptive.candidates import candidates
 from distseq.scheduling.adaptive.cost import FREE, Estimate, Question, estimate, prices
-from distseq.scheduling.adaptive.rare_events import Tail
+from distseq.scheduling.adaptive.rare_events import RareEvents
 from distseq.scheduling.adaptive.scheduler import described
 from distseq.scheduling.adaptive.search import select
 from distseq.scheduling.pipeline import Pipeline
@@ -58,7 +58,7 @@ def planned(trace: Trace, question: Question, batch: int | None = None) -> dict[
 
     ValueError where a worker never answers.
     """
-    tail, startups = Tail(), trace.startups()
+    tail, startups = RareEvents(), trace.startups()
     if not np.isfinite(startups).any(axis=0).all():
         raise ValueError(
             "a plan needs a start-up of every worker: the trace has a worker whose invocations are all lost"

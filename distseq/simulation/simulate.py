@@ -9,7 +9,7 @@ import numpy as np
 from distseq.cluster.simulated import ARRIVAL, SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.schemes.registry import parse
-from distseq.engine.interfaces import Opening
+from distseq.engine.interfaces import JobInput
 from distseq.engine.journal import Journal
 from distseq.engine.master import Master
 from distseq.monitoring.observers import Tally
@@ -22,19 +22,19 @@ from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.round_scheduler import check_delay
 from distseq.scheduling.scheduler import Scheduler
-from distseq.simulation.timeline import Timeline, Watched
+from distseq.simulation.timeline import RecordedScheduler, Timeline
 
-NOTHING = Opening(np.zeros(0), np.zeros(0, dtype=np.int64))
+NOTHING = JobInput(np.zeros(0), np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
-class Idle:
+class NullLearner:
     """A learner of so many steps that learns nothing."""
 
     name: str
     steps: int
 
-    def open(self, step: int) -> Opening:
+    def open(self, step: int) -> JobInput:
         return NOTHING
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
@@ -162,8 +162,8 @@ def _seconds(
     ahead: int = 1,
 ) -> float:
     if timeline is not None:
-        scheduler = Watched(scheduler, timeline)
-    learners = [Idle(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(min(models, jobs))]
+        scheduler = RecordedScheduler(scheduler, timeline)
+    learners = [NullLearner(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(min(models, jobs))]
     return Master(learners, scheduler, pool, journal, [tally], ahead=ahead).run()
 
 

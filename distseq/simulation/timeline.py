@@ -89,7 +89,7 @@ class Timeline:
         return spans
 
 
-class Watched:
+class RecordedScheduler:
     """The same scheduler, and `timeline` is told."""
 
     def __init__(self, scheduler: Scheduler, timeline: Timeline) -> None:

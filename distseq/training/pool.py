@@ -18,14 +18,14 @@ def make_pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
 
         return local_pool(options.workers, fleet.spec, hosts=options.hosts, delays=trace)
     from distseq.cluster.ray.pool import ray_pool
-    from distseq.cluster.ray.resources import Needs
+    from distseq.cluster.ray.resources import HostResources
 
     return ray_pool(
         options.workers,
         fleet.spec,
         hosts=options.hosts,
         address=options.address,
-        needs=Needs(options.cpus, options.gpus, options.resources),
+        needs=HostResources(options.cpus, options.gpus, options.resources),
         delays=trace,
         elastic=options.elastic,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from distseq.artifacts.checkpoint import identity
-from distseq.artifacts.resume import Start, resumed
+from distseq.artifacts.resume import ResumePoint, resumed
 from distseq.cluster.profiles import delays
 from distseq.cluster.trace import Trace
 from distseq.coding.layout import layout
@@ -33,7 +33,7 @@ def _warn_of_empty_parts(config: Config, scheme: Scheme, console: Console) -> No
 
 
 @dataclass(frozen=True)
-class Job:
+class PreparedRun:
     """All of a run that can be wrong, checked and built before anything is written or started."""
 
     config: Config
@@ -41,14 +41,16 @@ class Job:
     trace: Trace
     fleet: Fleet
     identity: str
-    start: Start
+    start: ResumePoint
 
     @property
     def steps(self) -> dict[str, int]:
         return {learner.name: learner.steps for learner in self.fleet.learners}
 
 
-def _prepare(config: Config, out: Path, console: Console, resume: bool, learners: Sequence[Learner] | None) -> Job:
+def _prepare(
+    config: Config, out: Path, console: Console, resume: bool, learners: Sequence[Learner] | None
+) -> PreparedRun:
     scheme = scheme_of(config)
     trace = delays(config.pool.delays, config.pool.workers, config.run.seed)
     for n in range(1, scheme.n + 1) if config.pool.elastic else [scheme.n]:
@@ -59,5 +61,5 @@ def _prepare(config: Config, out: Path, console: Console, resume: bool, learners
         prepare()
     _warn_of_empty_parts(config, scheme, console)
     own = identity(config, fleet.same)
-    start = resumed(out, own, fleet, console) if resume else Start((0,) * len(fleet.learners))
-    return Job(config, scheduler, trace, fleet, own, start)
+    start = resumed(out, own, fleet, console) if resume else ResumePoint((0,) * len(fleet.learners))
+    return PreparedRun(config, scheduler, trace, fleet, own, start)

@@ -29,7 +29,7 @@ from distseq.monitoring.console import Display
 from distseq.monitoring.gradient_check import GradientCheck
 from distseq.monitoring.observers import Metered, Tally
 from distseq.training.pool import make_pool
-from distseq.training.prepare import Job, _prepare
+from distseq.training.prepare import PreparedRun, _prepare
 
 NOT_KEPT = "its last steps could not be kept"
 
@@ -88,7 +88,7 @@ def run(
 
 
 def _drive(
-    job: Job,
+    job: PreparedRun,
     folder: RunFolder,
     kept: MemoryJournal,
     console: Console,

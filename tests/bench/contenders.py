@@ -13,11 +13,11 @@ from distseq.cluster.hosts.host_pool import HostPool
 from distseq.cluster.trace import Trace
 from distseq.config.schema import Config
 from distseq.config.strategy import scheduler_of
+from distseq.engine.interfaces import Observer
 from distseq.engine.journal import ARRIVAL, MemoryJournal
 from distseq.engine.master import Master
 from distseq.learners.fleet import Fleet
 from distseq.learners.learner import Learner
-from distseq.monitoring.observers import Silent
 from distseq.training.pool import make_pool
 
 
@@ -43,7 +43,7 @@ class Contender(Protocol):
         ...
 
 
-class Keeping(Silent):
+class Keeping(Observer):
     """Keeps the parameters of every step."""
 
     def __init__(self, learners: Sequence[Learner], begun: float) -> None:

@@ -90,12 +90,12 @@ def ours(pool: str, scheme: str, jobs: int) -> dict[str, Any]:
     from rich.console import Console
 
     import distseq
-    from distseq.monitoring.observers import Silent
+    from distseq.engine.interfaces import Observer
     from distseq.training import run as training
 
     times, received, size = list[float](), [0], [0]
 
-    class Watch(Silent):
+    class Watch(Observer):
         def job_applied(self, *_: object) -> None:
             times.append(time.perf_counter())
 

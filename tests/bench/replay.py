@@ -35,7 +35,7 @@ from distseq.scheduling.closing import Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.scheduler import Scheduler
-from distseq.simulation.measure import Probing, probe_spec
+from distseq.simulation.measure import ProbeLearner, probe_spec
 from distseq.simulation.recorded import master_seconds
 
 MODELS = 4
@@ -108,7 +108,7 @@ class Replaying:
 
     def _master(self, name: str, jobs: int, pool: HostPool | SimulatedPool, journal: MemoryJournal) -> Master:
         n = self.trace.workers
-        learners = [Probing(n, jobs // MODELS, f"model-{m}") for m in range(MODELS)]
+        learners = [ProbeLearner(n, jobs // MODELS, f"model-{m}") for m in range(MODELS)]
         return Master(learners, scheduler_of(name, n), pool, journal)
 
     def _start(self) -> HostPool:

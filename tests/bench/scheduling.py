@@ -30,7 +30,7 @@ from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.replay import replay
-from distseq.simulation.simulate import Idle, simulate, simulate_pipeline
+from distseq.simulation.simulate import NullLearner, simulate, simulate_pipeline
 
 ROUNDS = 100  # jobs of a whole run in rounds
 LOOK = 3  # candidates of a family whose whole run is simulated
@@ -111,7 +111,7 @@ class Timed:
 def auto(trace: Trace, models: int, jobs: int, unfinished: str) -> Run:
     pool, journal = SimulatedPool(trace, unfinished=unfinished), MemoryJournal()
     scheduler = Timed(AdaptiveScheduler(trace.workers, Question(models, unfinished)))
-    learners = [Idle(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(models)]
+    learners = [NullLearner(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(models)]
     seconds = Master(learners, scheduler, pool, journal).run()
     chosen = [record["chosen"] for record in journal.records if record["kind"] == "choice"]
     name = f"auto ({', '.join(chosen) or 'as it began'})"
@@ -253,7 +253,7 @@ def changing(n: int) -> dict[str, tuple[Trace, Trace]]:
 def half_way(before: Trace, after: Trace, scheduler: Any, models: int, jobs: int, at: float) -> float:
     """Seconds per job of a whole run on serial workers."""
     pool = Changing(before, after, at, "serial")
-    learners = [Idle(f"model-{m}", jobs // models) for m in range(models)]
+    learners = [NullLearner(f"model-{m}", jobs // models) for m in range(models)]
     return Master(learners, scheduler, pool).run() / jobs
 
 

@@ -18,9 +18,8 @@ from distseq.cluster.probe import feature
 from distseq.cluster.profiles import profile
 from distseq.cluster.work import WorkSpec
 from distseq.coding.schemes.registry import parse
-from distseq.engine.interfaces import Opening
+from distseq.engine.interfaces import JobInput, Observer
 from distseq.engine.master import Master
-from distseq.monitoring.observers import Silent
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.round_scheduler import RoundScheduler
@@ -39,8 +38,8 @@ class Sums:
     def ids(self, step: int) -> np.ndarray:
         return np.arange(step, step + 40)
 
-    def open(self, step: int) -> Opening:
-        return Opening(np.ones(SIZE, dtype=np.float32), self.ids(step))
+    def open(self, step: int) -> JobInput:
+        return JobInput(np.ones(SIZE, dtype=np.float32), self.ids(step))
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         np.testing.assert_array_equal(total, feature(self.ids(self.right), SIZE).sum(axis=0))
@@ -48,7 +47,7 @@ class Sums:
         return {}
 
 
-class Chaos(Silent):
+class Chaos(Observer):
     """Every 12 jobs, on average, a random host is killed or stopped for good. Looks at this process's memory after each job."""
 
     def __init__(self, pool: HostPool, draws: np.random.Generator) -> None:
@@ -127,7 +126,7 @@ def respawn_seconds(pool: HostPool, host: int) -> float:
     return pool.now() - noticed
 
 
-class Blows(Silent):
+class Blows(Observer):
     """Between two jobs, once every host is in its place and three jobs have gone by, the next blow falls.
 
     Every job needs every host. `jobs`: seconds of those in peace; `recoveries`: of each blow, and of the job after it.

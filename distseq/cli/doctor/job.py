@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distseq.cli.doctor.cluster import nodes
 from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, ok, warning
-from distseq.cluster.ray.resources import Needs
+from distseq.cluster.ray.resources import HostResources
 from distseq.coding.schemes.scheme import Scheme
 from distseq.config.schema import Config
 from distseq.config.toml_file import load_config
@@ -111,7 +111,7 @@ def _fit(subject: Subject) -> tuple[int, str]:
     pool, cpus = config(subject).pool, os.cpu_count() or 1
     if pool.kind != "ray":
         return cpus, f"this machine has {cpus} CPUs"
-    needs = Needs(pool.cpus, pool.gpus, pool.resources)
+    needs = HostResources(pool.cpus, pool.gpus, pool.resources)
     found = [{"CPU": cpus}] if subject.address is None else [node["resources"] for node in nodes(subject)["nodes"]]
     fit = sum(needs.room(node) for node in found)
     return fit, f"{'this machine' if subject.address is None else 'the cluster'} has room for {fit} of {needs}"

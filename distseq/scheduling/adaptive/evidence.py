@@ -14,7 +14,7 @@ import numpy as np
 from distseq.cluster.pool import Delivery
 from distseq.cluster.trace import Trace
 from distseq.coding.plan import MiniTask
-from distseq.scheduling.adaptive.rare_events import GOLDEN, Tail
+from distseq.scheduling.adaptive.rare_events import GOLDEN, RareEvents
 from distseq.scheduling.latency import LEAST
 
 DEPTH = 24  # latest invocations of each worker
@@ -48,7 +48,7 @@ class Evidence:
     """Told of everything that is sent, given up and delivered. `silent`: of what is given up the pool says nothing more."""
 
     def __init__(self, *, silent: bool) -> None:
-        self.tail = Tail()
+        self.tail = RareEvents()
         self.invocations = 0
         self._silent = silent
         self._seen: dict[int, deque[Seen]] = {}

@@ -15,7 +15,7 @@ GOLDEN = 0.6180339887498949  # its multiples are spread over the unit interval
 EVENTS = 1024  # latest events whose seconds are kept; all are counted
 
 
-class Tail:
+class RareEvents:
     """How many start-ups are events, and how long those are."""
 
     def __init__(self) -> None:

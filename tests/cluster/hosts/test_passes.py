@@ -12,7 +12,7 @@ import pytest
 from distseq.cluster.hosts.messages import Answer, Cancel, Command, Failure, Retire
 from distseq.cluster.hosts.worker import WorkerLoop
 from distseq.cluster.pool import Payload
-from distseq.cluster.work import Asked, Work
+from distseq.cluster.work import RowRequest, Work
 from distseq.coding.plan import MiniTask
 from tests.cluster.hosts.test_worker import Running, message, publish
 
@@ -36,10 +36,10 @@ class Noting:
         self.passes.append((payload.job,))
         return self._row(payload)
 
-    def shape(self, asked: Asked) -> Hashable:
+    def shape(self, asked: RowRequest) -> Hashable:
         return self.shapes.get(asked.samples)
 
-    def rows(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+    def rows(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
         self.passes.append(tuple(each.payload.job for each in asked))
         return [self._row(each.payload) for each in asked]
 
@@ -128,7 +128,7 @@ def test_another_shape_ends_a_pass_and_nothing_is_read_twice(start: Start) -> No
 
 def test_what_was_read_for_a_pass_and_did_not_fit_may_be_cancelled(start: Start) -> None:
     class Cancelling(Noting):
-        def rows(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+        def rows(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
             self.running.post(Cancel((MiniTask(2, 0, 0),)), Retire(3))
             return super().rows(asked)
 
@@ -161,7 +161,7 @@ def test_where_a_pass_fails_the_fault_is_that_of_its_row(start: Start) -> None:
 
 def test_a_pass_that_lacks_a_row_has_failed(start: Start) -> None:
     class Lacking(Noting):
-        def rows(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+        def rows(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
             return super().rows(asked)[1:]
 
     work = Lacking(dict.fromkeys(range(3), "a"))
@@ -171,7 +171,7 @@ def test_a_pass_that_lacks_a_row_has_failed(start: Start) -> None:
 
 def test_the_seconds_of_a_pass_are_shared_out(start: Start) -> None:
     class Slow(Noting):
-        def rows(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+        def rows(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
             waited.wait(0.3)
             return super().rows(asked)
 

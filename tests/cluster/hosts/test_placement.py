@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distseq.cluster.hosts.placement import Seat, Seats
+from distseq.cluster.hosts.placement import HostSlot, Placement
 
 
-def seated(n: int, hosts: int, most: int, *, elastic: bool = False) -> Seats:
-    seats = Seats(n, most, elastic)
-    seats.placed = [Seat(f"host-{j}", None, 0.0, living=True) for j in range(hosts)]
+def seated(n: int, hosts: int, most: int, *, elastic: bool = False) -> Placement:
+    seats = Placement(n, most, elastic)
+    seats.placed = [HostSlot(f"host-{j}", None, 0.0, living=True) for j in range(hosts)]
     return seats
 
 
@@ -17,7 +17,7 @@ def test_neighbours_live_on_different_hosts_and_a_dead_one_is_stood_in_for() -> 
     seats = seated(6, 3, 3)
     assert list(seats.members().values()) == ["host-0", "host-1", "host-2"] * 2
     dead = seats.placed[1]
-    successor = Seat("host-1", None, 0.0)
+    successor = HostSlot("host-1", None, 0.0)
     seats.replace(dead, successor)
     assert list(seats.members().values()) == ["host-0", "host-2", "host-2", "host-0", "host-0", "host-2"]
     assert not seats.arrive(successor)
@@ -39,7 +39,7 @@ def test_with_elastic_a_host_that_joins_is_a_worker(elastic: bool, workers: list
     counted = [len(seats.members())]
     leaving, names = seats.resize(3)
     assert (leaving, names) == ([], ["host-2"])
-    seats.coming = [Seat("host-2", None, 0.0)]
+    seats.coming = [HostSlot("host-2", None, 0.0)]
     assert seats.resize(3) == ([], [])
     assert seats.arrive(seats.coming[0])
     counted.append(len(seats.members()))
@@ -56,7 +56,7 @@ def test_only_who_does_not_live_leaves_and_no_more_than_there_is_room_for_come(
     seats = seated(12, len(living), most)
     for seat, lives in zip(seats.placed, living, strict=True):
         seat.living = lives
-    seats.coming = [Seat(f"host-{len(living) + k}", None, 0.0) for k in range(coming)]
+    seats.coming = [HostSlot(f"host-{len(living) + k}", None, 0.0) for k in range(coming)]
     leaving, names = seats.resize(room)
     assert not any(seat.living for seat in leaving)
     assert not leaving or any(living)

@@ -8,7 +8,7 @@ import pytest
 
 from distseq.cluster.pool import Payload
 from distseq.cluster.ray.pool import _cause, ray_pool
-from distseq.cluster.ray.resources import Needs
+from distseq.cluster.ray.resources import HostResources
 from distseq.cluster.work import WorkSpec
 from distseq.coding.plan import MiniTask
 
@@ -18,22 +18,24 @@ PROBE = WorkSpec("distseq.cluster.probe:Probe", '{"size": 4}')
 @pytest.mark.parametrize(
     ("needs", "node", "room"),
     [
-        (Needs(), {"CPU": 3.0, "GPU": 1.0}, 3),
-        (Needs(cpus=0.1), {"CPU": 0.3}, 3),
-        (Needs(cpus=2), {"CPU": 3.0}, 1),
-        (Needs(cpus=1, gpus=0.5), {"CPU": 8.0, "GPU": 1.0}, 2),
-        (Needs(gpus=1), {"CPU": 8.0}, 0),
-        (Needs(cpus=0, resources={"slot": 2}), {"CPU": 1.0, "slot": 7.0}, 3),
+        (HostResources(), {"CPU": 3.0, "GPU": 1.0}, 3),
+        (HostResources(cpus=0.1), {"CPU": 0.3}, 3),
+        (HostResources(cpus=2), {"CPU": 3.0}, 1),
+        (HostResources(cpus=1, gpus=0.5), {"CPU": 8.0, "GPU": 1.0}, 2),
+        (HostResources(gpus=1), {"CPU": 8.0}, 0),
+        (HostResources(cpus=0, resources={"slot": 2}), {"CPU": 1.0, "slot": 7.0}, 3),
     ],
 )
-def test_a_node_has_room_for_what_its_scarcest_resource_allows(needs: Needs, node: dict[str, float], room: int) -> None:
+def test_a_node_has_room_for_what_its_scarcest_resource_allows(
+    needs: HostResources, node: dict[str, float], room: int
+) -> None:
     assert needs.room(node) == room
 
 
 @pytest.mark.parametrize("amounts", [{"cpus": -1}, {"cpus": 0}, {"resources": {"slot": -2.0}}, {"gpus": float("nan")}])
 def test_amounts_that_make_no_sense_are_refused(amounts: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="a host needs amounts >= 0"):
-        Needs(**amounts)  # type: ignore[arg-type]
+        HostResources(**amounts)  # type: ignore[arg-type]
 
 
 def test_the_cause_of_a_death_is_told_without_tables_and_logs() -> None:
@@ -59,7 +61,7 @@ def test_an_actor_occupies_what_it_needs_and_has_a_name(small: Callable[..., obj
     import ray
     from ray.util import list_named_actors
 
-    small(needs=Needs(cpus=2.5))
+    small(needs=HostResources(cpus=2.5))
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"] - 2.5
     assert any(name.startswith("distseq-") and "-host-0-" in name for name in list_named_actors())
 
@@ -67,7 +69,7 @@ def test_an_actor_occupies_what_it_needs_and_has_a_name(small: Callable[..., obj
 @pytest.mark.ray
 def test_what_no_node_has_is_refused_by_its_name(ray_session: None) -> None:
     with pytest.raises(ValueError, match="1 hosts of 1 CPU, 3 moonrock do not fit: the cluster has room for 0"):
-        ray_pool(2, PROBE, hosts=1, needs=Needs(resources={"moonrock": 3}))
+        ray_pool(2, PROBE, hosts=1, needs=HostResources(resources={"moonrock": 3}))
 
 
 @pytest.mark.ray

@@ -1,13 +1,13 @@
 """A run that is killed in the middle."""
 
-from distseq.monitoring.observers import Silent
+from distseq.engine.interfaces import Observer
 
 
 class CrashError(RuntimeError):
     """Kills a run."""
 
 
-class CrashAfter(Silent):
+class CrashAfter(Observer):
     """Kills a run after so many jobs."""
 
     def __init__(self, jobs: int) -> None:

@@ -29,10 +29,10 @@ from distseq.cluster.system.atomic_files import write_synced
 from distseq.cluster.system.background_writer import Writer
 from distseq.config.schema import CheckpointConfig
 from distseq.config.toml_file import load_config
+from distseq.engine.interfaces import Observer
 from distseq.engine.journal import past, read_journal
 from distseq.learners.learner import Learner
 from distseq.learners.state_files import DamagedError
-from distseq.monitoring.observers import Silent
 
 ROOT = Path(__file__).resolve().parents[3]
 STEPS, JOBS = 10, 30
@@ -72,7 +72,7 @@ class CrashError(RuntimeError):
     pass
 
 
-class CrashAfter(Silent):
+class CrashAfter(Observer):
     """Brings the driver down once so many jobs are applied."""
 
     def __init__(self, jobs: int, error: Callable[[], BaseException] = CrashError) -> None:
@@ -506,7 +506,7 @@ def test_a_full_disk_is_one_warning_and_leaves_the_last_good_one(tmp_path: Path)
     keeper.close()
 
 
-class Spoil(Silent):
+class Spoil(Observer):
     """Puts a file where the checkpoints' folder is."""
 
     def __init__(self, folder: Path) -> None:

@@ -16,7 +16,7 @@ from distseq.coding.plan import MiniTask
 from distseq.coding.schemes.ksync import KSync
 from distseq.coding.schemes.registry import parse
 from distseq.coding.schemes.scheme import Scheme
-from distseq.engine.interfaces import Opening
+from distseq.engine.interfaces import JobInput
 from distseq.engine.journal import MemoryJournal, Record
 from distseq.engine.master import Master
 from distseq.scheduling.backup import round_scheduler
@@ -34,8 +34,8 @@ class Sums:
         self.name, self.batches, self.steps, self.cost, self.fails = name, batches, len(batches), cost, fails
         self.totals: list[np.ndarray] = []
 
-    def open(self, step: int) -> Opening:
-        return Opening(np.zeros(0), self.batches[step], cost=self.cost)
+    def open(self, step: int) -> JobInput:
+        return JobInput(np.zeros(0), self.batches[step], cost=self.cost)
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         if len(self.totals) == self.fails:

@@ -23,7 +23,7 @@ from distseq.cluster.work import WorkSpec
 from distseq.coding.schemes.registry import parse
 from distseq.config.toml_file import from_dict
 from distseq.engine.evaluation import FORWARD, Evaluate
-from distseq.engine.interfaces import Opening
+from distseq.engine.interfaces import JobInput, Observer
 from distseq.engine.journal import ARRIVAL, MemoryJournal, read_journal
 from distseq.engine.master import Master
 from distseq.gradients import work as task
@@ -31,7 +31,6 @@ from distseq.learners.from_config import build_fleet
 from distseq.learners.learner import Learner
 from distseq.models.data.held_out import LIMIT, HeldOut
 from distseq.models.data.text import open_file
-from distseq.monitoring.observers import Silent
 from distseq.scheduling.round_scheduler import RoundScheduler
 
 STEPS, WINDOW = 4, 5
@@ -189,7 +188,7 @@ def test_data_to_evaluate_on_must_be_the_same_on_every_host(folder: Path) -> Non
         work.evaluation(0)
 
 
-class Crash(Silent):
+class Crash(Observer):
     def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
         raise RuntimeError("power is gone")
 
@@ -227,8 +226,8 @@ class Counts:
     def __init__(self, name: str, steps: int, fails: int | None = None) -> None:
         self.name, self.steps, self.fails, self.made = name, steps, fails, 0
 
-    def open(self, step: int) -> Opening:
-        return Opening(np.zeros(0), np.arange(8))
+    def open(self, step: int) -> JobInput:
+        return JobInput(np.zeros(0), np.arange(8))
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         if self.made == self.fails:
@@ -278,7 +277,7 @@ def test_a_learner_that_has_failed_is_evaluated_no_more() -> None:
     assert records[-1]["step"] == 5
 
 
-class KillOnce(Silent):
+class KillOnce(Observer):
     """SIGKILLs the first host at the first row of an evaluation: when all steps are made and something has arrived."""
 
     def __init__(self, pool: HostPool, steps: int) -> None:

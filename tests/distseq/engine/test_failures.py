@@ -28,7 +28,7 @@ from distseq.coding.schemes.registry import parse
 from distseq.config.schema import CheckpointConfig
 from distseq.config.toml_file import load_config
 from distseq.engine.failures import FailedError
-from distseq.engine.interfaces import Opening
+from distseq.engine.interfaces import JobInput
 from distseq.engine.journal import read_journal
 from distseq.engine.master import Master
 from distseq.learners.from_config import build_fleet
@@ -315,8 +315,8 @@ class Sums:
     def __init__(self, name: str) -> None:
         self.name, self.steps, self.totals = name, 4, list[np.ndarray]()
 
-    def open(self, step: int) -> Opening:
-        return Opening(np.zeros(0), np.arange(step // 2, 20))
+    def open(self, step: int) -> JobInput:
+        return JobInput(np.zeros(0), np.arange(step // 2, 20))
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         self.totals.append(total)

@@ -17,11 +17,11 @@ from torch.nn.functional import one_hot
 from distseq.cluster.hosts.messages import Message, Publish, Stop
 from distseq.cluster.hosts.worker import WorkerLoop
 from distseq.cluster.pool import Payload
-from distseq.cluster.work import Asked, StackingWork, WorkSpec
+from distseq.cluster.work import RowRequest, StackingWork, WorkSpec
 from distseq.coding.plan import MiniTask
 from distseq.config.toml_file import from_dict
 from distseq.gradients.data import DataError
-from distseq.gradients.work import Task
+from distseq.gradients.work import GradientWork
 from distseq.learners.from_config import build_fleet
 from distseq.models.data.dataset import Dataset
 from distseq.models.data.synthetic import group_words
@@ -90,7 +90,7 @@ def words() -> Dataset:
     return group_words(3, WINDOW)
 
 
-class Spied(Task):
+class Spied(GradientWork):
     """How many rows were computed in passes."""
 
     made: ClassVar[list["Spied"]] = []
@@ -121,16 +121,16 @@ def sequence(layers: str, width: int = WIDTH, **options: Any) -> Spied:
     return task("distseq.models.sequence:SequenceModel", symbols=SYMBOLS, width=width, layers=layers, **options)
 
 
-def asked(work: Task, learner: int, job: int = 7, batch: int = BATCH, window: int = WINDOW) -> Asked:
+def asked(work: GradientWork, learner: int, job: int = 7, batch: int = BATCH, window: int = WINDOW) -> RowRequest:
     draws = np.random.default_rng([learner, job])
     parameters = [p.detach().numpy().ravel() for p in work.problem(learner).parameters]
     vector = np.concatenate(parameters) + (0.01 * draws.normal() if job != 7 else 0)
     payload = Payload(job, learner, 0, vector.astype(parameters[0].dtype), np.arange(batch), 0, "gc:1", 4, version=1)
     symbols = torch.from_numpy(draws.integers(SYMBOLS, size=(2, batch, window)))
-    return Asked(payload, payload.ids, draws.normal(size=batch), {"inputs": symbols[0], "targets": symbols[1]})
+    return RowRequest(payload, payload.ids, draws.normal(size=batch), {"inputs": symbols[0], "targets": symbols[1]})
 
 
-def alone(model: Callable[[], Task], rows: list[Asked]) -> list[bytes]:
+def alone(model: Callable[[], GradientWork], rows: list[RowRequest]) -> list[bytes]:
     """By a Task that has never stacked."""
     work = model()
     return [work.row(*each).tobytes() for each in rows]
@@ -247,7 +247,7 @@ def test_what_shares_a_shape() -> None:
     large = replace(one.payload, parameters=np.zeros(2**20 + 1, np.float32))
     assert work.shape(one._replace(payload=large)) is None
     assert work.shape(one._replace(payload=replace(one.payload, kind="evaluation"))) is None
-    live = Task([{"data": group_words(3, 4), "model": Table()}])
+    live = GradientWork([{"data": group_words(3, 4), "model": Table()}])
     assert live.shape(asked(live, 0)) is None
 
 

@@ -21,12 +21,12 @@ from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace, load_trace
 from distseq.config.schema import Config
 from distseq.config.toml_file import from_dict
+from distseq.engine.interfaces import Observer
 from distseq.engine.journal import MemoryJournal, read_journal
 from distseq.engine.master import Master
 from distseq.learners.fleet import Fleet
 from distseq.learners.from_config import build_fleet
-from distseq.monitoring.observers import Silent
-from distseq.scheduling.asynchronous import Stale, stale_of
+from distseq.scheduling.asynchronous import AsyncTraining, stale_of
 from distseq.scheduling.closing import Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
@@ -186,7 +186,7 @@ def with_stale_parameters(job: Config, A: int, total: Callable[[Fleet, Payload],
     return parameters(fleet)
 
 
-class Openings(Silent):
+class Openings(Observer):
     """The parameters of each job, and those of its learner before and after each step."""
 
     def __init__(self, fleet: Fleet) -> None:
@@ -221,7 +221,7 @@ def pool_of(request: pytest.FixtureRequest) -> Iterator[Callable[[Fleet, int], P
 def test_a_gradient_of_async_is_of_the_parameters_at_its_opening_and_misses_a_minus_1_steps(
     tables: dict[str, Any], A: int, pool_of: Callable[[Fleet, int], Pool]
 ) -> None:
-    job, stale = config(tables, "float32"), Stale(A, PARTS)
+    job, stale = config(tables, "float32"), AsyncTraining(A, PARTS)
     expected = with_stale_parameters(job, A, same_parts(stale.pipeline.scheme(N).spec))
     for seed in (4, 5) if A == 3 else (6,):
         fleet, journal = build_fleet(job), MemoryJournal()
@@ -354,8 +354,8 @@ def test_async_has_no_rounds_to_close(tables: dict[str, Any]) -> None:
 
 
 def test_a_specification_of_async_is_read_back() -> None:
-    assert stale_of("async:2") == stale_of(" async:2,parts=4 ") == Stale(2)
-    assert stale_of(Stale(3, 7).spec) == Stale(3, 7)
+    assert stale_of("async:2") == stale_of(" async:2,parts=4 ") == AsyncTraining(2)
+    assert stale_of(AsyncTraining(3, 7).spec) == AsyncTraining(3, 7)
     assert stale_of("ksync:2") is None
 
 

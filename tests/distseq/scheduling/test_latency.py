@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from distseq.cluster.pool import Delivery
 from distseq.cluster.trace import load_trace
 from distseq.coding.plan import MiniTask
-from distseq.scheduling.adaptive.rare_events import EVENT, RATE, SECONDS, Tail
+from distseq.scheduling.adaptive.rare_events import EVENT, RATE, SECONDS, RareEvents
 from distseq.scheduling.latency import HALF_LIFE, Prediction
 from tests.coding.strategies import PROPERTY, generators
 
@@ -172,8 +172,8 @@ def test_the_area_of_a_perfect_an_inverse_and_a_blind_score_is_one_none_and_a_ha
     assert [area(np.array(s, dtype=float), slow) for s in ([0, 1, 0, 2], [1, 0, 1, 0], [3, 3, 3, 3])] == [1.0, 0.0, 0.5]
 
 
-def tail_of(startups: Sequence[float]) -> Tail:
-    tail = Tail()
+def tail_of(startups: Sequence[float]) -> RareEvents:
+    tail = RareEvents()
     for startup in startups:
         tail.add(startup)
     return tail
@@ -181,7 +181,7 @@ def tail_of(startups: Sequence[float]) -> Tail:
 
 def test_long_start_ups_are_expected_before_any_was_seen() -> None:
     table = np.full((50, 40), 0.5)
-    for tail in (Tail(), tail_of([0.5] * 1000)):
+    for tail in (RareEvents(), tail_of([0.5] * 1000)):
         assert tail.rate == RATE == 3e-4
         expected = tail.expected_in(table)
         assert (expected - table).sum() == pytest.approx(RATE * table.size * SECONDS)

@@ -21,11 +21,11 @@ from distseq.coding.schemes.registry import parse
 from distseq.config.overrides import override
 from distseq.config.schema import Config
 from distseq.config.toml_file import from_dict, load_config
+from distseq.engine.interfaces import Observer
 from distseq.engine.journal import ARRIVAL, MemoryJournal
 from distseq.engine.master import Master
 from distseq.learners.fleet import Fleet
 from distseq.learners.from_config import build_fleet
-from distseq.monitoring.observers import Silent
 from distseq.scheduling.adaptive.candidates import candidates
 from distseq.scheduling.adaptive.cost import Question
 from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler, fits
@@ -280,7 +280,7 @@ def test_pipelined_training_on_real_workers_gives_the_bits_of_the_simulation(
     assert_same_bits(ours, simulation(dtype, pipeline))
 
 
-class KillAfter(Silent):
+class KillAfter(Observer):
     """SIGKILLs the first host of the pool once so many jobs are done and one of its workers owes a row."""
 
     def __init__(self, pool: HostPool, jobs: int) -> None:

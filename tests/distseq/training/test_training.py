@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 import distseq
 from distseq.artifacts.summary import show
 from distseq.config.toml_file import load_config
+from distseq.engine.interfaces import Observer
 from distseq.engine.journal import read_journal
-from distseq.monitoring.observers import Silent
 
 JOB = """
 [run]
@@ -185,7 +185,7 @@ def test_a_gradient_that_is_not_finite_stops_its_learner(job: Path) -> None:
     assert "bits_per_char" not in summary["models"]["c"]
 
 
-class Losses(Silent):
+class Losses(Observer):
     def __init__(self) -> None:
         self.seen: list[str] = []
 

@@ -13,15 +13,14 @@ from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace, load_trace
 from distseq.coding.schemes.registry import parse
 from distseq.coding.schemes.scheme import Scheme
-from distseq.engine.interfaces import Opening
+from distseq.engine.interfaces import JobInput, Observer
 from distseq.engine.master import Master
-from distseq.monitoring.observers import Silent
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.replay import replay
-from distseq.simulation.simulate import NOTHING, Idle
+from distseq.simulation.simulate import NOTHING, NullLearner
 from tests.coding.strategies import PROPERTY, generators, schemes
 
 EXACT = 1e-9  # seconds
@@ -34,7 +33,7 @@ class EnoughError(Exception):
 
 
 @dataclass
-class Times(Silent):
+class Times(Observer):
     """When each of the first jobs was decoded, and what the workers had cost by the last."""
 
     pool: SimulatedPool
@@ -50,12 +49,12 @@ class Times(Silent):
 
 
 @dataclass(frozen=True)
-class Costly(Idle):
+class Costly(NullLearner):
     """Its jobs cost so much each."""
 
     cost: float
 
-    def open(self, step: int) -> Opening:
+    def open(self, step: int) -> JobInput:
         return replace(NOTHING, cost=self.cost)
 
 
