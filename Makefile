@@ -1,5 +1,5 @@
 # make run | test | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | bench-kernels | bench-gpu |
-#      bench-learning | bench-stacking | regimes | wheel | clean
+#      bench-learning | bench-stacking | regimes | schema | wheel | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
@@ -16,7 +16,7 @@ PYTEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: run test check bench bench-scheduling bench-stragglers bench-large bench-live bench-replay bench-kernels bench-gpu bench-learning bench-stacking regimes wheel clean
+.PHONY: run test check bench bench-scheduling bench-stragglers bench-large bench-live bench-replay bench-kernels bench-gpu bench-learning bench-stacking regimes schema wheel clean
 
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
@@ -65,6 +65,10 @@ bench-stacking: $(INSTALLED)
 
 regimes: $(INSTALLED)
 	$(BIN)/python tests/bench/regimes.py
+
+# What editors check config files with
+schema: $(INSTALLED)
+	$(BIN)/python -m distseq.config.json_schema > distseq/config/schema.json
 
 # An old build/lib would ship modules that are gone.
 wheel: $(INSTALLED)

@@ -421,12 +421,12 @@ def test_a_changed_configuration_is_refused(job: Path, old: str, new: str, messa
 def test_what_cannot_be_resumed_is_one_line_and_two(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = crashed(job, 9)
     for words, message in (
-        (["--resume", "gone"], "cannot read job file gone/config.toml: No such file or directory"),
+        (["--resume", "gone"], "cannot read config file gone/config.toml: No such file or directory"),
         ([str(job), "--resume", str(run)], "train needs either a job or the run folder to resume"),
         (["--resume", str(run), "--out", "x"], "a resumed run goes on in its own folder"),
         (["--resume", str(run), "--seed", "4"], "is of a run with other learners, data, seed or dtype"),
         (["--resume", str(run), "--steps", "2"], "learner adam has made 3 steps already: got steps=2"),
-        (["--resume", str(run), "--workers", "0"], "pool.workers must be at least 1: got 0"),
+        (["--resume", str(run), "--workers", "0"], "workers in [pool] must be at least 1: got 0"),
     ):
         assert command("train", *words) == 2
         out, err = capsys.readouterr()
