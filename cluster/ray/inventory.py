@@ -3,11 +3,11 @@
 import json
 import secrets
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from distseq.cluster.ray.auth_token import refusal
 from distseq.cluster.ray.inventory_script import MARK
 from distseq.cluster.ray.jobs import JobServer, connect
 
-SCRIPT = Path(__file__).with_name("inventory_script.py")
+SCRIPT = files("distseq.cluster.ray") / "inventory_script.py"
 DRIVER_SECONDS = 120.0
 
 
@@ -44,7 +44,7 @@ def read_answer(said: str, address: str, source: str | None) -> dict[str, Any]:
 def _as_job(address: str, source: str | None, python: str, packages: Sequence[str]) -> str:
     server, said, job = JobServer(address, source), list[str](), f"distseq-doctor-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="distseq-") as folder:
-        shutil.copy(SCRIPT, folder)
+        (Path(folder) / SCRIPT.name).write_bytes(SCRIPT.read_bytes())
         server.submit(job, f"{python} {SCRIPT.name} auto {shlex.join(packages)}", {"working_dir": folder}, said.append)
     server.follow(job, said.append, said.append)
     return "".join(said)
@@ -55,9 +55,10 @@ def _as_driver(address: str, packages: Sequence[str]) -> str:
     host, _, port = address.rpartition(":")
     if port.isdecimal():
         connect(host, int(port), address)
-    command = [sys.executable, "-P", str(SCRIPT), address, *packages]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=False)
+        with as_file(SCRIPT) as script:
+            command = [sys.executable, "-P", str(script), address, *packages]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise ValueError(f"no Ray cluster answers at {address} within {DRIVER_SECONDS:.0f} s") from None
     return done.stderr + done.stdout
