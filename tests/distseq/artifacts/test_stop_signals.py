@@ -70,7 +70,7 @@ def test_a_killed_process_resumes_to_the_same_weights(job: Path, whole: Callable
 
 TWICE = """
 import os, signal, sys
-from distseq.cluster.system.signals import StopRequest
+from distseq.cluster.system.stop_signals import StopRequest
 request = StopRequest()
 before = signal.getsignal(signal.SIGINT)
 request.install()
