@@ -24,7 +24,7 @@ import numpy as np
 from distseq.cluster.hosts.host_loop import HostLoop
 from distseq.cluster.hosts.host_pool import SILENT, HostPool, check_numbers
 from distseq.cluster.hosts.messages import Answer, Command, Failure, Publish
-from distseq.cluster.hosts.transport import Death, Part, checked
+from distseq.cluster.hosts.transport import Death, Term, verified
 from distseq.cluster.local.shared_memory import Reader, Reference, Slot, sweep
 from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.reduction import sum_in_place
@@ -176,12 +176,12 @@ class LocalTransport:
     def stays(self, row: Reference) -> bool:
         return True
 
-    def add(self, parts: Sequence[Part], meanwhile: Callable[[], bool]) -> np.ndarray:
+    def add(self, parts: Sequence[Term], meanwhile: Callable[[], bool]) -> np.ndarray:
         """By this process, straight from shared memory."""
-        rows = [(part.weight, checked(part.task, self._view(part), part.digest)) for part in parts]
+        rows = [(part.weight, verified(part.task, self._view(part), part.digest)) for part in parts]
         return sum_in_place(rows)
 
-    def _view(self, part: Part) -> np.ndarray:
+    def _view(self, part: Term) -> np.ndarray:
         row: np.ndarray | None = part.handle.reader.view(part.row)
         if row is None or not part.handle.reader.holds(part.row):
             raise PoolError(f"the row of {part.task} was overwritten before it was read")

@@ -18,7 +18,7 @@ import ray
 from distseq.cluster.hosts.host_loop import HostLoop
 from distseq.cluster.hosts.host_pool import SILENT, HostPool, check_numbers
 from distseq.cluster.hosts.messages import Answer, Command, Failure, Publish
-from distseq.cluster.hosts.transport import Death, LostError, Part, checked
+from distseq.cluster.hosts.transport import Death, LostError, Term, verified
 from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.ray.metrics import HostMeter
 from distseq.cluster.ray.resources import HostResources
@@ -73,7 +73,7 @@ class Host:
     def add(self, names: list[str], weights: list[float], digests: list[int | None], *rows: np.ndarray) -> np.ndarray:
         """The weighted sum of a block of rows, those with a digest checked."""
         whole = [
-            row if sent is None else checked(name, row, sent)
+            row if sent is None else verified(name, row, sent)
             for name, row, sent in zip(names, rows, digests, strict=True)
         ]
         return sum_in_place(list(zip(weights, whole, strict=True)))
@@ -159,11 +159,11 @@ class RayTransport:
     def free(self, handle: Actor, rows: Sequence[Kept | np.ndarray]) -> None:
         """Ray frees what nobody refers to."""
 
-    def add(self, parts: Sequence[Part], meanwhile: Callable[[], bool]) -> np.ndarray:
+    def add(self, parts: Sequence[Term], meanwhile: Callable[[], bool]) -> np.ndarray:
         """Rows that came along are added here; else a tree of sums over the hosts, and only its root comes."""
         check_lengths([part.row.length if isinstance(part.row, Kept) else len(part.row) for part in parts])
         if not any(isinstance(part.row, Kept) for part in parts):
-            return sum_in_place([(part.weight, checked(part.task, part.row, part.digest)) for part in parts])
+            return sum_in_place([(part.weight, verified(part.task, part.row, part.digest)) for part in parts])
         level: list[Any] = [
             (str(p.task), p.weight, p.digest, p.row.reference if isinstance(p.row, Kept) else p.row, p.handle)
             for p in parts
