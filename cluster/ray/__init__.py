@@ -1,1 +1,1 @@
-"""A pool of Ray actors, and tools for a running Ray cluster."""
+"""A worker pool on Ray actors, and tools for a running Ray cluster."""
