@@ -27,7 +27,7 @@ def make_pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
         fleet.spec,
         hosts=options.hosts,
         address=options.address,
-        needs=HostResources(options.cpus, options.gpus, options.resources),
+        resources=HostResources(options.cpus, options.gpus, options.resources),
         delays=trace,
         elastic=options.elastic,
     )
