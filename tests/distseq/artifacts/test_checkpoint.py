@@ -30,7 +30,7 @@ from distseq.cluster.system.background_writer import Writer
 from distseq.config.schema import CheckpointConfig
 from distseq.config.toml_file import load_config
 from distseq.engine.interfaces import Observer
-from distseq.engine.journal import past, read_journal
+from distseq.engine.journal import read_journal, run_history
 from distseq.learners.learner import Learner
 from distseq.learners.state_files import DamagedError
 
@@ -191,7 +191,9 @@ def test_between_checkpoints_fewer_jobs_than_every_are_redone(
     assert_same_bits(weights(result), whole())
     assert sum(count - 1 for count in applied(run).values()) == 5
     assert result.summary["jobs"] == JOBS
-    counted = past(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS)).jobs
+    counted = run_history(
+        read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS)
+    ).jobs
     assert sorted((job["learner"], job["step"]) for job in counted) == sorted(applied(run)), "each job counts once"
 
 
@@ -210,10 +212,10 @@ def test_the_last_few_checkpoints_are_kept(job: Path) -> None:
 
 def test_the_seconds_of_all_pools_and_the_jobs_that_count_are_summed(job: Path) -> None:
     run = crashed(job, 11)
-    before = past(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
+    before = run_history(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
     assert len(before.jobs) == 11
     result, _ = train(resume=run)
-    after = past(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
+    after = run_history(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
     assert len(after.jobs) == JOBS
     assert after.seconds == pytest.approx(result.summary["total_seconds"], abs=1e-4)
     assert after.seconds > before.seconds
@@ -488,22 +490,22 @@ def test_a_full_disk_is_one_warning_and_leaves_the_last_good_one(tmp_path: Path)
     printed, one = io.StringIO(), learner()
     disk = Failing(10**6, OSError(errno.ENOSPC, "No space left on device"))
     console = Console(file=printed, width=400)
-    keeper = Checkpointer(tmp_path, [one], "c", CheckpointConfig(1, 3), console, lambda: False, write=disk)
-    keeper.begin([0], 0, resumed=False)
-    keeper.applied([1], 1)
-    assert keeper.finish()
+    checkpointer = Checkpointer(tmp_path, [one], "c", CheckpointConfig(1, 3), console, lambda: False, write=disk)
+    checkpointer.begin([0], 0, resumed=False)
+    checkpointer.applied([1], 1)
+    assert checkpointer.finish()
     disk.left = 300
     for step in range(2, 6):
-        keeper.applied([step], step)
-    assert not keeper.finish()
+        checkpointer.applied([step], step)
+    assert not checkpointer.finish()
     assert printed.getvalue() == (
         f"warning: cannot write checkpoints to {tmp_path}: No space left on device; training goes on\n"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000000", "00000001"]
     disk.left = 10**6
-    assert keeper.finish()
+    assert checkpointer.finish()
     assert newest(tmp_path)[0].steps == {"m": 5}
-    keeper.close()
+    checkpointer.close()
 
 
 class Spoil(Observer):
