@@ -13,7 +13,7 @@ import pytest
 from distseq.artifacts.checkpoint import numbered
 from distseq.cluster.errors import PoolError
 from distseq.config.toml_file import load_config
-from distseq.engine.journal import past, read_journal
+from distseq.engine.journal import read_journal, run_history
 from tests.distseq.artifacts.crashing import (
     JOBS,
     STEPS,
@@ -73,16 +73,18 @@ def test_between_checkpoints_fewer_jobs_than_every_are_redone(
     assert_same_bits(weights(result), whole())
     assert sum(count - 1 for count in applied(run).values()) == 5
     assert result.summary["jobs"] == JOBS
-    counted = past(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS)).jobs
+    counted = run_history(
+        read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS)
+    ).jobs
     assert sorted((job["learner"], job["step"]) for job in counted) == sorted(applied(run)), "each job counts once"
 
 
 def test_the_seconds_of_all_pools_and_the_jobs_that_count_are_summed(job: Path) -> None:
     run = crashed(job, 11)
-    before = past(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
+    before = run_history(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
     assert len(before.jobs) == 11
     result, _ = train(resume=run)
-    after = past(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
+    after = run_history(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
     assert len(after.jobs) == JOBS
     assert after.seconds == pytest.approx(result.summary["total_seconds"], abs=1e-4)
     assert after.seconds > before.seconds
