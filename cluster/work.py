@@ -1,6 +1,5 @@
 """What workers compute: a `Work`, which every host loads by itself from an import string and a JSON configuration."""
 
-import importlib
 import json
 import os
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 
 from distseq.cluster.errors import Fault
 from distseq.cluster.pool import Payload
+from distseq.coding.import_string import load_object
 
 
 class Work(Protocol):
@@ -76,20 +76,6 @@ def fault_of(error: BaseException) -> Fault:
     told = traceback.TracebackException.from_exception(error)
     message = " ".join(str(told).split())
     return Fault(f"{type(error).__name__}{message and f': {message}'}", "".join(told.format()))
-
-
-def load_object(target: str) -> Any:
-    """What the import string "module:name" names. ValueError when the module or the name is not there."""
-    module, _, name = target.partition(":")
-    if not module or not name:
-        raise ValueError(f"{target!r} is not an import string of the form module:name")
-    try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"cannot import {target!r}: {error}") from None
-    if not hasattr(found, name):
-        raise ValueError(f"cannot import {target!r}: module {module} has no {name!r}")
-    return getattr(found, name)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,6 @@ class HostPool:
         self._kept: list[Delivery] = []  # heard while a sum was waited for
         self._news: list[str] = []
         self._deaths = 0
-        self.dropped = 0  # rows that came too late or twice
         self._seats = Placement(n, most or hosts, elastic)
         self._seats.placed = [self._seat(f"host-{j}") for j in range(hosts)]
         self._members: Mapping[int, str] = {}
@@ -244,7 +243,6 @@ class HostPool:
                 job.fault = fault
         if a.row is not None and (job is None or job.payload.version != a.version or a.task in job.rows):
             self._transport.free(seat.handle, [a.row])
-            self.dropped += 1
             stale = True
         elif a.row is not None and job is not None:
             self._owed.pop(a.task, None)
