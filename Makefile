@@ -12,7 +12,6 @@ ARGS     ?=
 
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-LINKS     := build/link
 PYTEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 export RAY_USAGE_STATS_ENABLED = 0
@@ -28,13 +27,10 @@ test: $(INSTALLED)
 	$(PYTEST) -m "not alone" --numprocesses logical --maxprocesses 8
 	$(PYTEST) -m alone
 
-# mypy sees the folders as the package they are: $(LINKS)/distseq links to each (strict: all but models).
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	rm -rf $(LINKS) && mkdir -p $(LINKS)/distseq
-	ln -s $(foreach path,$(wildcard distseq/*) coding cluster kernels models,"$(CURDIR)/$(path)") $(LINKS)/distseq/
-	MYPYPATH=$(LINKS) $(BIN)/mypy --strict -p distseq
+	$(BIN)/mypy --strict -p distseq
 
 bench: $(INSTALLED)
 	$(BIN)/python tests/bench/engine.py

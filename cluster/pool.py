@@ -89,7 +89,7 @@ class Pool(Protocol):
         ...
 
     def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:
-        """(P + extras,) float64: the weighted sum of rows in hand, by (group, worker) in the order of distseq.cluster.sums.
+        """(P + extras,) float64: the weighted sum of rows in hand, by (group, worker) in the order of distseq.cluster.reduction.
 
         ValueError when rows differ in length. FaultError where rows are computed only now and the Work raises.
         """

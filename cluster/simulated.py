@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from distseq.cluster.pool import Delivery, FaultError, Payload, PoolError, check_new
-from distseq.cluster.sums import weighted_sum
+from distseq.cluster.reduction import weighted_sum
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import Work, checked, fault_of
 from distseq.coding.plan import MiniTask

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distseq.cluster.files import write_whole
+from distseq.cluster.system.atomic_files import write_whole
 
 
 @dataclass(frozen=True, eq=False)

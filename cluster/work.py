@@ -40,7 +40,7 @@ class ReadingWork(Protocol):
     def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray: ...
 
 
-class Asked(NamedTuple):
+class RowRequest(NamedTuple):
     """What a row is asked of: the arguments of `row`."""
 
     payload: Payload
@@ -53,11 +53,11 @@ class Asked(NamedTuple):
 class StackingWork(ReadingWork, Protocol):
     """A ReadingWork that may compute several rows in one pass, with the very bits of `row`."""
 
-    def shape(self, asked: Asked) -> Hashable:
+    def shape(self, asked: RowRequest) -> Hashable:
         """What rows have in common that may be computed in one pass; None: this one is computed alone."""
         ...
 
-    def rows(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+    def rows(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
         """The rows, in their order, of one shape."""
         ...
 

@@ -10,8 +10,8 @@ from itertools import accumulate
 import numpy as np
 
 from distseq.coding.plan import MiniTask
-from distseq.coding.scheme import Scheme
-from distseq.coding.schemes import parse
+from distseq.coding.schemes.registry import parse
+from distseq.coding.schemes.scheme import Scheme
 
 
 class Layout:

@@ -7,9 +7,9 @@ from itertools import repeat
 
 import numpy as np
 
-from distseq.coding.gradient_code import Shortage
+from distseq.coding.codes.gradient_code import Shortage
 from distseq.coding.plan import MiniTask
-from distseq.coding.scheme import Scheme, missing
+from distseq.coding.schemes.scheme import Scheme, missing
 
 
 class Watch:

@@ -1,6 +1,6 @@
 """python -m distseq"""
 
-from distseq.cli import main
+from distseq.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,7 @@
 """Several models of one shape in one call: torch.func.vmap lays the models beside each other along the heads.
 
 Every operation of a primitive works on each head alone, so a model's numbers do not depend on who is beside it; that its bits
-do not either is not promised here: it hangs on the library's products, and who stacks tries it (distseq/stacking.py).
+do not either is not promised here: it hangs on the library's products, and who stacks tries it (distseq/gradients/passes.py).
 M models.
 """
 

@@ -7,23 +7,33 @@ or on a local pool. tests/conftest.py tells pytest-xdist so, and holds those tha
 import re
 from typing import Any
 
-FOLDERS = ("tests/coding/", "tests/kernels/", "tests/models/")
-OF_DISTSEQ = """
-adaptive backup candidates checkpoint cli comparing config contract evidence exactness journal pipeline planning plotting
-prediction regimes replay rounds schedule simulate stacking timeline
-"""
+FOLDERS = (
+    *("tests/coding/", "tests/kernels/", "tests/models/", "tests/project/"),
+    *(f"tests/distseq/{folder}/" for folder in ("config", "scheduling", "simulation")),
+)
 FILES = {
-    *(f"tests/test_{name}.py" for name in ("layers", "mutants", "packaging")),
-    *(f"tests/distseq/test_{name}.py" for name in OF_DISTSEQ.split()),
+    "tests/distseq/artifacts/test_checkpoint.py",
+    "tests/distseq/cli/test_cli.py",
+    "tests/distseq/engine/test_journal.py",
+    "tests/distseq/gradients/test_passes.py",
+    "tests/distseq/learners/test_contract.py",
+    "tests/distseq/learners/test_lr_schedules.py",
+    "tests/distseq/training/test_exactness.py",
 }
+# Of those folders, what starts pools.
+BUT = {"tests/distseq/scheduling/test_asynchronous.py", "tests/distseq/simulation/test_measure.py"}
 # What these make is made once for a file.
-TOGETHER = {"tests/kernels/test_triton_compile.py", "tests/test_packaging.py"}
+TOGETHER = {"tests/kernels/test_triton_compile.py", "tests/project/test_packaging.py"}
 
 
 def only_computes(nodeid: str) -> bool:
     """Whether a test needs nothing of the machine but a core, by its file and its name."""
     file = nodeid.partition("::")[0]
-    return (file in FILES or file.startswith(FOLDERS)) and not {"ray", "local"} & {*re.split("[^a-z]+", nodeid)}
+    return (
+        file not in BUT
+        and (file in FILES or file.startswith(FOLDERS))
+        and not {"ray", "local"} & {*re.split("[^a-z]+", nodeid)}
+    )
 
 
 def scheduler(config: Any, log: Any) -> Any:

@@ -15,7 +15,7 @@ from hypothesis import Phase, settings
 from tests.computing import only_computes, scheduler
 
 if TYPE_CHECKING:
-    from distseq.cluster.host_pool import HostPool
+    from distseq.cluster.hosts.host_pool import HostPool
 
 # A shell that runs the tests in the background has them ignore SIGINT, and so would the processes that they start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -97,10 +97,10 @@ def any_pool(request: pytest.FixtureRequest) -> "Callable[..., HostPool]":
 
 def _maker(request: pytest.FixtureRequest) -> "Callable[..., HostPool]":
     if request.param == "local":
-        from distseq.cluster.local_pool import local_pool
+        from distseq.cluster.local.pool import local_pool
 
         return local_pool
     request.getfixturevalue("ray_session")
-    from distseq.cluster.ray_pool import ray_pool
+    from distseq.cluster.ray.pool import ray_pool
 
     return ray_pool if request.param == "ray" else partial(ray_pool, inline=0)

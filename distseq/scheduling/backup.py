@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from distseq.cluster.pool import Delivery
-from distseq.coding.backup import Backup
 from distseq.coding.plan import MiniTask
-from distseq.coding.scheme import Scheme
+from distseq.coding.schemes.backup_tasks import Backup
+from distseq.coding.schemes.scheme import Scheme
 from distseq.scheduling.closing import Closing
-from distseq.scheduling.rounds import RoundScheduler
+from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 
 

@@ -1,13 +1,13 @@
 """Into how many parts a job is cut where there are no rounds, how many copies there may be, and where they run.
 
 A job is `parts` groups of one part each, of which any one row suffices: streamed gradient coding that tolerates n - 1
-stragglers. Who does what, and when, is distseq.scheduling.pulling.
+stragglers. Who does what, and when, is distseq.scheduling.pipeline_scheduler.
 """
 
 from dataclasses import dataclass
 
-from distseq.coding.gc import GC
-from distseq.coding.scheme import Scheme
+from distseq.coding.schemes.gradient_coding import GC
+from distseq.coding.schemes.scheme import Scheme
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from distseq.cluster.pool import Delivery
 from distseq.coding.plan import MiniTask
-from distseq.coding.scheme import Scheme
+from distseq.coding.schemes.scheme import Scheme
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ import numpy as np
 from data_parallel import Ranks
 from slowness import QUIET, STARTUP, Stops, slowed
 
-from distseq.choosing import scheduler_of
-from distseq.cluster.host_pool import HostPool
+from distseq.cluster.hosts.host_pool import HostPool
 from distseq.cluster.trace import Trace
-from distseq.config import Config
-from distseq.fleet import Fleet
-from distseq.journal import ARRIVAL, MemoryJournal
-from distseq.learner import Learner
-from distseq.master import Master
-from distseq.observers import Silent
-from distseq.pools import make_pool
+from distseq.config.schema import Config
+from distseq.config.strategy import scheduler_of
+from distseq.engine.interfaces import Observer
+from distseq.engine.journal import ARRIVAL, MemoryJournal
+from distseq.engine.master import Master
+from distseq.learners.fleet import Fleet
+from distseq.learners.learner import Learner
+from distseq.training.pool import make_pool
 
 
 class Kept(NamedTuple):
@@ -43,7 +43,7 @@ class Contender(Protocol):
         ...
 
 
-class Keeping(Silent):
+class Keeping(Observer):
     """Keeps the parameters of every step."""
 
     def __init__(self, learners: Sequence[Learner], begun: float) -> None:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distseq.config import Config, LearnerConfig
-from distseq.learner import Learner
+from distseq.config.schema import Config, LearnerConfig
+from distseq.learners.learner import Learner
 
 
 class Step(NamedTuple):
@@ -137,7 +137,7 @@ def rank() -> None:
     import torch
     import torch.distributed as dist
 
-    from distseq.reading import opened
+    from distseq.gradients.data import opened
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
@@ -174,8 +174,8 @@ class Model:
         import torch
         from torch.nn.parallel import DistributedDataParallel
 
-        from distseq.optimizers import torch_optimizer
-        from distseq.task import build_model, trained
+        from distseq.gradients.problem import build_model, trained
+        from distseq.learners.optimizers import torch_optimizer
 
         class Losses(torch.nn.Module):
             def __init__(self, model: torch.nn.Module) -> None:

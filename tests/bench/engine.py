@@ -19,26 +19,26 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import numpy as np
 import ray
 
-from distseq.cluster.host_pool import HostPool
+from distseq.cluster.hosts.host_pool import HostPool
 from distseq.cluster.pool import Payload
 from distseq.cluster.probe import feature
 from distseq.cluster.profiles import profile
-from distseq.cluster.ray_pool import ray_pool
+from distseq.cluster.ray.pool import ray_pool
 from distseq.cluster.simulated import UNFINISHED, SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
-from distseq.coding.gradient_code import Cyclic
+from distseq.coding.codes.cyclic import Cyclic
 from distseq.coding.plan import MiniTask
-from distseq.coding.scheme import Scheme
-from distseq.coding.schemes import parse
-from distseq.master import Master
-from distseq.replay import replay
+from distseq.coding.schemes.registry import parse
+from distseq.coding.schemes.scheme import Scheme
+from distseq.engine.master import Master
 from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.pipeline import Pipeline
-from distseq.scheduling.pulling import PipelineScheduler
-from distseq.scheduling.rounds import RoundScheduler
+from distseq.scheduling.pipeline_scheduler import PipelineScheduler
+from distseq.scheduling.replay import replay
+from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Scheduler
-from distseq.simulation import Idle, simulate
+from distseq.simulation.simulate import NullLearner, simulate
 
 WORKERS, ROUNDS = 256, 100
 REPEATS = 3  # of what is short enough to be disturbed; the least is printed
@@ -67,7 +67,7 @@ def milliseconds_per_round(spec: str, closing: Safe | Mu) -> float:
     """Scheduler, ledger and decode weights, per round of 256 workers, the rows of a message arriving together."""
     scheme = parse(spec, WORKERS)
     clocked = Clocked(RoundScheduler(scheme, closing, late=False))
-    learners = [Idle(f"m{m}", ROUNDS // (scheme.delay + 1)) for m in range(scheme.delay + 1)]
+    learners = [NullLearner(f"m{m}", ROUNDS // (scheme.delay + 1)) for m in range(scheme.delay + 1)]
     Master(learners, clocked, SimulatedPool(profile("bursts", WORKERS, 0), arrival="message")).run()
     return 1e3 * clocked.seconds / (sum(learner.steps for learner in learners) + scheme.delay)
 
@@ -75,7 +75,7 @@ def milliseconds_per_round(spec: str, closing: Safe | Mu) -> float:
 def milliseconds_per_delivery(pipeline: Pipeline, models: int, unfinished: str) -> float:
     """All of the scheduler's work on 100 jobs of each model, 256 workers."""
     clocked = Clocked(PipelineScheduler(pipeline, WORKERS, frees=unfinished != "serial"))
-    learners = [Idle(f"m{m}", 100) for m in range(models)]
+    learners = [NullLearner(f"m{m}", 100) for m in range(models)]
     Master(learners, clocked, SimulatedPool(profile("bursts", WORKERS, 0), unfinished=unfinished)).run()
     assert clocked.deliveries >= 100 * models * pipeline.parts
     return 1e3 * clocked.seconds / clocked.deliveries

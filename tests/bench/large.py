@@ -18,8 +18,8 @@ from typing import Any
 
 from data_parallel import Ranks, peak
 
-from distseq.config import from_dict
-from distseq.fleet import build_fleet
+from distseq.config.toml_file import from_dict
+from distseq.learners.from_config import build_fleet
 
 WORKERS, BATCH, WINDOW = 16, 16, 8
 MODEL: dict[str, Any] = {"symbols": 97, "hidden": 1536}
@@ -90,12 +90,12 @@ def ours(pool: str, scheme: str, jobs: int) -> dict[str, Any]:
     from rich.console import Console
 
     import distseq
-    from distseq import training
-    from distseq.observers import Silent
+    from distseq.engine.interfaces import Observer
+    from distseq.training import run as training
 
     times, received, size = list[float](), [0], [0]
 
-    class Watch(Silent):
+    class Watch(Observer):
         def job_applied(self, *_: object) -> None:
             times.append(time.perf_counter())
 

@@ -25,11 +25,11 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from distseq.kernels.layers import LAYERS
-from distseq.models.data import Dataset
-from distseq.models.held_out import HeldOut
+from distseq.models.data.dataset import Dataset
+from distseq.models.data.held_out import HeldOut
+from distseq.models.data.synthetic import associative_recall, group_words
+from distseq.models.data.text import open_aws
 from distseq.models.sequence import IGNORED, SequenceModel
-from distseq.models.synthetic import associative_recall, group_words
-from distseq.models.text import open_aws
 
 SEEDS = 3
 TRACKERS = {  # what tracks a state, and what cannot, in one layer

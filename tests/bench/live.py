@@ -30,7 +30,7 @@ from data_parallel import Ranks
 from main_job import MainJob
 from slowness import turns
 
-from distseq.config import SCHEDULERS
+from distseq.config.schema import SCHEDULERS
 
 DDP = "DistributedDataParallel"
 # name -> the [scheduler] of the job

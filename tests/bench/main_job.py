@@ -12,9 +12,9 @@ import torch
 from contenders import Kept, Run
 
 from distseq.cluster.pool import Payload
-from distseq.config import load_config
-from distseq.fleet import build_fleet
-from distseq.likeness import Snapshot
+from distseq.config.toml_file import load_config
+from distseq.learners.from_config import build_fleet
+from distseq.learners.snapshot import Snapshot
 
 MAIN = Path(__file__).resolve().parents[2] / "examples" / "main.toml"
 MOST = 400  # steps of the reference, after which the target is out of reach

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distseq.cluster.host_pool import HostPool
-from distseq.cluster.local_pool import local_pool
+from distseq.cluster.hosts.host_pool import HostPool
+from distseq.cluster.local.pool import local_pool
 from distseq.cluster.pool import Payload
 from distseq.coding.plan import MiniTask
-from distseq.config import from_dict
-from distseq.fleet import Fleet, build_fleet
-from distseq.models.text import Text
+from distseq.config.toml_file import from_dict
+from distseq.learners.fleet import Fleet
+from distseq.learners.from_config import build_fleet
+from distseq.models.data.text import Text
 
 ROWS, ROUNDS, BATCH = 16, 15, 512
 TEXT = "".join(f"line {k}: the quick brown fox {k * k} jumps over {k % 7} lazy dogs.\n" for k in range(2000))

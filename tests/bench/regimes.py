@@ -18,12 +18,12 @@ import numpy as np
 from distseq.cluster.profiles import profile
 from distseq.cluster.simulated import UNFINISHED
 from distseq.cluster.trace import Trace, load_trace
-from distseq.coding.schemes import parse
-from distseq.replay import Replayed, replay
-from distseq.scheduling.candidates import Candidate, family, name_of
+from distseq.coding.schemes.registry import parse
+from distseq.scheduling.adaptive.candidates import Candidate, family, name_of
 from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.pipeline import Pipeline
-from distseq.simulation import simulate
+from distseq.scheduling.replay import Replayed, replay
+from distseq.simulation.simulate import simulate
 
 N = 64
 MODELS = (1, 4, 16, 64, 256)

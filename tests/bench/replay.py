@@ -22,20 +22,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from distseq.cluster.host_pool import HostPool
-from distseq.cluster.local_pool import local_pool
+from distseq.cluster.hosts.host_pool import HostPool
+from distseq.cluster.local.pool import local_pool
 from distseq.cluster.profiles import delays
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace
-from distseq.coding.schemes import parse
-from distseq.journal import MemoryJournal, master_seconds
-from distseq.master import Master
-from distseq.profiling import Probing, probe_spec
+from distseq.coding.schemes.registry import parse
+from distseq.engine.journal import MemoryJournal
+from distseq.engine.master import Master
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Safe
 from distseq.scheduling.pipeline import Pipeline
-from distseq.scheduling.pulling import PipelineScheduler
+from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.scheduler import Scheduler
+from distseq.simulation.measure import ProbeLearner, probe_spec
+from distseq.simulation.recorded import master_seconds
 
 MODELS = 4
 CONFIGURATIONS = ("uncoded", "gc:3", "msgc:1,2,8", "pipeline:8,2")
@@ -107,14 +108,14 @@ class Replaying:
 
     def _master(self, name: str, jobs: int, pool: HostPool | SimulatedPool, journal: MemoryJournal) -> Master:
         n = self.trace.workers
-        learners = [Probing(n, jobs // MODELS, f"model-{m}") for m in range(MODELS)]
+        learners = [ProbeLearner(n, jobs // MODELS, f"model-{m}") for m in range(MODELS)]
         return Master(learners, scheduler_of(name, n), pool, journal)
 
     def _start(self) -> HostPool:
         hosts = min(self.trace.workers, os.cpu_count() or 1)
         if self.pool == "local":
             return local_pool(self.trace.workers, probe_spec(0.0), hosts=hosts, delays=self.trace)
-        from distseq.cluster.ray_pool import ray_pool
+        from distseq.cluster.ray.pool import ray_pool
 
         return ray_pool(self.trace.workers, probe_spec(0.0), hosts=hosts, delays=self.trace)
 

@@ -18,19 +18,19 @@ from distseq.cluster.pool import Delivery
 from distseq.cluster.profiles import PROFILES, profile
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace, load_trace
-from distseq.coding.genie import least_seconds, rounds_bounds
+from distseq.coding.bounds import least_seconds, rounds_bounds
 from distseq.coding.plan import MiniTask
-from distseq.coding.schemes import parse
-from distseq.journal import MemoryJournal
-from distseq.master import Master
-from distseq.replay import replay
-from distseq.scheduling.adaptive import AdaptiveScheduler
-from distseq.scheduling.candidates import Candidate, candidates, family
+from distseq.coding.schemes.registry import parse
+from distseq.engine.journal import MemoryJournal
+from distseq.engine.master import Master
+from distseq.scheduling.adaptive.candidates import Candidate, candidates, family
+from distseq.scheduling.adaptive.cost import Question
+from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler
 from distseq.scheduling.closing import Mu, Safe
-from distseq.scheduling.estimate import Question
 from distseq.scheduling.pipeline import Pipeline
-from distseq.scheduling.pulling import PipelineScheduler
-from distseq.simulation import Idle, simulate, simulate_pipeline
+from distseq.scheduling.pipeline_scheduler import PipelineScheduler
+from distseq.scheduling.replay import replay
+from distseq.simulation.simulate import NullLearner, simulate, simulate_pipeline
 
 ROUNDS = 100  # jobs of a whole run in rounds
 LOOK = 3  # candidates of a family whose whole run is simulated
@@ -111,7 +111,7 @@ class Timed:
 def auto(trace: Trace, models: int, jobs: int, unfinished: str) -> Run:
     pool, journal = SimulatedPool(trace, unfinished=unfinished), MemoryJournal()
     scheduler = Timed(AdaptiveScheduler(trace.workers, Question(models, unfinished)))
-    learners = [Idle(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(models)]
+    learners = [NullLearner(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(models)]
     seconds = Master(learners, scheduler, pool, journal).run()
     chosen = [record["chosen"] for record in journal.records if record["kind"] == "choice"]
     name = f"auto ({', '.join(chosen) or 'as it began'})"
@@ -253,7 +253,7 @@ def changing(n: int) -> dict[str, tuple[Trace, Trace]]:
 def half_way(before: Trace, after: Trace, scheduler: Any, models: int, jobs: int, at: float) -> float:
     """Seconds per job of a whole run on serial workers."""
     pool = Changing(before, after, at, "serial")
-    learners = [Idle(f"model-{m}", jobs // models) for m in range(models)]
+    learners = [NullLearner(f"model-{m}", jobs // models) for m in range(models)]
     return Master(learners, scheduler, pool).run() / jobs
 
 

@@ -20,20 +20,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from distseq.choosing import scheduler_of
-from distseq.cluster.host_pool import HostPool
+from distseq.cluster.hosts.host_pool import HostPool
 from distseq.cluster.pool import Payload
-from distseq.cluster.timing import timed
+from distseq.cluster.system.cpu_time import timed
 from distseq.cluster.trace import Trace
-from distseq.cluster.work import Asked
-from distseq.config import from_dict
-from distseq.fleet import build_fleet
+from distseq.cluster.work import RowRequest
+from distseq.config.strategy import scheduler_of
+from distseq.config.toml_file import from_dict
+from distseq.engine.master import Master
+from distseq.gradients.passes import Compute, bits
+from distseq.gradients.work import GradientWork
 from distseq.kernels.layers import LAYERS
-from distseq.master import Master
-from distseq.models.synthetic import group_words
-from distseq.pools import make_pool
-from distseq.stacking import Compute, bits
-from distseq.task import Task
+from distseq.learners.from_config import build_fleet
+from distseq.models.data.synthetic import group_words
+from distseq.training.pool import make_pool
 
 WIDTH, BATCH, WINDOW, REPEATS = 32, 4, 64, 7
 MODELS = (2, 4, 8)
@@ -50,21 +50,23 @@ SCHEDULERS = {
 }
 
 
-def least(compute: Compute, asked: Sequence[Asked]) -> float:
+def least(compute: Compute, asked: Sequence[RowRequest]) -> float:
     return min(timed(lambda: compute(asked))[1] for _ in range(REPEATS))
 
 
 def of_layer(layers: str, models: int) -> str:
     args = {"symbols": 97, "width": WIDTH, "layers": layers, "residual": True}
     model = "distseq.models.sequence:SequenceModel"
-    work = Task([{"data": group_words(3, 4), "model": model, "model_args": args, "seed": m} for m in range(models)])
+    work = GradientWork(
+        [{"data": group_words(3, 4), "model": model, "model_args": args, "seed": m} for m in range(models)]
+    )
     asked, draws = [], np.random.default_rng(0)
     for m in range(models):
         parameters = np.concatenate([p.detach().numpy().ravel() for p in work.problem(m).parameters])
         payload = Payload(m, m, 0, parameters, np.arange(BATCH), 0, "gc:1", 4, version=1)
         symbols = torch.from_numpy(draws.integers(97, size=(2, BATCH, WINDOW)))
         samples = {"inputs": symbols[0], "targets": symbols[1]}
-        asked.append(Asked(payload, payload.ids, draws.normal(size=BATCH), samples))
+        asked.append(RowRequest(payload, payload.ids, draws.normal(size=BATCH), samples))
     try:
         same = bits(work._alone(asked)) == bits(work._together(asked))
     except RuntimeError:

@@ -21,19 +21,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from slowness import QUIET, STARTUP, Slowness, Stops, quotas, slowed, turns
 
-from distseq.cluster.host_pool import HostPool
-from distseq.cluster.local_pool import local_pool
+from distseq.cluster.hosts.host_pool import HostPool
+from distseq.cluster.local.pool import local_pool
 from distseq.cluster.trace import Trace
-from distseq.coding.schemes import parse
-from distseq.config import Config, from_dict
-from distseq.fleet import build_fleet
-from distseq.journal import FileJournal, Journal, MemoryJournal
-from distseq.master import Master
-from distseq.observers import GradientCheck
-from distseq.profiling import run_trace
+from distseq.coding.schemes.registry import parse
+from distseq.config.schema import Config
+from distseq.config.toml_file import from_dict
+from distseq.engine.journal import FileJournal, Journal, MemoryJournal
+from distseq.engine.master import Master
+from distseq.learners.from_config import build_fleet
+from distseq.monitoring.gradient_check import GradientCheck
 from distseq.scheduling.closing import Safe
-from distseq.scheduling.rounds import RoundScheduler
-from distseq.simulation import simulate
+from distseq.scheduling.round_scheduler import RoundScheduler
+from distseq.simulation.measure import run_trace
+from distseq.simulation.simulate import simulate
 
 SCHEMES = ("uncoded", "gc:1", "srsgc:1,2,2", "msgc:1,2,2")
 CHECKS = 8  # gradients of each block that are compared with full-batch ones

@@ -11,19 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distseq.cluster.host import IDLE
-from distseq.cluster.host_pool import HostPool
-from distseq.cluster.local_pool import local_pool
+from distseq.cluster.hosts.host_loop import IDLE
+from distseq.cluster.hosts.host_pool import HostPool
+from distseq.cluster.local.pool import local_pool
 from distseq.cluster.probe import feature
 from distseq.cluster.profiles import profile
 from distseq.cluster.work import WorkSpec
-from distseq.coding.schemes import parse
-from distseq.master import Master
-from distseq.observers import Silent
-from distseq.roles import Opening
+from distseq.coding.schemes.registry import parse
+from distseq.engine.interfaces import JobInput, Observer
+from distseq.engine.master import Master
 from distseq.scheduling.pipeline import Pipeline
-from distseq.scheduling.pulling import PipelineScheduler
-from distseq.scheduling.rounds import RoundScheduler
+from distseq.scheduling.pipeline_scheduler import PipelineScheduler
+from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Scheduler
 from tests.processes import hosts_below, left_after, orphaned_blocks
 
@@ -39,8 +38,8 @@ class Sums:
     def ids(self, step: int) -> np.ndarray:
         return np.arange(step, step + 40)
 
-    def open(self, step: int) -> Opening:
-        return Opening(np.ones(SIZE, dtype=np.float32), self.ids(step))
+    def open(self, step: int) -> JobInput:
+        return JobInput(np.ones(SIZE, dtype=np.float32), self.ids(step))
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         np.testing.assert_array_equal(total, feature(self.ids(self.right), SIZE).sum(axis=0))
@@ -48,7 +47,7 @@ class Sums:
         return {}
 
 
-class Chaos(Silent):
+class Chaos(Observer):
     """Every 12 jobs, on average, a random host is killed or stopped for good. Looks at this process's memory after each job."""
 
     def __init__(self, pool: HostPool, draws: np.random.Generator) -> None:
@@ -127,7 +126,7 @@ def respawn_seconds(pool: HostPool, host: int) -> float:
     return pool.now() - noticed
 
 
-class Blows(Silent):
+class Blows(Observer):
     """Between two jobs, once every host is in its place and three jobs have gone by, the next blow falls.
 
     Every job needs every host. `jobs`: seconds of those in peace; `recoveries`: of each blow, and of the job after it.

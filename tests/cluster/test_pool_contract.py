@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distseq.cluster.local_pool import local_pool
+from distseq.cluster.local.pool import local_pool
 from distseq.cluster.pool import Delivery, Payload, Pool, PoolError
 from distseq.cluster.probe import Probe, feature
 from distseq.cluster.simulated import SimulatedPool
@@ -34,7 +34,7 @@ def probe_spec(**probe: Any) -> WorkSpec:
 
 def on_ray(inline: int) -> MakePool:
     def make(trace: Trace, **probe: Any) -> Pool:
-        from distseq.cluster.ray_pool import ray_pool
+        from distseq.cluster.ray.pool import ray_pool
 
         return ray_pool(N, probe_spec(**probe), hosts=2, delays=trace, inline=inline)
 

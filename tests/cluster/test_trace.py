@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distseq.cluster.files import write_whole
+from distseq.cluster.system.atomic_files import write_whole
 from distseq.cluster.trace import Trace, load_trace
 from tests.coding.strategies import PROPERTY, generators
 

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from distseq.coding.m_sgc import MSGC
-from distseq.coding.scheme import Scheme
-from distseq.coding.sr_sgc import SRSGC
+from distseq.coding.schemes.m_sgc import MSGC
+from distseq.coding.schemes.scheme import Scheme
+from distseq.coding.schemes.sr_sgc import SRSGC
 
 
 class Case(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 
 from distseq.coding.ledger import Ledger
 from distseq.coding.plan import MiniTask
-from distseq.coding.scheme import Scheme, missing
+from distseq.coding.schemes.scheme import Scheme, missing
 
 
 class Play:

@@ -3,7 +3,7 @@
 The oracle of every scheme's closed form `shortage`.
 """
 
-from distseq.coding.scheme import Rows, Scheme, missing
+from distseq.coding.schemes.scheme import Rows, Scheme, missing
 
 
 def safe_by_roll_forward(scheme: Scheme, t: int, rows: Rows) -> bool:

@@ -4,14 +4,14 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from distseq.coding.backup import Backup
-from distseq.coding.gc import GC
-from distseq.coding.gradient_code import CODES
-from distseq.coding.ksync import KSync
-from distseq.coding.m_sgc import MSGC
-from distseq.coding.redispatch import Redispatch
-from distseq.coding.scheme import Scheme
-from distseq.coding.sr_sgc import SRSGC
+from distseq.coding.codes.registry import CODES
+from distseq.coding.schemes.backup_tasks import Backup
+from distseq.coding.schemes.gradient_coding import GC
+from distseq.coding.schemes.ksync import KSync
+from distseq.coding.schemes.m_sgc import MSGC
+from distseq.coding.schemes.redispatch import Redispatch
+from distseq.coding.schemes.scheme import Scheme
+from distseq.coding.schemes.sr_sgc import SRSGC
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
 THOROUGH = settings(PROPERTY, max_examples=200)
@@ -58,7 +58,7 @@ def _ksync(draw: st.DrawFn, n: int, code: str) -> Scheme:
     return KSync(n, draw(st.integers(1, n)))
 
 
-# by the names of distseq.coding.schemes.SCHEMES; test_schemes.py checks that none is missing
+# by the names of distseq.coding.schemes.registry.SCHEMES; test_schemes.py checks that none is missing
 BUILDERS = {
     "uncoded": _uncoded,
     "gc": _gc,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distseq.coding.genie import genie_set, genie_wf, least_seconds, rounds_bounds
+from distseq.coding.bounds import genie_set, genie_wf, least_seconds, rounds_bounds
 from tests.coding.strategies import PROPERTY, generators
 
 slopes = st.sampled_from((0.0, 0.3, 2.0, 40.0))

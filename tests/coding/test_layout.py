@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distseq.coding.gc import GC
-from distseq.coding.gradient_code import FractionalRepetition
+from distseq.coding.codes.fractional_repetition import FractionalRepetition
 from distseq.coding.layout import Layout, layout
-from distseq.coding.m_sgc import MSGC
 from distseq.coding.plan import MiniTask
-from distseq.coding.scheme import Scheme
+from distseq.coding.schemes.gradient_coding import GC
+from distseq.coding.schemes.m_sgc import MSGC
+from distseq.coding.schemes.scheme import Scheme
 from tests.coding.play import Play, random_play
 from tests.coding.strategies import PROPERTY, exact_schemes, generators, schemes
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distseq.coding.gc import GC
-from distseq.coding.gradient_code import CODES
+from distseq.coding.codes.registry import CODES
 from distseq.coding.ledger import Ledger
-from distseq.coding.m_sgc import MSGC
 from distseq.coding.plan import MiniTask
-from distseq.coding.scheme import Scheme, missing
-from distseq.coding.sr_sgc import SRSGC
+from distseq.coding.schemes.gradient_coding import GC
+from distseq.coding.schemes.m_sgc import MSGC
+from distseq.coding.schemes.scheme import Scheme, missing
+from distseq.coding.schemes.sr_sgc import SRSGC
 from distseq.coding.stragglers import patterns, random_pattern
 from tests.coding.conforming import CASES, Case
 from tests.coding.play import Play, decoded_on_time, random_play, with_rows

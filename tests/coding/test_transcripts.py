@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from distseq.coding.gc import GC
 from distseq.coding.ledger import Ledger
-from distseq.coding.m_sgc import MSGC
 from distseq.coding.plan import MiniTask
-from distseq.coding.scheme import Scheme
-from distseq.coding.sr_sgc import SRSGC
+from distseq.coding.schemes.gradient_coding import GC
+from distseq.coding.schemes.m_sgc import MSGC
+from distseq.coding.schemes.scheme import Scheme
+from distseq.coding.schemes.sr_sgc import SRSGC
 from distseq.coding.stragglers import conforms
 
 

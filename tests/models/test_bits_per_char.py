@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from distseq.models.char_lstm import CharLSTM
-from distseq.models.held_out import HeldOut
-from distseq.models.text import Text, open_aws
+from distseq.models.data.held_out import HeldOut
+from distseq.models.data.text import Text, open_aws
 
 
 @pytest.fixture(scope="module")

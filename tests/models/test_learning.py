@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from distseq.models.synthetic import group_words
+from distseq.models.data.synthetic import group_words
 from tests.bench.learning import SEEDS, TRACKERS, accuracy, model_of, recalling, tracking
 
 pytestmark = pytest.mark.slow

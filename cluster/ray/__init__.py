@@ -1,0 +1,1 @@
+"""A pool of Ray actors, and tools for a running Ray cluster."""

@@ -1,0 +1,168 @@
+"""Jobs of a Ray cluster, through its dashboard's HTTP address: submitted, followed, stopped.
+
+What the cluster refuses is a ValueError that says what to do; a cluster that goes away under a job is a PoolError.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import ray.exceptions
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from distseq.cluster.errors import PoolError
+from distseq.cluster.ray.auth_token import refusal
+
+CONNECT = 10.0  # seconds that a connection may take
+AGENT = 60.0  # seconds that a job agent is waited for; a head that starts needs about 20
+LOST = 10  # attempts in a row to reach the cluster again
+PAUSE = 1.0  # seconds between attempts
+# They report every upload and every closed connection.
+TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+NO_AGENT = "No available agent to submit job"
+AGENT_IS_MISSING = (
+    "no job agent answers on the cluster at {address} after {seconds:.0f} s: the head may still be starting, or another "
+    "Ray on its machine holds the agent's port (52365): start the head with --dashboard-agent-listen-port=PORT"
+)
+
+
+class JobServer:
+    """The job server of a running cluster. ValueError when there is none, or when it refuses the token."""
+
+    def __init__(self, address: str, source: str | None) -> None:
+        """`source`: where the client's token comes from."""
+        self.address, self._source = address, source
+        for module in TALKATIVE:
+            logging.getLogger(module).setLevel(logging.ERROR)
+        _reachable(address)
+        with self._explained():
+            self._client: Any = JobSubmissionClient(address)
+
+    def submit(self, job: str, entrypoint: str, runtime_env: dict[str, Any], say: Callable[[str], object]) -> None:
+        """Upload what runtime_env names and start the job under the id `job`. ValueError when it is not taken."""
+        end, waiting = time.monotonic() + AGENT, False
+        while True:
+            try:
+                with self._explained():
+                    self._client.submit_job(submission_id=job, entrypoint=entrypoint, runtime_env=runtime_env)
+                return
+            except ValueError as error:
+                if NO_AGENT not in str(error):
+                    raise
+                if time.monotonic() > end:
+                    raise ValueError(AGENT_IS_MISSING.format(address=self.address, seconds=AGENT)) from None
+            if not waiting:
+                say(f"the cluster has no job agent yet: trying again for {AGENT:.0f} s")
+            waiting = True
+            time.sleep(PAUSE)
+
+    def follow(self, job: str, write: Callable[[str], object], say: Callable[[str], object]) -> int:
+        """Write the job's logs until it ends; its exit code, 1 if Ray knows none, 130 if it was stopped.
+
+        A KeyboardInterrupt asks the job to stop, a second one is raised. PoolError when the cluster is lost.
+        """
+        log, asked, failures = _Log(write), False, 0
+        while True:
+            try:
+                details = self._until_it_ends(job, log)
+                failures = 0
+                if details.status.is_terminal():
+                    return _exit_code(job, details, say)
+                time.sleep(PAUSE)
+            except KeyboardInterrupt:
+                if asked:
+                    say(f"left job {job}, which was asked to stop")
+                    raise
+                asked = True
+                say(f"asking job {job} to stop; Ctrl-C again leaves at once")
+                with contextlib.suppress(OSError, RuntimeError):
+                    self._client.stop_job(job)
+            except (OSError, RuntimeError) as error:
+                failures += 1
+                if failures == LOST:
+                    lost = f"lost the cluster at {self.address}; job {job} may still run there"
+                    raise PoolError(f"{lost}: {_first_line(error)}") from error
+                time.sleep(PAUSE)
+
+    def _until_it_ends(self, job: str, log: "_Log") -> Any:
+        asyncio.run(self._tail(job, log))
+        return self._client.get_job_info(job)
+
+    async def _tail(self, job: str, log: "_Log") -> None:
+        log.rewind()
+        async for text in self._client.tail_job_logs(job):
+            log.add(text)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except ray.exceptions.AuthenticationError as error:
+            status = 403 if error.message.startswith("Authentication failed") else 401
+            raise ValueError(refusal(self.address, status, self._source)) from None
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"the Ray cluster at {self.address} does not take this: {_first_line(error)}") from None
+
+
+class _Log:
+    """The log of a job, which Ray sends from its beginning each time it is asked: every character is written once."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write, self._written, self._at = write, 0, 0
+
+    def rewind(self) -> None:
+        self._at = 0
+
+    def add(self, text: str) -> None:
+        new = text[max(0, self._written - self._at) :]
+        self._at += len(text)
+        if new:
+            self._write(new)
+            self._written = self._at
+
+
+def _exit_code(job: str, details: Any, say: Callable[[str], object]) -> int:
+    if details.status == JobStatus.SUCCEEDED:
+        return 0
+    if details.status == JobStatus.STOPPED:
+        say(f"job {job} was stopped")
+        return 130
+    message = (details.message or "Ray gives no reason").partition(", last available logs")[0]
+    say(f"job {job} failed: {' '.join(message.splitlines()[:1])}")
+    code = details.driver_exit_code or 1
+    return int(code) if code > 0 else 128 - int(code)
+
+
+def _reachable(address: str) -> None:
+    """ValueError unless something takes connections at an http address; through a proxy, the client finds out."""
+    try:
+        url = urlsplit(address)
+        host, port = url.hostname, url.port or {"http": 80, "https": 443}.get(url.scheme)
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None or url.scheme not in ("http", "https"):
+        raise ValueError(f"the address of a cluster's job server is http://HOST:8265: got {address!r}")
+    if url.scheme not in getproxies():
+        connect(host, port, address)
+
+
+def connect(host: str, port: int, address: str) -> None:
+    """ValueError unless something takes connections there."""
+    try:
+        socket.create_connection((host, port), CONNECT).close()
+    except OSError as error:
+        raise ValueError(f"no Ray cluster at {address}: {error.strerror or error}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).splitlines()[:1]) or type(error).__name__

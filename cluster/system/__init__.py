@@ -1,0 +1,1 @@
+"""Small wrappers of the operating system: files, threads, signals and clocks."""

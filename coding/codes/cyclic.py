@@ -1,0 +1,138 @@
+"""Dense gradient codes decoded in the null space, among them the cyclic code (Tandon et al. 2017, Algorithms 1 and 2)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from itertools import combinations
+from math import comb, inf
+
+import numpy as np
+
+from distseq.coding.codes.gradient_code import Shortage, _check_range
+
+RESIDUAL = 1e-6  # largest |a^T B - 1| that a decode may leave; anything above is a wrong gradient
+
+
+CACHED_DECODES = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class DenseCode:
+    """A dense code given by its matrix B (n, parts), any n - s rows of which span the all-ones row.
+
+    Decoding solves only for the missing rows: a = a0 + N z with a0^T B = 1^T and N a basis of the left null space of B,
+    z chosen so that a vanishes on the stragglers (s unknowns at most, not n).
+    """
+
+    B: np.ndarray = field(repr=False)  # (n, parts)
+    s: int
+
+    def __post_init__(self) -> None:
+        _check_range(len(self.B), self.s)
+
+    @property
+    def n(self) -> int:
+        return len(self.B)
+
+    @property
+    def parts(self) -> int:
+        return int(self.B.shape[1])
+
+    @cached_property
+    def load(self) -> Fraction:
+        return Fraction(int(np.count_nonzero(self.B, axis=1).max()), self.parts)
+
+    def row(self, worker: int) -> tuple[tuple[int, float], ...]:
+        return tuple((int(k), float(self.B[worker, k])) for k in np.flatnonzero(self.B[worker]))
+
+    def shortage(self, has: np.ndarray) -> Shortage | None:
+        need = self.n - self.s - int(np.count_nonzero(has))
+        return Shortage(~has, need) if need > 0 else None
+
+    @cached_property
+    def _solutions(self) -> tuple[np.ndarray, np.ndarray]:
+        """a0 (n,) of least norm, and N (n, nullity): all decoders of the full set are a0 + N z."""
+        u, singular, vt = np.linalg.svd(self.B)
+        rank = int(np.count_nonzero(singular > singular[0] * self.n * np.finfo(float).eps * 8))
+        a0 = u[:, :rank] @ ((vt[:rank] @ np.ones(self.parts)) / singular[:rank])
+        return a0, u[:, rank:]
+
+    @cached_property
+    def _cached(self) -> Callable[[bytes], np.ndarray]:
+        return lru_cache(maxsize=CACHED_DECODES)(self._decode)
+
+    def _decode(self, packed: bytes) -> np.ndarray:
+        has = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=self.n).astype(bool)
+        a0, null = self._solutions
+        weights = a0
+        if not has.all():
+            if not null.shape[1]:
+                raise ValueError("this code decodes only from all of its rows")
+            z = np.linalg.lstsq(null[~has], -a0[~has], rcond=None)[0]
+            weights = a0 + null @ z
+        weights = np.where(has, weights, 0.0)
+        residual = float(np.abs(weights @ self.B - 1.0).max())
+        if not residual <= RESIDUAL:
+            raise ValueError(
+                f"rows of {int(has.sum())} of {self.n} workers do not decode: |a^T B - 1| = {residual:.1e} > {RESIDUAL:.0e}"
+            )
+        weights.setflags(write=False)
+        return weights
+
+    def decode(self, has: np.ndarray) -> np.ndarray:
+        return self._cached(np.packbits(has).tobytes())
+
+    @cached_property
+    def amplification(self) -> float:
+        """max over straggler sets of sum_i |a_i| |B_i|_1 / parts: all sets when there are few, else bursts and random ones."""
+        size = np.abs(self.B).sum(axis=1)
+        return max(float(np.abs(self.decode(has)) @ size) / self.parts for has in _straggler_sets(self.n, self.s))
+
+
+def _straggler_sets(n: int, s: int) -> list[np.ndarray]:
+    """Survivor masks (n,) bool to measure a code on: everything up to 2,000 sets, else none, all bursts and 64 random ones."""
+    if comb(n, s) <= 2000:
+        stragglers = [list(c) for size in range(s + 1) for c in combinations(range(n), size)]
+    else:
+        draws = np.random.default_rng([n, s])
+        bursts = [[(i + j) % n for j in range(s)] for i in range(n)]
+        stragglers = [[], *bursts, *(list(draws.choice(n, s, replace=False)) for _ in range(64))]
+    masks = []
+    for lost in stragglers:
+        has = np.ones(n, dtype=bool)
+        has[lost] = False
+        masks.append(has)
+    return masks
+
+
+def cyclic_matrix(n: int, s: int, seed: int) -> np.ndarray:
+    """B (n, n) of the cyclic (n, s) code: row i supported on parts i..i+s modulo n (Tandon et al. 2017, Alg. 2)."""
+    if s == 0:
+        return np.eye(n)
+    H = np.random.default_rng([n, s, seed]).standard_normal((s, n))
+    H[:, -1] = -H[:, :-1].sum(axis=1)
+    B = np.zeros((n, n))
+    for i in range(n):
+        others = [(i + j) % n for j in range(1, s + 1)]
+        B[i, i] = 1.0
+        B[i, others] = -np.linalg.solve(H[:, others], H[:, i])
+    return B
+
+
+class Cyclic(DenseCode):
+    """The cyclic (n, s) code: the best of eight draws, by amplification where the code is usable in float32 (s <= 3), else
+    by its largest coefficient, which is quicker to see."""
+
+    def __init__(self, n: int, s: int) -> None:
+        _check_range(n, s)
+        draws = [cyclic_matrix(n, s, seed) for seed in range(8)]
+        super().__init__(min(draws, key=lambda B: _measured(B, s) if s <= 3 else float(np.abs(B).max())), s)
+
+
+def _measured(B: np.ndarray, s: int) -> float:
+    """Amplification of a draw; infinite for a draw that does not decode accurately from every measured straggler set."""
+    try:
+        return DenseCode(B, s).amplification
+    except ValueError:
+        return inf

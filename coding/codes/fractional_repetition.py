@@ -1,0 +1,77 @@
+"""Fractional repetition: replica sets that send the same plain sum, so that decoding does no arithmetic."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from distseq.coding.codes.gradient_code import Shortage, _check_range
+
+
+@dataclass(frozen=True)
+class FractionalRepetition:
+    """Fractional repetition: G = floor(n / (s+1)) replica sets of at least s+1 neighbours; a set owns 1/G of the data.
+
+    Every member of a set sends the same plain sum, so decoding is choosing one row per set: no arithmetic, amplification 1.
+    Sets are contiguous, larger ones first. Tolerates every s stragglers and many larger sets (Tandon et al. 2017, section 3).
+    """
+
+    n: int
+    s: int
+
+    def __post_init__(self) -> None:
+        _check_range(self.n, self.s)
+
+    @property
+    def parts(self) -> int:
+        return self.n // (self.s + 1)
+
+    @property
+    def load(self) -> Fraction:
+        return Fraction(1, self.parts)
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(G,) first worker of each replica set."""
+        size, larger = divmod(self.n, self.parts)
+        k = np.arange(self.parts)
+        return k * size + np.minimum(k, larger)
+
+    @cached_property
+    def replica_set(self) -> np.ndarray:
+        """(n,) replica set of each worker."""
+        return np.searchsorted(self.starts, np.arange(self.n), side="right") - 1
+
+    @cached_property
+    def member(self) -> np.ndarray:
+        """(n,) position of each worker inside its replica set."""
+        first: np.ndarray = self.starts[self.replica_set]
+        position: np.ndarray = np.arange(self.n) - first
+        return position
+
+    def row(self, worker: int) -> tuple[tuple[int, float], ...]:
+        return ((int(self.replica_set[worker]), 1.0),)
+
+    def answered(self, has: np.ndarray) -> np.ndarray:
+        """(G,) bool: which replica sets have a row in hand."""
+        return np.logical_or.reduceat(has, self.starts)
+
+    def shortage(self, has: np.ndarray) -> Shortage | None:
+        silent = np.flatnonzero(~self.answered(has))
+        return None if not silent.size else Shortage(self.replica_set == silent[0], 1)
+
+    def decode(self, has: np.ndarray) -> np.ndarray:
+        if self.parts == self.n and has.all():
+            return np.ones(self.n)
+        workers = np.flatnonzero(has)
+        sets, first = np.unique(self.replica_set[workers], return_index=True)
+        if sets.size < self.parts:
+            raise ValueError(f"fractional repetition needs a row of each of {self.parts} replica sets: got {sets.size}")
+        weights = np.zeros(self.n)
+        weights[workers[first]] = 1.0
+        return weights
+
+    @property
+    def amplification(self) -> float:
+        return 1.0

@@ -1,0 +1,1 @@
+"""Sequential schemes: who computes what in which round."""

@@ -1,0 +1,52 @@
+"""Backup tasks, a baseline: uncoded rounds in which the last missing tasks are each copied once to an idle worker.
+
+Source: Dean and Ghemawat, "MapReduce", OSDI 2004, section 3.6. Copying is the scheduler's: it knows who is idle.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distseq.coding.codes.gradient_code import Shortage
+from distseq.coding.plan import NOTHING, Plan
+from distseq.coding.schemes.interchangeable import Interchangeable
+from distseq.coding.schemes.scheme import Rows, Scheme, silent
+
+
+@dataclass(frozen=True)
+class Backup(Interchangeable):
+    """Once `percent` of the parts of a job are in hand, a part that is missing may be done by any other worker, too."""
+
+    percent: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.percent < 100:
+            raise ValueError(f"backup needs 0 < percent < 100: got percent={self.percent}")
+
+    @property
+    def spec(self) -> str:
+        return f"backup:{self.percent}"
+
+    @property
+    def enough(self) -> int:
+        """Parts in hand after which the others are copied."""
+        return -(-self.percent * self.n // 100)
+
+    @property
+    def delay(self) -> int:
+        return 0
+
+    @property
+    def streams(self) -> bool:
+        return False
+
+    def assign(self, t: int, rows: Rows) -> Plan:
+        own = np.arange(self.n) if t in rows else np.full(self.n, NOTHING)
+        return Plan(np.full((1, self.n), t), own[None, :])
+
+    def shortage(self, t: int, rows: Rows) -> Shortage | None:
+        return silent(rows[t]) if t in rows else None
+
+    def within(self, delay: int) -> Scheme:
+        return self

@@ -1,0 +1,101 @@
+"""Uncoded training, gradient coding and streamed gradient coding: every job starts and ends in one round."""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from math import ceil
+from typing import ClassVar
+
+import numpy as np
+
+from distseq.coding.codes.fractional_repetition import FractionalRepetition
+from distseq.coding.codes.gradient_code import GradientCode, Shortage
+from distseq.coding.codes.registry import make_code
+from distseq.coding.plan import NOTHING, Plan
+from distseq.coding.schemes.scheme import Rows, Scheme, missing
+from distseq.coding.stragglers import PerRound, StragglerModel
+
+
+@dataclass(frozen=True)
+class GC:
+    """(n, s) gradient coding (Tandon et al. 2017); s = 0 is uncoded training.
+
+    With q > 1 it is streamed: the batch is cut into q groups under the same code, a worker does its q rows one after the
+    other and sends each at once, and workers with the same data start at different groups, so that a straggler's first
+    rows count too.
+    """
+
+    n: int
+    s: int
+    q: int = 1
+    code: str = "fr"
+    exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        make_code(self.code, self.n, self.s)
+        if self.q < 1:
+            raise ValueError(f"streamed GC needs q >= 1 groups: got q={self.q}")
+
+    @property
+    def spec(self) -> str:
+        if self.s == 0 and self.q == 1 and self.code == "fr":
+            return "uncoded"
+        return (
+            f"gc:{self.s}"
+            + (f",q={self.q}" if self.q > 1 else "")
+            + ("" if self.code == "fr" else f",code={self.code}")
+        )
+
+    @property
+    def tolerance(self) -> tuple[int, ...]:
+        return (self.s,) * self.q
+
+    @property
+    def shares(self) -> tuple[Fraction, ...]:
+        return (Fraction(1, self.q),) * self.q
+
+    @cached_property
+    def codes(self) -> tuple[GradientCode, ...]:
+        return (make_code(self.code, self.n, self.s),) * self.q
+
+    @property
+    def load(self) -> Fraction:
+        return self.codes[0].load
+
+    @property
+    def delay(self) -> int:
+        return 0
+
+    @property
+    def models(self) -> tuple[StragglerModel, ...]:
+        return (PerRound(self.s),)
+
+    @property
+    def streams(self) -> bool:
+        return self.q > 1
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """(q, n) groups in each worker's order."""
+        code = self.codes[0]
+        first = code.member if isinstance(code, FractionalRepetition) else np.arange(self.n)
+        return (np.arange(self.q)[:, None] + first[None, :]) % self.q
+
+    def assign(self, t: int, rows: Rows) -> Plan:
+        jobs = np.full((self.q, self.n), t)
+        return Plan(jobs, self._order if t in rows else np.full((self.q, self.n), NOTHING))
+
+    def shortage(self, t: int, rows: Rows) -> Shortage | None:
+        return missing(self.codes, rows[t]) if t in rows else None
+
+    def within(self, delay: int) -> Scheme:
+        return self
+
+    def on(self, n: int) -> Scheme:
+        return replace(self, n=n, s=min(self.s, n - 1))
+
+
+def of_load(n: int, load: Fraction, code: str) -> GC:
+    """The GC with the largest tolerance whose load is at most `load` (or uncoded, if none is)."""
+    s = n // ceil(1 / load) - 1 if code == "fr" else int(load * n) - 1
+    return GC(n, min(n - 1, max(0, s)), code=code)

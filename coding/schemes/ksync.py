@@ -1,0 +1,114 @@
+"""Dropping the slowest, a baseline that is not exact: uncoded rounds in which the first K of n rows stand for all of them.
+
+Source: Chen, Pan, Monga, Bengio, Jozefowicz, "Revisiting Distributed Synchronous SGD", ICLR workshop 2016.
+"""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from distseq.coding.codes.gradient_code import GradientCode, Shortage
+from distseq.coding.plan import NOTHING, Plan
+from distseq.coding.schemes.scheme import Rows, Scheme, missing
+from distseq.coding.stragglers import PerRound, StragglerModel
+
+
+@dataclass(frozen=True)
+class AnyK:
+    """n parts, one each, of which any K stand for all: no gradient code, for its weights do not decode unless K = n.
+
+    m >= K rows are scaled by n/m, and with the gradient all else that they hold: sums of losses and counts of samples become
+    estimates of the batch's, too.
+    """
+
+    n: int
+    K: int
+
+    @property
+    def s(self) -> int:
+        return self.n - self.K
+
+    @property
+    def parts(self) -> int:
+        return self.n
+
+    @property
+    def load(self) -> Fraction:
+        return Fraction(1, self.n)
+
+    def row(self, worker: int) -> tuple[tuple[int, float], ...]:
+        return ((worker, 1.0),)
+
+    def shortage(self, has: np.ndarray) -> Shortage | None:
+        need = self.K - int(np.count_nonzero(has))
+        return Shortage(~has, need) if need > 0 else None
+
+    def decode(self, has: np.ndarray) -> np.ndarray:
+        count = int(np.count_nonzero(has))
+        if count < self.K:
+            raise ValueError(f"ksync needs {self.K} rows of {self.n}: got {count}")
+        return has * (self.n / count)
+
+    @property
+    def amplification(self) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class KSync:
+    """A job is over with its first K rows; the other workers' are not waited for, and lost."""
+
+    n: int
+    K: int
+    exact: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.K <= self.n:
+            raise ValueError(f"ksync needs 1 <= K <= n: got K={self.K}, n={self.n}")
+
+    @property
+    def spec(self) -> str:
+        return f"ksync:{self.K}"
+
+    @property
+    def tolerance(self) -> tuple[int, ...]:
+        return (self.n - self.K,)
+
+    @property
+    def shares(self) -> tuple[Fraction, ...]:
+        return (Fraction(1),)
+
+    @cached_property
+    def codes(self) -> tuple[GradientCode, ...]:
+        return (AnyK(self.n, self.K),)
+
+    @property
+    def load(self) -> Fraction:
+        return Fraction(1, self.n)
+
+    @property
+    def delay(self) -> int:
+        return 0
+
+    @property
+    def models(self) -> tuple[StragglerModel, ...]:
+        return (PerRound(self.n - self.K),)
+
+    @property
+    def streams(self) -> bool:
+        return False
+
+    def assign(self, t: int, rows: Rows) -> Plan:
+        return Plan(np.full((1, self.n), t), np.full((1, self.n), 0 if t in rows else NOTHING))
+
+    def shortage(self, t: int, rows: Rows) -> Shortage | None:
+        return missing(self.codes, rows[t]) if t in rows else None
+
+    def within(self, delay: int) -> Scheme:
+        return self
+
+    def on(self, n: int) -> Scheme:
+        return replace(self, n=n, K=min(self.K, n))

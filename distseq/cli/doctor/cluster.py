@@ -1,0 +1,83 @@
+"""Checks of a running Ray cluster. The driver is this process, or, behind an http address, a job on the cluster's head."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, ok
+from distseq.cli.doctor.machine import at_least, requirements
+from distseq.cluster.ray.auth_token import Token
+
+GiB = 1 << 30
+SHOWN = ("python", "ray", "torch", "distseq")
+
+
+def nodes(subject: Subject) -> dict[str, Any]:
+    """What ray_nodes.py says of the cluster. UnknownError without an address."""
+    address = subject.address
+    if address is None:
+        raise UnknownError("no address")
+    return subject.once("nodes", lambda: _survey(address, subject))
+
+
+def _survey(address: str, subject: Subject) -> dict[str, Any]:
+    token = subject.once("token", lambda: Token(None, {}))
+    # Ray would take these before the address that it is given.
+    for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        os.environ.pop(variable, None)
+    from distseq.cluster.ray.inventory import survey
+
+    _, needed = subject.once("requirements", requirements)
+    return survey(address, token.source, subject.python, [*(name for name, _ in needed), "distseq"])
+
+
+def reachable(subject: Subject) -> list[Finding]:
+    found = nodes(subject)["nodes"]
+    cpus, memory = (sum(node[key] for node in found) for key in ("cpus", "memory"))
+    return ok("cluster", f"{subject.address}: {len(found)} nodes, {cpus:g} CPUs, {memory / GiB:.0f} GiB for tasks")
+
+
+def versions(subject: Subject) -> Iterator[Finding]:
+    """Every node against the driver."""
+    found = nodes(subject)
+    least, _ = subject.once("requirements", requirements)
+    for node in found["nodes"]:
+        about = f"node {node['node']}"
+        if node["versions"] is None:
+            yield Finding(about, "error", "does not run tasks: see its raylet.out in /tmp/ray/session_latest/logs")
+            continue
+        wrong = list(differences(node["versions"], found["driver"], least, submits="://" in str(subject.address)))
+        level = "error" if any(level == "error" for level, _ in wrong) else "warning" if wrong else "ok"
+        about_it = ", ".join(f"{name} {node['versions'][name] or 'missing'}" for name in SHOWN)
+        yield Finding(about, level, f"{node['cpus']:g} CPUs, {about_it}" + "".join(f"; {text}" for _, text in wrong))
+
+
+def differences(
+    node: Mapping[str, str | None], driver: Mapping[str, str | None], least: str, submits: bool
+) -> Iterator[tuple[str, str]]:
+    """(level, what is wrong) with the versions of a node beside the driver's.
+
+    `least` is the lowest Python; `submits`: jobs come by `distseq submit`, which brings distseq.
+    """
+    if not at_least(node["python"] or "", least):
+        yield "error", f"distseq needs Python {least} or newer there"
+    elif _minor(node["python"]) != _minor(driver["python"]):
+        yield "error", f"the driver has Python {driver['python']}: install the same on every node"
+    if node["ray"] != driver["ray"]:
+        yield "error", f"the driver has Ray {driver['ray']}: install the same on every node"
+    missing = [name for name, version in node.items() if version is None and name != "distseq"]
+    if missing:
+        yield "error", f"{', '.join(missing)} missing: install on every node what distseq needs"
+    elif node["torch"] != driver["torch"]:
+        yield "warning", f"the driver has torch {driver['torch'] or 'missing'}: replicas may differ in their last bits"
+    if not submits and node["distseq"] is None:
+        yield "warning", "distseq is missing there: install it, or use distseq submit, which brings it"
+    elif not submits and node["distseq"] != driver["distseq"]:
+        yield "warning", f"the driver has distseq {driver['distseq'] or 'missing'}: install the same on every node"
+
+
+def _minor(version: str | None) -> list[str]:
+    return (version or "").split(".")[:2]
+
+
+CHECKS: list[tuple[str, Check]] = [("cluster", reachable), ("nodes", versions)]

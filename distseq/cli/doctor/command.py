@@ -1,0 +1,32 @@
+"""`distseq doctor`: print what is wrong with an installation, a cluster or a config file."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("job", type=click.Path(path_type=Path), required=False)
+@click.option("--address", help="Of a running cluster: auto, HOST:PORT, or its dashboard's http://HOST:8265.")
+@click.option("--python", default="python", show_default=True, help="The interpreter on the cluster.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="The cluster's token.  [default: where Ray looks]")
+@click.option("--json", "as_json", is_flag=True, help="Print one object, with a list of what was found.")
+def doctor(job: Path | None, address: str | None, python: str, token_file: Path | None, as_json: bool) -> int:
+    """Check this installation, and a cluster and a job file if they are named; exit code 1 when something is wrong.
+
+    Example: distseq doctor job.toml --address auto
+    """
+    from distseq.cli.doctor import cluster, findings, machine
+    from distseq.cli.doctor import job as of_job
+
+    subject = findings.Subject(job, address, python, token_file)
+    found = []
+    for finding in findings.examine([*machine.CHECKS, *cluster.CHECKS, *of_job.CHECKS], subject):
+        found.append(finding)
+        if not as_json:
+            click.echo(f"{finding.level:<8} {finding.about}: {finding.text}")
+    failed = any(finding.level == "error" for finding in found)
+    if as_json:
+        click.echo(json.dumps({"ok": not failed, "findings": [finding._asdict() for finding in found]}))
+    return int(failed)

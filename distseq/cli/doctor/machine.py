@@ -1,0 +1,160 @@
+"""Checks of this machine and what is installed on it."""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import resource
+import shutil
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import distseq
+from distseq.cli.doctor.findings import Check, Finding, Subject, error, ok, warning
+from distseq.cluster.ray.auth_token import PLACES, client_token
+
+MiB = 1 << 20
+OBJECT_STORE = 512 * MiB  # of the Ray that `distseq train` starts
+DESCRIPTORS = 4096  # Ray's own processes and a connection to every host
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class Requirement(NamedTuple):
+    """A package and the lowest version that will do."""
+
+    name: str
+    least: str
+
+
+def requirements() -> tuple[str, list[Requirement]]:
+    """The lowest Python, and the packages that distseq needs on this platform: of its source tree, or of its installation."""
+    tree = Path(distseq.__file__).resolve().parent.parent / "pyproject.toml"
+    if tree.is_file():
+        project = tomllib.loads(tree.read_text(encoding="utf-8"))["project"]
+        lines, python = project["dependencies"], project["requires-python"]
+    else:
+        lines = importlib.metadata.requires("distseq") or []
+        python = importlib.metadata.metadata("distseq")["Requires-Python"]
+    return python.removeprefix(">="), [found for line in lines if (found := parse_requirement(line)) is not None]
+
+
+def parse_requirement(line: str) -> Requirement | None:
+    """A line such as `name[extra]>=1.2; platform_system=='Linux'`; None when it is not for this platform or is optional."""
+    wanted, _, marker = line.partition(";")
+    if "extra" in marker or ("platform_system" in marker and platform.system() not in marker):
+        return None
+    match = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?\s*>=\s*([\d.]+)", wanted.strip())
+    if match is None:
+        raise ValueError(f"cannot read the requirement {line!r}")
+    return Requirement(match[1], match[2])
+
+
+def at_least(version: str, least: str) -> bool:
+    """Whether the numbers of a version, such as 2.13.0+cpu, are not below those of `least`."""
+    return _numbers(version) >= _numbers(least)
+
+
+def _numbers(version: str) -> list[int]:
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    return [int(number) for number in numbers[0].split(".")] if numbers else []
+
+
+def python_version(subject: Subject) -> list[Finding]:
+    version, (least, _) = platform.python_version(), subject.once("requirements", requirements)
+    if not at_least(version, least):
+        return error("Python", f"{version} is too old: distseq needs {least} or newer")
+    return ok("Python", f"{version} (needs {least} or newer)")
+
+
+def packages(subject: Subject) -> Iterator[Finding]:
+    for name, least in subject.once("requirements", requirements)[1]:
+        yield package(name, least, importlib.metadata.version, importlib.import_module)
+
+
+def package(name: str, least: str, version: Callable[[str], str], load: Callable[[str], object]) -> Finding:
+    """Whether a package is there, new enough, and can be imported."""
+    install = f"python -m pip install '{name}>={least}'"
+    try:
+        found = version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "error", f"is not installed: {install}")
+    if not at_least(found, least):
+        return Finding(name, "error", f"{found} is too old: {install}")
+    try:
+        load(name)
+    except Exception as failure:  # a broken installation may raise anything
+        reason = " ".join(str(failure).split())
+        return Finding(name, "error", f"{found} cannot be imported: {type(failure).__name__}: {reason}")
+    return Finding(name, "ok", f"{found} (needs {least} or newer)")
+
+
+def torch_devices(subject: Subject) -> list[Finding]:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cuda = f"CUDA with {count} devices" if count else "no CUDA"
+    return ok("torch devices", f"{torch.get_num_threads()} threads of {os.cpu_count()} CPUs, {cuda}")
+
+
+def shared_memory(subject: Subject) -> list[Finding]:
+    if not SHARED_MEMORY.is_dir():
+        return ok("shared memory", f"{SHARED_MEMORY} is not used on {platform.system()}")
+    return shared_memory_of(shutil.disk_usage(SHARED_MEMORY).free)
+
+
+def shared_memory_of(free: int) -> list[Finding]:
+    """`free` bytes, beside what a local Ray's object store takes."""
+    text = f"{free / MiB:.0f} MiB free in {SHARED_MEMORY}"
+    if free < OBJECT_STORE:
+        advice = "Ray's objects go to slow files, local pools may fail; in a container, give --shm-size"
+        return warning("shared memory", f"{text}, a local Ray wants {OBJECT_STORE / MiB:.0f}: {advice}")
+    return ok("shared memory", text)
+
+
+def descriptors(subject: Subject) -> list[Finding]:
+    return descriptors_of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def descriptors_of(soft: int) -> list[Finding]:
+    """The soft limit of a process, RLIM_INFINITY for none."""
+    text = "no limit" if soft == resource.RLIM_INFINITY else f"at most {soft}"
+    if soft != resource.RLIM_INFINITY and soft < DESCRIPTORS:
+        return warning("open files", f"{text}, which many workers exceed: ulimit -n {DESCRIPTORS}")
+    return ok("open files", text)
+
+
+def forkserver(subject: Subject) -> list[Finding]:
+    """A local pool of one process does one row."""
+    from distseq.cluster.local.pool import local_pool
+    from distseq.simulation.measure import probe, probe_spec
+
+    pool = local_pool(1, probe_spec(0.0), hosts=1)
+    try:
+        probe(pool, 1, 1)
+    finally:
+        pool.close()
+    return ok("local pool", "a process from a forkserver answers")
+
+
+def token(subject: Subject) -> list[Finding]:
+    """Before anything imports Ray, which then reads whether to send it."""
+    found = client_token(os.environ, Path.home(), subject.token_file)
+    os.environ |= found.variables
+    subject.once("token", lambda: found)
+    if found.source is None:
+        return ok("Ray token", f"none; clusters that want one will refuse this client. It is looked for in {PLACES}")
+    return ok("Ray token", f"from {found.source}")
+
+
+CHECKS: list[tuple[str, Check]] = [
+    ("Python", python_version),
+    ("Ray token", token),
+    ("packages", packages),
+    ("torch devices", torch_devices),
+    ("shared memory", shared_memory),
+    ("open files", descriptors),
+    ("local pool", forkserver),
+]

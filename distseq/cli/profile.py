@@ -1,0 +1,27 @@
+"""`distseq profile`: measure a pool or a finished run and write a trace."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Trace file to write, an .npz.")
+@click.option("--run", type=click.Path(path_type=Path), help="Take the delays that this run folder's journal holds.")
+@click.option("--pool", default="ray", show_default=True, help="Else probe workers now: ray or local.")
+@click.option("--workers", type=int, default=8, show_default=True)
+@click.option("--hosts", type=int, help="Actors or processes that share the workers.  [default: one per CPU]")
+@click.option("--address", default="local", show_default=True, help="ray: of a running cluster, or auto.")
+@click.option("--rounds", type=int, default=50, show_default=True)
+@click.option("--seconds", type=float, default=0.0, show_default=True, help="Computing of each worker in each round.")
+def profile(out: Path, **options: Any) -> None:
+    """Measure how long workers take and write it as a trace, for `simulate --trace` and `train --delays`.
+
+    Example: distseq profile --run runs/main-1 --out measured.npz
+    """
+    from distseq.simulation.measure import profile_pool
+
+    trace = profile_pool(out=out, **options)
+    rounds, workers = trace.times.shape
+    click.echo(f"{out}: {rounds} invocations of each of {workers} workers, {trace.slope:.4g} s of compute per batch")

@@ -1,0 +1,26 @@
+"""Copies the running distseq, as a plain package, to where Ray uploads it from."""
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+
+def stage(target: Path) -> Path:
+    """The running distseq as a plain package below `target`: from a source tree, an installation or a zip file."""
+    _copy(files("distseq"), target / "distseq")
+    return target / "distseq"
+
+
+def _copy(source: Traversable, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in source.iterdir():
+        if entry.is_dir():
+            if entry.name != "__pycache__":
+                _copy(entry, target / entry.name)
+        else:
+            (target / entry.name).write_bytes(entry.read_bytes())
+
+
+def excludes(working_dir: Path) -> list[str]:
+    """What of a working directory must stay behind: a distseq of its own, which the job would import before the staged one."""
+    return [f"/{name}" for name in ("distseq", "distseq.py") if (working_dir / name).exists()]

@@ -1,0 +1,1 @@
+"""The master loop, its interfaces and the journal."""

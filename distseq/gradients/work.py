@@ -1,0 +1,161 @@
+"""The Work that trains: one weighted forward and backward over the samples of a row.
+
+A row is the gradient of sum_n w_n loss_n, flat in the order of the model's parameters, then sum_n w_n loss_n and sum_n w_n.
+The gradient is linear in the weights, so rows add up to the full batch's gradient.
+"""
+
+import json
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from distseq.cluster.pool import Payload
+from distseq.cluster.work import RowRequest
+from distseq.gradients.data import Source, opened
+from distseq.gradients.device import choose_device, moved
+from distseq.gradients.passes import LARGEST, PassTrials
+from distseq.gradients.problem import DTYPES, EXTRAS, Problem, build_model, load_vector, losses, trained
+from distseq.gradients.stacked import stacked_gradients
+from distseq.models.data.held_out import held_out
+
+AT_ONCE = 256  # samples of one forward pass of an evaluation
+
+
+class GradientWork:
+    """`learners`: one mapping each. `model` is an import string, built with model_args and seed, or a module, with its `loss`;
+    `data` a spec, opened with data_args and compared with the expected fingerprint, or a Dataset; to be evaluated, also
+    `evaluation`, evaluation_args and evaluation_fingerprint.
+
+    Rows are computed on `device` (distseq.config.schema.DEVICES). ValueError when this host has no such device.
+    """
+
+    def __init__(self, learners: Sequence[Mapping[str, Any]], dtype: str = "float32", device: str = "cpu") -> None:
+        self._specs, self._dtype, self._device = learners, DTYPES[dtype], choose_device(device)
+        self._problems: dict[int, Problem] = {}
+        self._evaluations: dict[int, Problem] = {}
+        self._loaded: dict[int, tuple[int, int]] = {}  # learner -> (job, version) whose parameters its model holds
+        self._trials = PassTrials(self._alone, self._together)
+
+    def problem(self, learner: int) -> Problem:
+        """Built on first use. DataError when this host's data are missing or differ from the master's."""
+        if learner not in self._problems:
+            spec = self._specs[learner]
+            data, model = spec["data"], spec["model"]
+            if isinstance(data, str):
+                source = Source(data, opened(data, spec["data_args"]), spec["fingerprint"])
+            else:
+                source = Source(type(data).__name__, data)
+            if isinstance(model, str):
+                model = build_model(model, spec["model_args"], spec["seed"], self._dtype)
+            model = model.to(self._device)
+            self._problems[learner] = Problem(model, source, trained(model), spec.get("loss"))
+        return self._problems[learner]
+
+    def evaluation(self, learner: int) -> Problem:
+        """The same model on the data it is evaluated on. ValueError when it has none, or this host's are missing or differ."""
+        if learner not in self._evaluations:
+            problem, spec = self.problem(learner), self._specs[learner]
+            given = spec["evaluation"]
+            data = opened(given, spec["evaluation_args"]) if isinstance(given, str) else given
+            data = held_out(problem.data) if data is None else data
+            if data is None:
+                raise ValueError(f"learner {learner} has no data to be evaluated on")
+            name = given if isinstance(given, str) else problem.source.name
+            self._evaluations[learner] = replace(problem, source=Source(name, data, spec.get("evaluation_fingerprint")))
+        return self._evaluations[learner]
+
+    def read(self, payload: Payload, ids: np.ndarray) -> Any:
+        """The batch of a row, None for an empty part; of an evaluation a list of batches. DataError naming the sample that
+        cannot be read."""
+        if payload.kind == "evaluation":
+            source = self.evaluation(payload.learner).source
+            return [source.batch(ids[begin : begin + AT_ONCE]) for begin in range(0, len(ids), AT_ONCE)]
+        source = self.problem(payload.learner).source
+        return source.batch(ids) if len(ids) else None
+
+    def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray:
+        """(P + 2,) in the task's dtype, or as `_evaluated`, from what `read` has returned, or reads now.
+
+        ValueError when the model's losses are not (B,), DataError when samples cannot be read or make the row infinite.
+        """
+        if payload.kind == "evaluation":
+            return self._evaluated(payload, ids, weights, self.read(payload, ids) if samples is None else samples)
+        problem = self.problem(payload.learner)
+        if not len(ids):
+            return np.zeros(
+                sum(p.numel() for p in problem.parameters) + EXTRAS, dtype=str(self._dtype).rpartition(".")[2]
+            )
+        batch = self.read(payload, ids) if samples is None else samples
+        with _one_thread():
+            self._load(problem, payload)
+            losses_B = losses(problem, ids, batch)
+            weights_B = torch.from_numpy(weights).to(self._device, self._dtype)
+            loss = losses_B @ weights_B
+            gradients = torch.autograd.grad(loss, problem.parameters, allow_unused=True, materialize_grads=True)
+            flat = torch.cat([*(g.flatten() for g in gradients), loss.detach()[None], weights_B.sum()[None]])
+            row: np.ndarray = flat.cpu().numpy()
+        if not np.isfinite(row.sum()):
+            problem.source.check_finite(ids, batch)
+        return row
+
+    def shape(self, asked: RowRequest) -> Hashable:
+        """Of gradients of models that are built alike, on batches that are; None of a model made in Python, of which only its
+        code says what it computes, of a large one, or where the batch is no dict of tensors."""
+        spec, batch = self._specs[asked.payload.learner], asked.samples
+        tensors = isinstance(batch, dict) and all(isinstance(each, torch.Tensor) for each in batch.values())
+        small = asked.payload.parameters.size <= LARGEST
+        if asked.payload.kind != "gradient" or not (isinstance(spec["model"], str) and tensors and small):
+            return None
+        sizes = tuple((name, each.shape, each.dtype) for name, each in batch.items())
+        return spec["model"], json.dumps(spec["model_args"], sort_keys=True), sizes
+
+    def rows(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
+        """As `row` of each, of one shape; in one pass where that has the same bits and takes less time."""
+        return self._trials.rows(self.shape(asked[0]), asked)
+
+    def _alone(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
+        return [self.row(*each) for each in asked]
+
+    def _together(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
+        models = [self.problem(each.payload.learner).model for each in asked]
+        batches = [moved(each.samples, self._device) for each in asked]
+        vectors_MP = self._tensor([each.payload.parameters for each in asked])
+        weights_MB = self._tensor([each.weights for each in asked])
+        with _one_thread():
+            sums_M1 = torch.stack([weights_B.sum() for weights_B in weights_MB])[:, None]
+            rows = torch.cat([stacked_gradients(models, vectors_MP, batches, weights_MB), sums_M1], 1)
+        return list(rows.cpu().numpy())
+
+    def _tensor(self, vectors: Sequence[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(vectors)).to(self._device, self._dtype)
+
+    def _evaluated(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, batches: list[Any]) -> np.ndarray:
+        """(2,) float64: the weighted sum of losses of samples to evaluate on, and the sum of the weights."""
+        problem, total = self.evaluation(payload.learner), 0.0
+        with _one_thread(), torch.no_grad():
+            self._load(problem, payload)
+            for batch, begin in zip(batches, range(0, len(ids), AT_ONCE), strict=True):
+                losses_B = losses(problem, ids[begin : begin + AT_ONCE], batch).double().cpu()
+                total += float(losses_B @ torch.from_numpy(weights[begin : begin + AT_ONCE]))
+        return np.array([total, weights.sum()])
+
+    def _load(self, problem: Problem, payload: Payload) -> None:
+        key = (payload.job, payload.version)
+        if self._loaded.get(payload.learner) != key:
+            load_vector(problem.parameters, payload.parameters)
+            self._loaded[payload.learner] = key
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Rows are bit-identical on every host only with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

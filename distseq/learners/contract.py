@@ -1,0 +1,154 @@
+"""The contract of a coded gradient, tried on a few samples before any worker starts.
+
+A sample's loss depends on that sample and the parameters alone. What breaks this is a ValueError of one line with its reason.
+"""
+
+import random
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import nn
+
+from distseq.cluster.pool import Payload
+from distseq.gradients.problem import EXTRAS, Problem, load_vector, losses
+from distseq.gradients.work import GradientWork
+
+PARTS = (1, 3)  # samples of the two parts; a part of one shows a loss that squeezes
+WEIGHTS = (0.75, -1.5)
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # relative
+UNUSUAL = 0x5EED_0DD  # a seed
+KEYED = "randomness must be keyed by (seed, job, sample)"
+
+
+def check_contract(task: GradientWork, payload: Payload, built: nn.Module) -> np.ndarray:
+    """A row (P + 2,) of a learner that keeps the contract; `built` is a second model from the same seed.
+
+    ValueError for a broken contract, and whatever the model or its data raise. A row that is not finite is not checked further.
+    """
+    problem = task.problem(payload.learner)
+    _no_running_statistics(problem.model)
+    _built_alike(problem.model, built)
+    load_vector(problem.parameters, payload.parameters)
+    ids, weights = _samples(len(problem.data)), np.repeat(WEIGHTS, PARTS)
+    before = _state(problem.model)
+    _reaches_a_parameter(problem, ids)
+    _keeps_state(before, problem.model)
+    row = _repeatable(task, payload, ids, weights)
+    if np.isfinite(row).all():
+        _adds_up(task, payload, ids, weights, row)
+    return row
+
+
+def draws(problem: Problem) -> bool:
+    """Whether the loss moves a global random generator: then no other thread of its process may use one meanwhile."""
+    ids = _samples(len(problem.data))
+    batch = problem.source.batch(ids)
+    kept = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            # A start that no model leaves them in.
+            for seed in (torch.manual_seed, np.random.seed, random.seed):
+                seed(UNUSUAL)
+            before = _generators()
+            losses(problem, ids, batch)
+            return _generators() != before
+    finally:
+        np.random.set_state(kept[0])
+        random.setstate(kept[1])
+
+
+def _generators() -> tuple[bytes, str, object]:
+    return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()), random.getstate()
+
+
+def _no_running_statistics(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) or getattr(module, "running_mean", None) is not None:
+            raise ValueError(
+                f"{type(module).__name__} {name!r} couples the samples of a batch or keeps running statistics: "
+                "use GroupNorm or LayerNorm"
+            )
+
+
+def _built_alike(model: nn.Module, built: nn.Module) -> None:
+    """Trained parameters are sent to every host; what is not trained must come out the same there."""
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    one, other = _state(model), _state(built)
+    for name in (*one, *(other.keys() - one.keys())):
+        if name not in trained and not _same(one.get(name), other.get(name)):
+            raise ValueError(
+                f"building the model twice gives two different {name!r}: draw it with torch, which is seeded"
+            )
+
+
+def _reaches_a_parameter(problem: Problem, ids: np.ndarray) -> None:
+    total = losses(problem, ids, problem.source.batch(ids)).sum()
+    if total.requires_grad:
+        found = torch.autograd.grad(total, problem.parameters, allow_unused=True)
+        if any(gradient is not None for gradient in found):
+            return
+    raise ValueError("the gradient is None for every parameter: the loss does not depend on any that requires one")
+
+
+def _keeps_state(before: dict[str, torch.Tensor], model: nn.Module) -> None:
+    after = _state(model)
+    for name in (*before, *(after.keys() - before.keys())):
+        if not _same(before.get(name), after.get(name)):
+            kind = "parameter" if name in dict(model.named_parameters()) else "buffer"
+            raise ValueError(
+                f"forward changes {kind} {name!r}: state that workers change on their own is lost or differs"
+            )
+
+
+def _repeatable(task: GradientWork, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The row, computed twice from two states of torch's generator: the same bits, and no draws that the state decides."""
+    rows, draws = [], []
+    for seed in range(2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            start = torch.get_rng_state()
+            rows.append(task.row(payload, ids, weights))
+            draws.append((start, torch.get_rng_state()))
+    (start, first), (_, second) = draws
+    if not torch.equal(start, first) and not torch.equal(first, second):
+        raise ValueError(f"the loss draws from torch's global generator (dropout?): {KEYED}")
+    if rows[0].tobytes() != rows[1].tobytes():
+        raise ValueError(f"the same row computed twice differs: {KEYED}, and nothing kept from one call to the next")
+    return rows[0]
+
+
+def _adds_up(task: GradientWork, payload: Payload, ids: np.ndarray, weights: np.ndarray, row: np.ndarray) -> None:
+    """The row over both parts is the weighted sum of the parts' rows, its gradient and its loss."""
+    parts = np.split(ids, [PARTS[0]])
+    rows = [w * task.row(payload, p, np.ones(len(p))).astype(float) for w, p in zip(WEIGHTS, parts, strict=True)]
+    off = np.abs(row - sum(rows))
+    scale = sum(np.linalg.norm(r[:-EXTRAS]) for r in rows)
+    loss_scale = scale + sum(abs(r[-EXTRAS]) for r in rows)
+    tolerance = TOLERANCE[row.dtype.name]
+    for what, size, allowed in (
+        ("gradients", np.linalg.norm(off[:-EXTRAS]), tolerance * scale),
+        ("losses", off[-EXTRAS], tolerance * loss_scale),
+    ):
+        if not size <= allowed:
+            raise ValueError(
+                f"{what} of parts do not add up (off by {size:.1e}, allowed {allowed:.1e}): "
+                "a sample's loss may depend on no other sample of its batch, and " + KEYED
+            )
+
+
+def _samples(count: int) -> np.ndarray:
+    """Ids of both parts: evenly spaced over the data, repeated where there are too few."""
+    need = sum(PARTS)
+    return np.resize(np.unique(np.linspace(0, count - 1, need).astype(np.int64)), need)
+
+
+def _state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of all parameters and buffers, saved ones or not."""
+    return {name: t.detach().clone() for name, t in chain(model.named_parameters(), model.named_buffers())}
+
+
+def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())

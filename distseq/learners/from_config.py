@@ -1,0 +1,98 @@
+"""Builds the learners described by a configuration."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from distseq.config.schema import Config, LearnerConfig
+from distseq.gradients.data import DataError, opened
+from distseq.gradients.problem import DTYPES, build_model, trained
+from distseq.gradients.work import GradientWork
+from distseq.learners.fleet import Fleet, _tried, _work
+from distseq.learners.learner import Learner
+from distseq.learners.optimizers import torch_optimizer, torch_schedule
+from distseq.models.data.dataset import Dataset
+from distseq.models.data.held_out import held_out
+
+
+def build_fleet(config: Config) -> Fleet:
+    """Open the data, build the models, and try a row and a step of each. ValueError naming what is missing or wrong."""
+    for one in config.learner:
+        if one.live:
+            raise ValueError(
+                f"learner {one.name}: its model was made in Python and cannot be imported: give the learners again, "
+                "distseq.train([...], resume=RUN)"
+            )
+    data = [_open(one) for one in config.learner]
+    evaluation = [_open_evaluation(one, d) for one, d in zip(config.learner, data, strict=True)]
+    specs = [_spec(config, m, data[m], evaluation[m]) for m in range(len(data))]
+    work: dict[str, Any] = {"learners": specs, "dtype": config.run.dtype}
+    learners = tuple(_learner(config, m, data[m], evaluation[m]) for m in range(len(data)))
+    hosts = json.dumps(work | {"device": config.pool.device})
+    spec = _work(config, "distseq.gradients.work:GradientWork", hosts)
+    return _tried(Fleet(learners, GradientWork(**work), spec, json.dumps(work)))
+
+
+def _open(one: LearnerConfig) -> Dataset:
+    try:
+        return opened(one.data, one.data_args)
+    except DataError as error:
+        raise ValueError(f"learner {one.name}: {error}") from error
+
+
+def _open_evaluation(one: LearnerConfig, data: Dataset) -> Dataset | None:
+    if one.evaluation is None and one.evaluation_args:
+        raise ValueError(f"learner {one.name}: evaluation_args without an evaluation")
+    try:
+        return held_out(data) if one.evaluation is None else opened(one.evaluation, one.evaluation_args)
+    except DataError as error:
+        raise ValueError(f"learner {one.name}: {error}") from error
+
+
+def _seed(config: Config, m: int) -> int:
+    return int(np.random.SeedSequence([config.run.seed, m]).generate_state(1)[0])
+
+
+def _spec(config: Config, m: int, data: Dataset, evaluation: Dataset | None) -> dict[str, Any]:
+    one = config.learner[m]
+    spec: dict[str, Any] = {
+        "model": one.model,
+        "model_args": one.model_args,
+        "data": one.data,
+        "data_args": one.data_args,
+    }
+    spec |= {"seed": _seed(config, m), "fingerprint": data.fingerprint}
+    spec |= {"evaluation": one.evaluation, "evaluation_args": one.evaluation_args}
+    return {**spec, "evaluation_fingerprint": None if evaluation is None else evaluation.fingerprint}
+
+
+def _learner(config: Config, m: int, data: Dataset, evaluation: Dataset | None) -> Learner:
+    one, seed = config.learner[m], _seed(config, m)
+    steps = config.run.steps if one.steps is None else one.steps
+    model = build_model(one.model, one.model_args, seed, DTYPES[config.run.dtype])
+    if not trained(model):
+        raise ValueError(f"learner {one.name}: model {one.model!r} has no parameter that requires a gradient")
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    try:
+        optimizer = torch_optimizer(one.optimizer, one.optimizer_args, named, one.groups)
+    except ValueError as error:
+        raise ValueError(f"learner {one.name}: {error}") from None
+    if one.schedule is None and one.schedule_args:
+        raise ValueError(f"learner {one.name}: schedule_args without a schedule")
+    updates = steps // one.accumulate
+    schedule = None if one.schedule is None else torch_schedule(one.schedule, one.schedule_args, optimizer, updates)
+    return Learner(
+        one.name,
+        model,
+        optimizer,
+        data=data,
+        evaluation=evaluation,
+        batch=one.batch,
+        steps=steps,
+        seed=seed,
+        clip=one.clip,
+        schedule=schedule,
+        accumulate=one.accumulate,
+        ema=one.ema,
+    )

@@ -1,0 +1,74 @@
+"""Describes learners made in Python as a configuration, and makes a fleet of them."""
+
+import json
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from distseq.config.schema import DTYPES as DTYPE_NAMES
+from distseq.config.schema import LIVE, Config, LearnerConfig
+from distseq.gradients.problem import trained
+from distseq.learners.fleet import Fleet, _tried, _work
+from distseq.learners.learner import Learner
+
+
+def live_config(learners: Sequence[Learner], config: Config | None = None) -> Config:
+    """A configuration of learners made in Python, the rest as in `config`; the dtype is that of their parameters."""
+    described = tuple(map(_live, learners))
+    config = Config(described) if config is None else replace(config, learner=described)
+    return replace(config, run=replace(config.run, dtype=_dtype(learners)))
+
+
+def _live(one: Learner) -> LearnerConfig:
+    return LearnerConfig(
+        one.name,
+        f"{LIVE}{type(one.model).__qualname__}",
+        one.spec or f"{LIVE}{type(one.data).__qualname__}",
+        one.batch,
+        data_args=one.data_args,
+        evaluation=one.evaluation_spec
+        or (f"{LIVE}{type(one.evaluation).__qualname__}" if one.evaluation_given else None),
+        evaluation_args=one.evaluation_args,
+        optimizer=type(one.optimizer).__name__,
+        schedule=None if one.schedule is None else type(one.schedule).__name__,
+        clip=one.clip,
+        steps=one.steps,
+        accumulate=one.accumulate,
+        ema=one.ema,
+    )
+
+
+def _dtype(learners: Iterable[Learner]) -> str:
+    """The one dtype of all trained parameters. ValueError when there are several, or another than rows can have."""
+    found = {str(p.dtype).rpartition(".")[2]: one.name for one in learners for p in trained(one.model)}
+    if len(found) != 1 or not found.keys() <= set(DTYPE_NAMES):
+        got = ", ".join(f"{dtype} in {name}" for dtype, name in found.items())
+        raise ValueError(f"the parameters of all learners must be of one dtype, {' or '.join(DTYPE_NAMES)}: got {got}")
+    return found.popitem()[0]
+
+
+def live_fleet(config: Config, learners: Sequence[Learner]) -> Fleet:
+    """Learners made in Python, to make the steps that `config`, from `live_config`, says; each is tried and left as it was.
+
+    ValueError for a broken contract, two that share parameters, or a model, loss or data that cannot be pickled.
+    """
+    from distseq.learners import pickling as live
+
+    for learner, one in zip(learners, config.learner, strict=True):
+        learner.steps = config.run.steps if one.steps is None else one.steps
+    _share_nothing(learners)
+    models = live.models(learners)
+    same = json.dumps([one.description for one in learners])
+    here = config.pool.kind == "simulated" and config.pool.device == "cpu"
+    sent = b"" if here else pickle.dumps((models, live.data(learners)))
+    work = json.dumps({"dtype": config.run.dtype, "device": config.pool.device})
+    spec = replace(_work(config, "distseq.learners.pickling:there", work), blob=sent)
+    return _tried(Fleet(tuple(learners), live.here(learners, models, config.run.dtype), spec, same))
+
+
+def _share_nothing(learners: Sequence[Learner]) -> None:
+    owners: dict[int, str] = {}
+    for one in learners:
+        for parameter in trained(one.model):
+            if owners.setdefault(id(parameter), one.name) != one.name:
+                raise ValueError(f"learners {owners[id(parameter)]} and {one.name} train the same parameters")

@@ -1,0 +1,71 @@
+"""Live models, losses and data on their way to the workers: by value, so that a script or a notebook may define them.
+
+Only what the master has pickled is unpickled, and only by its own workers.
+"""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cloudpickle
+
+from distseq.gradients.work import GradientWork
+from distseq.learners.learner import Learner
+
+Part = Mapping[str, Any]
+
+
+def models(learners: Sequence[Learner]) -> bytes:
+    """Models and losses, pickled. ValueError naming the learner, and what of it, that cannot be."""
+    return _pickled(learners, [{"model": one.model, "loss": one.loss} for one in learners])
+
+
+def data(learners: Sequence[Learner]) -> bytes:
+    """Data sets, pickled, those of a spec as what opens them. ValueError naming the learner whose data cannot be."""
+    return _pickled(learners, [_data(one) for one in learners])
+
+
+def here(learners: Sequence[Learner], models: bytes, dtype: str) -> GradientWork:
+    """The Work on this machine: copies of the models, as the workers have them, on the very data."""
+    own = ({"data": one.data, "evaluation": one.evaluation} for one in learners)
+    return GradientWork([{**model, **data} for model, data in zip(pickle.loads(models), own, strict=True)], dtype)
+
+
+def there(dtype: str, device: str, blob: bytes) -> GradientWork:
+    """The Work on a worker; `blob` is the two pickles, models and data, as one."""
+    parts = (pickle.loads(part) for part in pickle.loads(blob))
+    return GradientWork([{**model, **data} for model, data in zip(*parts, strict=True)], dtype, device)
+
+
+def _data(one: Learner) -> Part:
+    data: Part = {"data": one.data}
+    if one.spec is not None:
+        data = {"data": one.spec, "data_args": one.data_args, "fingerprint": one.data.fingerprint}
+    if one.evaluation is None or one.evaluation_spec is None:
+        return {**data, "evaluation": one.evaluation if one.evaluation_given else None}
+    evaluation = {"evaluation": one.evaluation_spec, "evaluation_args": one.evaluation_args}
+    return {**data, **evaluation, "evaluation_fingerprint": one.evaluation.fingerprint}
+
+
+def _pickled(learners: Sequence[Learner], parts: Sequence[Part]) -> bytes:
+    """All in one, so that what learners share is sent once."""
+    try:
+        return _dumps(parts)
+    except Exception:  # a user's object may raise anything: find out which
+        for one, part in zip(learners, parts, strict=True):
+            for what, value in part.items():
+                _try(one.name, what, value)
+        raise
+
+
+def _try(name: str, what: str, value: Any) -> None:
+    try:
+        _dumps(value)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).splitlines()[:1])}"
+        raise ValueError(f"learner {name}: its {what} cannot be sent to workers by pickle: {reason}") from error
+
+
+def _dumps(value: Any) -> bytes:
+    pickled: bytes = cloudpickle.dumps(value)
+    return pickled

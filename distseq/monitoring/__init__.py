@@ -1,0 +1,1 @@
+"""Observers of a run: tallies, live display, gradient checks."""

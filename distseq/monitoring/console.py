@@ -1,0 +1,101 @@
+"""What a run shows while it goes: a live table on a terminal, plain lines elsewhere."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from distseq.engine.failures import LearnerFailure
+from distseq.engine.interfaces import Observer
+from distseq.scheduling.scheduler import Scheduler
+
+LINES = 20  # plain lines in a whole run
+SMOOTH = 0.9  # of the running mean of the training loss
+SHOWN = 12  # stragglers named at most
+
+
+class Display(Observer):
+    """Step and loss of each learner (bits/char for those in `texts`), jobs per second, and who is waited for now."""
+
+    def __init__(
+        self, console: Console, steps: Mapping[str, int], texts: frozenset[str], done: Mapping[str, int] | None = None
+    ) -> None:
+        self._console, self._steps, self._texts = console, dict(steps), texts
+        self._done = dict.fromkeys(steps, 0) if done is None else dict(done)
+        self._before = sum(self._done.values())  # jobs of an earlier run that this one goes on with
+        self._loss: dict[str, float] = {}
+        self._held_out: dict[str, str] = {}
+        self._jobs, self._now = self._before, 0.0
+        self._missing: Mapping[int, int] = {}
+        self._live = (
+            Live(console=console, get_renderable=self._table, refresh_per_second=4) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> "Display":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def polled(self, scheduler: Scheduler, now: float) -> None:
+        self._now, self._missing = now, scheduler.missing() if self._live is not None else {}
+
+    def pool_changed(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
+        before, after = choice["before"], choice["chosen"]
+        line = f"scheduling: {after} in place of {before}, {choice['candidates'][0]['seconds']:.4g} s/job predicted"
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
+        loss = metrics.get("loss", math.nan)
+        self._loss[learner] = SMOOTH * self._loss[learner] + (1 - SMOOTH) * loss if learner in self._loss else loss
+        self._done[learner], self._jobs, self._now = step + 1, self._jobs + 1, now
+        total = sum(self._steps.values())
+        if self._live is None and (self._jobs * LINES // total > (self._jobs - 1) * LINES // total):
+            losses = "  ".join(f"{name} {self._shown(name)}" for name in self._loss)
+            line = f"job {self._jobs}/{total}  {self._rate():.1f} jobs/s  {losses}"
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+    def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
+        self._held_out[learner] = self._unit(learner, loss)
+        if self._live is None and step < self._steps[learner]:
+            line = f"{learner} after {step} steps: held-out {self._held_out[learner]}"
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+    def evaluation_failed(self, failed: LearnerFailure) -> None:
+        self._say(f"evaluation of {failed}", failed)
+
+    def learner_failed(self, failed: LearnerFailure) -> None:
+        self._steps[failed.learner] = failed.step
+        self._say(str(failed), failed)
+
+    def _say(self, line: str, failed: LearnerFailure) -> None:
+        text = f"{line}\n{failed.traceback}".rstrip()
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def _shown(self, name: str) -> str:
+        return self._unit(name, self._loss[name]) if name in self._loss else "-"
+
+    def _unit(self, name: str, loss: float) -> str:
+        return f"{loss / math.log(2):.3f} bits/char" if name in self._texts else f"loss {loss:.4f}"
+
+    def _rate(self) -> float:
+        return (self._jobs - self._before) / self._now if self._now else 0.0
+
+    def _table(self) -> Table:
+        slow = sorted(self._missing)
+        names = " ".join(map(str, slow[:SHOWN])) + (f" and {len(slow) - SHOWN} more" if len(slow) > SHOWN else "")
+        table = Table(caption=f"{self._jobs} jobs, {self._rate():.1f} jobs/s; waiting for workers: {names or 'none'}")
+        for column in ("model", "step", "training", "held out"):
+            table.add_column(column)
+        for name, steps in self._steps.items():
+            table.add_row(name, f"{self._done[name]}/{steps}", self._shown(name), self._held_out.get(name, "-"))
+        return table

@@ -1,0 +1,70 @@
+"""What looks on while the master runs, and changes nothing."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from distseq.engine.failures import LearnerFailure
+from distseq.engine.interfaces import Observer
+from distseq.engine.journal import RunHistory
+from distseq.scheduling.scheduler import Round
+
+
+class Tally(Observer):
+    """Counts rounds, those that waited beyond their cutoff, and jobs; keeps each learner's losses, latest evaluation (step
+    and loss) and failures."""
+
+    def __init__(self) -> None:
+        self.rounds = self.waits = self.jobs = 0
+        self.choices: list[Mapping[str, Any]] = []  # changes of scheduling: the journal's records
+        self.exact = True  # before it was resumed
+        self.losses: dict[str, list[float]] = {}
+        self.evaluations: dict[str, tuple[int, float]] = {}
+        self.failed: dict[str, LearnerFailure] = {}
+        self.evaluations_failed: dict[str, LearnerFailure] = {}
+
+    def remember(self, past: RunHistory) -> None:
+        """Count what the run did before it was resumed."""
+        self.rounds, self.waits, self.exact = past.rounds, past.waits, past.exact
+        for job in past.jobs:
+            self.job_applied(job["learner"], job["step"], job, job["decoded"])
+
+    def round_ended(self, ended: Round) -> None:
+        self.rounds += 1
+        self.waits += ended.waited
+
+    def job_applied(self, learner: str, step: int, metrics: Mapping[str, Any], now: float) -> None:
+        self.jobs += 1
+        if "loss" in metrics:
+            self.losses.setdefault(learner, []).append(metrics["loss"])
+
+    def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
+        self.choices.append(choice)
+
+    def learner_failed(self, failed: LearnerFailure) -> None:
+        self.failed[failed.learner] = failed
+
+    def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
+        self.evaluations[learner] = (step, loss)
+
+    def evaluation_failed(self, failed: LearnerFailure) -> None:
+        self.evaluations_failed[failed.learner] = failed
+
+
+class Meter(Protocol):
+    """Where figures of a run go while it goes."""
+
+    def job(self, learner: str, loss: float | None) -> None: ...
+    def round(self, seconds: float, waited: bool, stragglers: int) -> None: ...
+
+
+class Metered(Observer):
+    """Passes figures on to a meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
+        self._meter.job(learner, metrics.get("loss"))
+
+    def round_ended(self, ended: Round) -> None:
+        self._meter.round(ended.ended - ended.begun, ended.waited, len(ended.stragglers))

@@ -1,0 +1,1 @@
+"""Adaptive scheduling: choose among candidates by replaying what was observed."""

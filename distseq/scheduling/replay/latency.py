@@ -1,0 +1,81 @@
+"""Prediction, compiled: names are those of distseq.scheduling.latency. Each worker is a host.
+
+All take the same seconds for a unit of load, so that of a worker's compute all that counts is whether it has been seen.
+"""
+
+from math import exp, floor, log
+from typing import Any
+
+import numpy as np
+
+from distseq.scheduling.latency import DECAY, LEAST
+from distseq.scheduling.replay.pool import NONE, Pool, part
+
+
+@part
+def add(worker: Any, seconds: float) -> None:
+    worker.weight = DECAY * worker.weight + 1
+    worker.total = DECAY * worker.total + log(max(seconds, LEAST))
+
+
+@part
+def mean(worker: Any) -> float:
+    """Seconds; 0 before the first value."""
+    return exp(worker.total / worker.weight) if worker.weight else 0.0
+
+
+@part
+def sent(worker: Any, now: float) -> None:
+    if worker.silent < np.inf:
+        add(worker, max(now - worker.silent, mean(worker)))
+    worker.silent = now
+
+
+@part
+def told(pool: Pool, task: Any) -> None:
+    worker, startup = pool.workers[task.worker], pool.messages[task.message].startup
+    if pool.state[0].now - startup - task.compute > worker.silent - 1e-9:
+        worker.silent = np.inf
+    if worker.told != task.message:
+        worker.told = task.message
+        add(worker, startup)
+    worker.computes = worker.computes or (task.compute > 0 and pool.slot[task.job] != NONE)
+
+
+@part
+def expected(worker: Any, compute: float) -> float:
+    """`compute`: seconds of the load that is asked for."""
+    return rounded(mean(worker) + (compute if worker.computes else 0.0)) if worker.weight else 0.0
+
+
+@part
+def rounded(seconds: float) -> float:
+    return floor(1e6 * seconds + 0.5) / 1e6
+
+
+@part
+def reorder(pool: Pool, compute: float) -> None:
+    """Give each worker its place in a plan: the fastest first."""
+    now, workers, seen, logs, computes = pool.state[0].now, pool.workers, 0, 0.0, False
+    for one in workers:
+        computes = computes or one.computes
+        if one.weight:
+            seen, logs = seen + 1, logs + one.total / one.weight
+    usual = exp(logs / seen) if seen else 0.0
+    for one in workers:
+        startup = mean(one) if one.weight else usual
+        one.predicted = rounded(max(startup, now - min(now, one.silent)) + (compute if computes else 0.0))
+    for k in range(len(workers)):  # by insertion: it changes little from round to round
+        one, place = workers[workers[k].order], k
+        while place and before(one, workers[workers[place - 1].order]):
+            workers[place].order = workers[place - 1].order
+            place -= 1
+        workers[place].order = one.number
+    for k in range(len(workers)):
+        workers[workers[k].order].place = k
+
+
+@part
+def before(a: Any, b: Any) -> bool:
+    """Whether worker a is predicted to be faster; of equal ones, whether its turn is first."""
+    return a.predicted < b.predicted or (a.predicted == b.predicted and a.turn < b.turn)

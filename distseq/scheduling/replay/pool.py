@@ -1,0 +1,253 @@
+"""SimulatedPool, compiled: names and the order of events are those of distseq.cluster.simulated.
+
+Tables of records: `messages` and `tasks` only grow, and a message's tasks, from `first` to `end`, are neighbours. `events` is a
+heap, `arrived` holds tasks in the order of arrival. The open job j has `stale[slot[j]]`, (groups, n) bool: who need not do which
+group. `startups` (depth, n) and `seconds` (groups,) of computing a mini-task are seconds, as all times are. The records of
+`state` and `workers` also hold what prediction and schedulers know.
+"""
+
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numba import njit
+
+from distseq.cluster.simulated import notice_seconds
+from distseq.cluster.trace import Trace
+
+NONE = -1
+Pool = namedtuple("Pool", "state workers messages tasks events arrived startups seconds slot stale")
+SOURCES = (*Path(__file__).parent.glob("*.py"), *Path(__file__).parents[1].glob("*.py"))
+# A field of `state`, so that no loop is taken from the cache that was compiled from other sources: numba looks at one file only.
+VERSION = f"version{crc32(b''.join(path.read_bytes() for path in sorted(SOURCES)))}"
+# A loop allocates nothing, so arrays need not be counted, which would take longer than its work.
+HOW: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+LOOP: dict[str, Any] = HOW | {"cache": True, "no_cfunc_wrapper": True}
+loop = njit(**LOOP)
+# Python cannot call a part of a loop: the way in would take as long to compile as the rest.
+part = njit(**LOOP | {"no_cpython_wrapper": True})
+inlined = njit(**HOW | {"inline": "always"})  # a part that is called in one place
+
+
+def records(n: int, ints: str = "", floats: str = "", bools: str = "") -> np.ndarray:
+    """(n,) records of zeros with these fields."""
+    fields = [(name, int) for name in ints.split()] + [(name, float) for name in floats.split()]
+    return np.zeros(n, np.dtype(fields + [(name, bool) for name in bools.split()], align=True))
+
+
+def new_pool(
+    trace: Trace, seconds: np.ndarray, jobs: int, slots: int, messages: int, tasks: int, unfinished: str, whole: bool
+) -> Pool:
+    """For at most so many jobs, jobs open at once, messages and mini-tasks."""
+    startups, depths = _columns(trace)
+    counts = "messages tasks room events scheduled arrived started received round turn heard"
+    known = "number depth next latest told order place repeats behind turn message wanted heard"
+    pool = Pool(
+        records(1, counts, "now busy", f"lost serial whole {VERSION}"),
+        records(trace.workers, known, "weight total silent predicted since", "computes"),
+        records(messages, "worker first place end follows", "begun startup", "ended"),
+        records(tasks, "job group message worker thought", "compute", "done stale"),
+        records(messages, "number message", "at"),
+        np.zeros(tasks, int),
+        *(startups, seconds, np.full(jobs, NONE), np.zeros((slots, len(seconds), trace.workers), bool)),
+    )
+    pool.state[["lost", "serial", "whole"]] = unfinished == "lost", unfinished == "serial", whole
+    workers = pool.workers
+    workers["depth"], workers["silent"] = depths, np.inf
+    workers["number"] = workers["order"] = workers["turn"] = np.arange(trace.workers)
+    workers["latest"] = workers["told"] = workers["message"] = NONE
+    return pool
+
+
+def _columns(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
+    """(depth, n) start-ups and (n,) how many of each column count: a lost invocation goes with the next that is not."""
+    table, columns, notice = trace.startups(), [], notice_seconds(trace)
+    if np.isfinite(table).all():
+        return table, np.full(trace.workers, len(table))
+    for column in table.T:
+        arrives = np.isfinite(column)
+        lost = np.diff(np.flatnonzero(np.r_[True, arrives])) - 1  # before each that arrives
+        columns.append(column[arrives] + notice * lost if arrives.any() else np.array([np.inf]))
+    padded = [np.resize(column, len(table)) for column in columns]
+    return np.array(padded).T.copy(), np.array([len(column) for column in columns])
+
+
+def counted(pool: Pool) -> tuple[float, int, int]:
+    """Busy worker-seconds so far, messages that have started, rows that were wanted."""
+    s = pool.state[0]
+    begun = pool.messages["begun"][: s["messages"]][~pool.messages["ended"][: s["messages"]]]
+    return float(s["busy"] + np.maximum(0.0, s["now"] - begun).sum()), int(s["started"]), int(s["received"])
+
+
+@part
+def publish(pool: Pool, job: int, slot: int) -> None:
+    pool.slot[job] = slot
+    pool.stale[slot] = False
+
+
+@part
+def message(pool: Pool, worker: int) -> int:
+    """A new one, without mini-tasks but with `room` for some; for any number, if it is the last."""
+    s = pool.state[0]
+    m, one = s.messages, pool.messages[s.messages]
+    one.worker, one.follows, one.begun = worker, NONE, np.inf
+    one.first = one.place = one.end = s.tasks
+    s.tasks += s.room
+    s.messages += 1
+    return m
+
+
+@part
+def put(pool: Pool, m: int, job: int, group: int) -> int:
+    """One more mini-task in a message."""
+    s, one = pool.state[0], pool.messages[m]
+    task = pool.tasks[one.end]
+    task.job, task.group, task.message, task.worker = job, group, m, one.worker
+    pool.stale[pool.slot[job], group, one.worker] = False
+    one.end += 1
+    s.tasks = max(s.tasks, one.end)
+    return one.end - 1
+
+
+@part
+def send(pool: Pool, m: int) -> None:
+    worker = pool.workers[pool.messages[m].worker]
+    before, worker.latest = worker.latest, m
+    if pool.state[0].serial and before != NONE and not pool.messages[before].ended:
+        pool.messages[before].follows = m
+    else:
+        _start(pool, m)
+
+
+@part
+def _start(pool: Pool, m: int) -> None:
+    """Start up; if all is stale by now, end at once."""
+    s, one = pool.state[0], pool.messages[m]
+    worker = pool.workers[one.worker]
+    one.begun, one.startup = s.now, pool.startups[worker.next, one.worker]
+    if _go_on(pool, m, one.startup):
+        worker.next = worker.next + 1 if worker.next + 1 < worker.depth else 0
+        s.started += 1
+    else:
+        _schedule(pool.state[0], pool.events, m, 0.0)
+
+
+@part
+def _stale(slot: np.ndarray, stale: np.ndarray, task: Any) -> bool:
+    return slot[task.job] == NONE or stale[slot[task.job], task.group, task.worker]
+
+
+@part
+def _go_on(pool: Pool, m: int, startup: float) -> bool:
+    """Pass over stale mini-tasks and begin the next; whether there is one."""
+    one = pool.messages[m]
+    while one.place < one.end and _stale(pool.slot, pool.stale, pool.tasks[one.place]):
+        one.place += 1
+    if one.place < one.end:
+        _schedule(pool.state[0], pool.events, m, startup + pool.seconds[pool.tasks[one.place].group])
+    return one.place < one.end
+
+
+@part
+def _schedule(s: Any, events: np.ndarray, m: int, seconds: float) -> None:
+    at, k = s.now + max(0.0, seconds), s.events
+    while k and at < events[(k - 1) // 2].at:
+        events[k] = events[(k - 1) // 2]
+        k = (k - 1) // 2
+    events[k].at, events[k].number, events[k].message = at, s.scheduled, m
+    s.events += 1
+    s.scheduled += 1
+
+
+@inlined
+def _next(pool: Pool) -> int:
+    """Take the first message out of the heap; of those at one time, the one that was scheduled first."""
+    s, events = pool.state[0], pool.events
+    s.events -= 1
+    m, last, k, child = events[0].message, events[s.events], 0, 1
+    while child < s.events:
+        if child + 1 < s.events and _before(events[child + 1], events[child]):
+            child += 1
+        if _before(last, events[child]):
+            break
+        events[k] = events[child]
+        k, child = child, 2 * child + 1
+    events[k] = last
+    return m
+
+
+@part
+def _before(a: Any, b: Any) -> bool:
+    return a.at < b.at or (a.at == b.at and a.number < b.number)
+
+
+@inlined
+def poll(pool: Pool, until: float) -> None:
+    s, events = pool.state[0], pool.events
+    arrived = s.arrived
+    while s.arrived == arrived and s.events and events[0].at <= until:
+        s.now = max(s.now, events[0].at)
+        while s.events and events[0].at <= s.now:
+            _event(pool, _next(pool))
+    if s.arrived == arrived:
+        s.now = max(s.now, until)
+
+
+@inlined
+def _event(pool: Pool, m: int) -> None:
+    """A mini-task has ended."""
+    s, one = pool.state[0], pool.messages[m]
+    if one.ended:
+        return
+    if one.place < one.end:
+        task = pool.tasks[one.place]
+        task.done, task.compute = True, pool.seconds[task.group] if pool.slot[task.job] != NONE else 0.0
+        one.place += 1
+    ended = not _go_on(pool, m, 0.0)
+    if s.whole and not ended:
+        return
+    for x in range(one.first, one.place):
+        task = pool.tasks[x]
+        if task.done:
+            task.stale = _stale(pool.slot, pool.stale, task)
+            if not task.stale:
+                pool.stale[pool.slot[task.job], task.group, task.worker] = True
+                s.received += 1
+            pool.arrived[s.arrived] = x
+            s.arrived += 1
+    one.first = one.place
+    if ended:
+        one.ended = True
+        s.busy += s.now - one.begun
+        if one.follows != NONE:
+            _start(pool, one.follows)
+
+
+@part
+def cancel(pool: Pool, x: int) -> None:
+    task = pool.tasks[x]
+    if pool.slot[task.job] != NONE:
+        pool.stale[pool.slot[task.job], task.group, task.worker] = True
+    _drop_lost(pool, task.worker)
+
+
+@part
+def retire(pool: Pool, job: int) -> None:
+    pool.slot[job] = NONE
+    for worker in range(len(pool.workers)):
+        _drop_lost(pool, worker)
+
+
+@part
+def _drop_lost(pool: Pool, worker: int) -> None:
+    """Under "lost", a message with nothing left to do is gone at once."""
+    s, m = pool.state[0], pool.workers[worker].latest
+    one = pool.messages[m]
+    if s.lost and m != NONE and not one.ended:
+        for x in range(one.first, one.end):
+            if (x >= one.place or pool.tasks[x].done) and not _stale(pool.slot, pool.stale, pool.tasks[x]):
+                return
+        one.ended = True
+        s.busy += s.now - one.begun

@@ -1,0 +1,258 @@
+"""RoundScheduler under safe closing on the simulated pool, compiled; with names of scheduling.round_scheduler and coding.
+
+Learners never end, so round t opens job t, in slot t modulo T + 1. Of a scheme: `sets` (codes, n) replica set of each worker,
+`starts` (sets + 1,) where each begins under the last code; under a dense code each worker is a set. Of the job in each slot:
+`hit` (slots, groups, sets) which sets have answered, `answered` (slots, groups) how many, `sent` (slots, groups, n) in which
+round last. Of a round: `again` the groups that are sent again, oldest job first, `copy` (copies,) the place that gets the first
+of them, `idle` the workers that have answered, in order. `complete` (jobs,) in which order, `decoded` (jobs,) when.
+"""
+
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+
+from distseq.cluster.trace import Trace
+from distseq.coding.codes.fractional_repetition import FractionalRepetition
+from distseq.coding.schemes.backup_tasks import Backup
+from distseq.coding.schemes.gradient_coding import GC
+from distseq.coding.schemes.m_sgc import MSGC
+from distseq.coding.schemes.redispatch import Redispatch
+from distseq.coding.schemes.scheme import Scheme, interchangeable
+from distseq.coding.schemes.sr_sgc import SRSGC
+from distseq.scheduling.replay import latency as prediction
+from distseq.scheduling.replay import pool as on
+from distseq.scheduling.replay.pool import NONE, Pool, inlined, loop, part, records
+
+CODED, MULTIPLEXED, ANYWHERE = range(3)  # how a scheme assigns
+ASSIGNS = {GC: CODED, SRSGC: CODED, MSGC: MULTIPLEXED, Redispatch: ANYWHERE, Backup: ANYWHERE}
+Rounds = namedtuple(
+    "Rounds",
+    "assigns T W few ordered dense load master cutoff "
+    "sets starts groups slots hit answered sent again copy idle complete decoded",
+)
+
+
+def replay_rounds(
+    trace: Trace, scheme: Scheme, jobs: int, *, unfinished: str, whole: bool, cutoff: float, cost: float
+) -> tuple[np.ndarray, float, int, int]:
+    """(jobs,) decode times; until the last of them, busy worker-seconds, messages started, rows that were wanted.
+
+    ValueError for a kind of scheme that has no replay."""
+    if type(scheme) not in ASSIGNS:
+        raise ValueError(f"{scheme.spec} has no replay")
+    n, T, groups, slots, rounds = scheme.n, scheme.delay, len(scheme.codes), scheme.delay + 1, jobs + scheme.delay + 1
+    assigns, W = ASSIGNS[type(scheme)], scheme.W if isinstance(scheme, MSGC) else 0
+    copies = min(scheme.copies, n) if isinstance(scheme, Redispatch) else 0
+    few = n - scheme.enough if isinstance(scheme, Backup) else 0  # missing parts that are copied
+    codes = list(dict.fromkeys(scheme.codes))
+    replicas = [code if isinstance(code, FractionalRepetition) else FractionalRepetition(n, 0) for code in codes]
+    r = Rounds(
+        *(assigns, T, W, few, interchangeable(scheme), codes[-1] is not replicas[-1]),
+        *(trace.slope * float(scheme.load), trace.master, cutoff),
+        *(np.array([code.replica_set for code in replicas]), np.append(replicas[-1].starts, n)),
+        *(records(groups, "code need copied"), records(slots, "left owed begin")),
+        np.zeros((slots, groups, max(code.parts for code in replicas)), bool),
+        *(np.zeros((slots, groups), int), np.full((slots, groups, n), NONE), np.zeros(T * groups, int)),
+        *(np.zeros(copies, int), np.zeros(2 * n, int), np.zeros(rounds, int), np.zeros(jobs)),
+    )
+    need = [code.parts if code is own else n - code.s for code, own in zip(codes, replicas, strict=True)]
+    r.groups["code"] = [codes.index(code) for code in scheme.codes]
+    r.groups["need"], r.groups["copied"] = np.array(need)[r.groups["code"]], NONE
+    messages, most = rounds * n * (2 if few else 1), groups if assigns == CODED else T * max(1, copies) + 1
+    kinds = list(zip(scheme.shares, scheme.codes, strict=True))
+    loads = {(share, code): float(share * len(code.row(0)) / code.parts) for share, code in set(kinds)}
+    seconds = trace.slope * np.array([loads[one] for one in kinds]) * cost
+    pool = on.new_pool(trace, seconds, rounds, slots, messages, messages * most, unfinished, whole)
+    _rounds(pool, r)
+    return r.decoded, *on.counted(pool)
+
+
+@loop
+def _rounds(pool: Pool, r: Rounds) -> None:
+    s, begun, heard, waited, first = pool.state[0], 0.0, False, 0, 0
+    completed = decoded = read = idles = taken = low = high = 0
+    s.round = NONE
+    while True:
+        while decoded < completed:
+            job = r.complete[decoded]
+            s.now += r.master
+            r.decoded[decoded] = s.now
+            decoded += 1
+            waited -= r.slots[pool.slot[job]].owed
+            on.retire(pool, job)
+            if decoded == len(r.decoded):
+                return
+        over = waited == 0
+        if not over and heard and s.now >= begun + r.cutoff:
+            if low == high:
+                low, high = _shortage(pool, r)
+            over = low == high
+        if over:
+            if s.lost:
+                for x in range(first, s.tasks):
+                    on.cancel(pool, x)
+            begun, heard, first = s.now, False, s.tasks
+            idles = taken = low = high = 0
+            s.round += 1
+            _begin(pool, r)
+            waited = s.tasks - first
+        elif r.slots[pool.slot[s.round]].left <= r.few:
+            for g in range(len(r.groups)):
+                if taken < idles and not r.answered[pool.slot[s.round], g] and r.groups[g].copied != s.round:
+                    m = on.message(pool, r.idle[taken])
+                    on.put(pool, m, s.round, g)
+                    on.send(pool, m)
+                    r.groups[g].copied = s.round
+                    taken += 1
+        on.poll(pool, begun + r.cutoff if heard and begun + r.cutoff > s.now else np.inf)
+        for x in pool.arrived[read : s.arrived]:
+            task = pool.tasks[x]
+            if r.ordered:
+                prediction.told(pool, task)
+            if task.stale:
+                continue
+            slot = pool.slot[task.job]
+            if r.sent[slot, task.group, task.worker] == s.round:
+                heard = True
+                waited -= 1
+                r.slots[slot].owed -= 1
+            if r.few and task.job == s.round:
+                r.idle[idles] = task.worker
+                idles += 1
+            if low <= task.worker < high:
+                low = high = 0
+            if _receive(pool, r, task):
+                r.complete[completed] = task.job
+                completed += 1
+        read = s.arrived
+
+
+@inlined
+def _receive(pool: Pool, r: Rounds, task: Any) -> bool:
+    """Whether the row completes its job."""
+    slot, g, group = pool.slot[task.job], task.group, r.groups[task.group]
+    k = r.sets[group.code, task.worker]
+    if r.hit[slot, g, k]:
+        return False
+    r.hit[slot, g, k] = True
+    r.answered[slot, g] += 1
+    if r.answered[slot, g] != group.need:
+        return False
+    r.slots[slot].left -= 1
+    return r.slots[slot].left == 0
+
+
+@part
+def _begin(pool: Pool, r: Rounds) -> None:
+    """Send the plan of the round."""
+    s, first = pool.state[0], pool.state[0].tasks
+    slot = s.round % len(r.slots)
+    on.publish(pool, s.round, slot)
+    r.hit[slot], r.answered[slot], r.slots[slot].left = False, 0, len(r.groups)
+    if r.ordered:
+        prediction.reorder(pool, r.load)
+    _again(pool, r)
+    for worker in pool.workers:
+        m = on.message(pool, worker.number)
+        _assign(pool, r, m, worker)
+        on.send(pool, m)
+        if r.ordered:
+            prediction.sent(worker, s.now)
+    for one in r.slots:
+        one.owed = 0
+    for task in pool.tasks[first : s.tasks]:
+        r.sent[pool.slot[task.job], task.group, task.worker] = s.round
+        r.slots[pool.slot[task.job]].owed += 1
+
+
+@part
+def _again(pool: Pool, r: Rounds) -> None:
+    """What is done again in this round: who repeats; which groups, and where the first copies go."""
+    n, items, t = len(pool.workers), 0, pool.state[0].round
+    for worker in pool.workers:
+        worker.repeats = 0
+    for j in range(r.T):
+        slot = pool.slot[t - r.T + j] if t - r.T + j >= 0 else NONE
+        r.slots[j].begin = items
+        if r.assigns == ANYWHERE and slot != NONE:
+            for g in range(n):
+                if not r.answered[slot, g]:
+                    r.again[items] = g
+                    items += 1
+        if r.assigns == CODED and slot != NONE and j == 0:
+            need = r.groups[0].need - r.answered[slot, 0]
+            for k in range(len(r.starts) - 1):
+                if need and not r.hit[slot, 0, k]:
+                    pool.workers[r.starts[k] + t % (r.starts[k + 1] - r.starts[k])].repeats = 1
+                    need -= 1
+    r.slots[r.T].begin = items
+    for c in range(len(r.copy)):
+        place = c * items % n
+        while place in r.copy[:c]:
+            place = (place + 1) % n
+        r.copy[c] = place
+
+
+@inlined
+def _assign(pool: Pool, r: Rounds, m: int, worker: Any) -> None:
+    """Scheme.assign: what a worker does in this round goes into its message."""
+    t, groups, n = pool.state[0].round, len(r.groups), len(pool.workers)
+    k = worker.place if r.ordered else worker.number
+    if r.assigns == CODED:
+        member = k if r.dense else k - r.starts[r.sets[0, k]]
+        for i in range(groups):
+            on.put(pool, m, t - r.T if pool.workers[k].repeats else t, (i + member) % groups)
+    elif r.assigns == MULTIPLEXED:
+        for job in range(max(0, t - r.T), t + 1):
+            group = _group(r, pool.slot[job], t - job, k)
+            if group < groups:
+                on.put(pool, m, job, group)
+    else:
+        for j in range(r.T):
+            for c in range(len(r.copy)):
+                for i in range(r.slots[j].begin + (k - r.copy[c] - r.slots[j].begin) % n, r.slots[j + 1].begin, n):
+                    on.put(pool, m, t - r.T + j, r.again[i])
+        on.put(pool, m, t, k)
+
+
+@part
+def _group(r: Rounds, slot: int, age: int, w: int) -> int:
+    """MSGC: the group that a worker does for the job of this age; none, if it is not less than their number."""
+    if slot == NONE:
+        return len(r.groups)
+    for g in range(r.W - 1 if age >= r.W - 1 else 0):
+        if not r.hit[slot, g, w]:
+            return g
+    return age
+
+
+@part
+def _shortage(pool: Pool, r: Rounds) -> tuple[int, int]:
+    """(low, high): a row of a worker from low to before high must still arrive; equal, if the round may end safely."""
+    t, n = pool.state[0].round, len(pool.workers)
+    if r.assigns != MULTIPLEXED:
+        return 0, n if t >= r.T and pool.slot[t - r.T] != NONE else 0
+    for job in range(max(0, t - r.T), t + 1):
+        slot, age = pool.slot[job], t - job
+        if slot == NONE:
+            continue
+        attempted, retried = min(age + 1, r.W - 1), max(age, r.W - 2)
+        for w in range(n):
+            behind = attempted
+            for g in range(attempted):
+                behind -= r.hit[slot, g, w]
+            pool.workers[w].behind = behind
+            if behind > r.T - retried:
+                return w, w + 1
+        for g in range(r.W - 1, len(r.groups)):
+            low, spare = NONE, len(r.starts) - 1 - r.groups[g].need
+            for k in range(len(r.starts) - 1):
+                has = g <= age and r.hit[slot, g, k]
+                for w in range(r.starts[k], r.starts[k + 1] if g > age else 0):
+                    has = has or pool.workers[w].behind <= g - retried - 1
+                if not has:
+                    low, spare = r.starts[k] if low == NONE else low, spare - 1
+                    if spare < 0:
+                        return low, r.starts[k + 1]
+    return 0, 0

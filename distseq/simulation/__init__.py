@@ -1,0 +1,1 @@
+"""Scheduling without training: simulate, compare, plan, measure."""

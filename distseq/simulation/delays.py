@@ -1,0 +1,33 @@
+"""The trace that a command's options name: a file, a generated profile or a recorded run."""
+
+from pathlib import Path
+
+from distseq.cluster.profiles import delays
+from distseq.cluster.trace import Trace, load_trace
+from distseq.simulation.measure import run_trace
+
+PROFILE_WORKERS = 256
+
+
+def given_delays(
+    trace: Path | None,
+    profile: str | None,
+    workers: int | None,
+    seed: int,
+    slope: float | None,
+    run: Path | None = None,
+) -> Trace:
+    """The delays that a command names. ValueError unless exactly one source is given."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"there must be at least one worker: got {workers}")
+    sources = [one for one in (trace, profile, run) if one is not None]
+    if len(sources) != 1:
+        raise ValueError(
+            f"delays come from one of --trace FILE, --profile NAME and --run RUN: got {len(sources)} of them"
+        )
+    if profile is not None:
+        table = delays(profile, workers or PROFILE_WORKERS, seed)
+    else:
+        table = load_trace(trace) if trace is not None else run_trace(sources[0])  # type: ignore[arg-type]
+        table = table.first(workers or table.workers)
+    return table if slope is None else table.with_slope(slope)

@@ -1,0 +1,113 @@
+"""Measured delays as a trace file: of a pool that is probed now, or of a run that has been."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distseq.cluster.errors import PoolError
+from distseq.cluster.hosts.host_pool import HostPool
+from distseq.cluster.trace import Trace
+from distseq.cluster.work import WorkSpec
+from distseq.coding.schemes.gradient_coding import GC
+from distseq.engine.interfaces import JobInput
+from distseq.engine.journal import MemoryJournal, read_journal
+from distseq.engine.master import Master
+from distseq.scheduling.closing import Mu
+from distseq.scheduling.round_scheduler import RoundScheduler
+from distseq.simulation.recorded import arrival_table
+
+PATIENCE = 1e9  # of the mu rule: no round ends before everybody has answered
+
+
+@dataclass(frozen=True)
+class ProbeLearner:
+    """A learner of empty jobs with a sample for each worker."""
+
+    workers: int
+    steps: int
+    name: str = "probe"
+
+    def open(self, step: int) -> JobInput:
+        return JobInput(np.zeros(0), np.arange(self.workers))
+
+    def apply(self, total: np.ndarray) -> Mapping[str, float]:
+        return {}
+
+
+def probe(pool: HostPool, workers: int, rounds: int) -> Trace:
+    """The delays of so many uncoded rounds on a pool whose Work is a Probe; every round waits for every worker.
+
+    PoolError when a row fails.
+    """
+    journal = MemoryJournal()
+    master = Master([ProbeLearner(workers, rounds)], RoundScheduler(GC(workers, 0), Mu(PATIENCE)), pool, journal)
+    master.run()
+    if master.failed:
+        raise PoolError(str(master.failed[0]))
+    return arrival_table(journal.records, workers)
+
+
+def probe_spec(seconds: float) -> WorkSpec:
+    """A Work whose every row takes `seconds`."""
+    return WorkSpec("distseq.cluster.probe:Probe", f'{{"seconds": {seconds}}}')
+
+
+def run_trace(run: Path) -> Trace:
+    """The delays that a run's journal has recorded. ValueError when the folder holds none."""
+    path = run / "journal.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{run} is no run folder: it has no journal.jsonl")
+    records: list[dict[str, Any]] = list(read_journal(path))
+    heads = [record for record in records if record["kind"] == "run"]
+    if not heads:
+        raise ValueError(f"{path} does not begin with a run record")
+    return arrival_table(records, len(heads[0]["members"]))
+
+
+def profile_pool(
+    *,
+    out: Path,
+    run: Path | None,
+    pool: str,
+    workers: int,
+    hosts: int | None,
+    address: str,
+    rounds: int,
+    seconds: float,
+) -> Trace:
+    """`distseq profile`: write the delays of a run, or of a pool that is probed now, as a trace file."""
+    if workers < 1 or rounds < 1 or not 0 <= seconds < inf:
+        raise ValueError(
+            f"profile needs workers >= 1, rounds >= 1 and seconds >= 0: got {workers}, {rounds} and {seconds}"
+        )
+    if not out.parent.is_dir():
+        raise ValueError(f"cannot write trace {out}: there is no folder {out.parent}")
+    if run is not None:
+        trace = run_trace(run)
+    else:
+        probed = _probed_pool(pool, workers, hosts, address, seconds)
+        try:
+            trace = probe(probed, workers, rounds)
+        finally:
+            probed.close()
+    try:
+        trace.save(out)
+    except OSError as error:
+        raise ValueError(f"cannot write trace {out}: {error.strerror}") from None
+    return trace
+
+
+def _probed_pool(kind: str, workers: int, hosts: int | None, address: str, seconds: float) -> HostPool:
+    if kind == "local":
+        from distseq.cluster.local.pool import local_pool
+
+        return local_pool(workers, probe_spec(seconds), hosts=hosts)
+    if kind == "ray":
+        from distseq.cluster.ray.pool import ray_pool
+
+        return ray_pool(workers, probe_spec(seconds), hosts=hosts, address=address)
+    raise ValueError(f"profile measures real workers: the pool must be ray or local, got {kind!r}")

@@ -1,0 +1,61 @@
+"""Results of simulations and plans as aligned text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distseq.scheduling.asynchronous import marked
+from distseq.simulation.simulate import Result
+
+COLUMNS = {
+    "scheme": "scheme",
+    "load": "load",
+    "delay": "T",
+    "rounds": "rounds",
+    "waits": "waits",
+    "total_seconds": "seconds",
+    "seconds_per_job": "s/job",
+    "worker_seconds_per_job": "worker-s/job",
+}
+
+
+def table(results: Sequence[Result]) -> str:
+    """Results as aligned text, a line each, bounds marked, with what all of them have in common on top."""
+    first = results[0]
+    rules = {f"closing={result['closing']}, " for result in results if "closing" in result}
+    head = (
+        f"{first['workers']} workers, {first['models']} models, {first['jobs']} jobs, "
+        f"{''.join(rules)}unfinished={first['unfinished']}"
+    )
+    named = [result | {"scheme": marked(result["scheme"], result.get("exact", True))} for result in results]
+    rows = [list(COLUMNS.values())] + [[_cell(result.get(key, "-")) for key in COLUMNS] for result in named]
+    for row, result in zip(rows[1:], results, strict=True):
+        row[0] += " (bound)" if "bound" in result else ""
+    widths = [max(len(row[c]) for row in rows) for c in range(len(COLUMNS))]
+    lines = [
+        "  ".join(f"{cell:>{w}}" if c else f"{cell:<{w}}" for c, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """For people."""
+    seen = found["evidence"]
+    head = [
+        f"{found['workers']} workers, {found['models']} models, unfinished={found['unfinished']}: best by "
+        f"{found['objective']} is {found['chosen']}",
+        f"start-up {seen['median']:.3g} s (fast {seen['fast']:.3g}, slowest hundredth {seen['slowest_hundredth']:.3g}), "
+        f"compute {seen['compute_per_batch']:.3g} s per batch, "
+        f"{seen['events']} events of 10 s or more, {seen['events_per_invocation']:.1g} per invocation expected",
+    ]
+    rows = [["family", "candidate", "s/job", "worker-s/job", "MB/job", "dollars/job"]]
+    for one in found["candidates"]:
+        sent = one["bytes"] / 1e6 if "bytes" in one else None
+        figures = [one["seconds"], one["worker_seconds"], sent, one.get("dollars")]
+        rows.append([one["family"], one["candidate"], *("-" if f is None else f"{f:.4g}" for f in figures)])
+    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
+    return head + ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

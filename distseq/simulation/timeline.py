@@ -1,0 +1,109 @@
+"""What each worker did when, as its scheduler saw it: noted by a scheduler around another, which decides as before."""
+
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from distseq.cluster.pool import Delivery
+from distseq.coding.plan import MiniTask
+from distseq.coding.schemes.scheme import interchangeable
+from distseq.scheduling.scheduler import Decision, Scheduler
+
+WORK, STRAGGLER, COPY, VAIN = KINDS = ("work", "straggler", "copy", "copy in vain")
+
+
+class Span(NamedTuple):
+    """Pool seconds from a message to one worker until the last word of it. What lies between spans is waiting.
+
+    "work", or "copy" if a row in it had been sent before; "straggler" and "copy in vain" if not all its rows came in time: before
+    their round ended, their job was decoded or another copy was there.
+    """
+
+    worker: int
+    begun: float
+    ended: float
+    kind: str
+
+
+@dataclass(eq=False)
+class Message:
+    worker: int
+    sent: float
+    heard: float
+    again: bool = False
+    late: bool = False
+
+
+class Timeline:
+    """Is told what was decided and what came back. `unfinished`: what an unfinished worker does (distseq.cluster.simulated).
+
+    Where work overlaps, word of a row that was asked for twice is taken for word of the first message.
+    """
+
+    def __init__(self, unfinished: str) -> None:
+        self._lost, self._serial = unfinished == "lost", unfinished == "serial"
+        self._messages: list[Message] = []
+        self._waiting: dict[MiniTask, deque[Message]] = defaultdict(deque)  # oldest first
+        self._before: set[tuple[int, int]] = set()  # (job, group) that were sent
+        self._copied: dict[int, bool] = {}  # job -> whether a second row of a group is a copy, and not part of its code
+
+    def decided(self, decision: Decision, now: float) -> None:
+        over = [task for task in self._waiting if task.job in decision.decode]
+        for task in {*decision.cancel, *over}:
+            for message in self._waiting.pop(task, ()) if self._lost else self._waiting[task]:
+                self._give_up(message, now)
+        self._copied |= {job: interchangeable(scheme) for job, scheme in decision.start.items()}
+        earlier, messages = set(self._before), dict[int, Message]()
+        for task in decision.send:
+            message = messages.setdefault(task.worker, Message(task.worker, now, now))
+            self._waiting[task].append(message)
+            row = task.job, task.group
+            message.again |= row in (self._before if self._copied[task.job] else earlier)
+            self._before.add(row)
+        self._messages += messages.values()
+
+    def delivered(self, arrivals: Sequence[Delivery]) -> None:
+        for delivery in arrivals:
+            queue = self._waiting[delivery.task]
+            if queue:  # else it is word of what was given up
+                message = queue.popleft()
+                message.heard, message.late = delivery.at, message.late or delivery.stale
+            for other in queue:  # the same row, asked for once more
+                self._give_up(other, delivery.at)
+
+    def _give_up(self, message: Message, now: float) -> None:
+        """Not all its rows will be in time. Where work goes on, there may be word of it later."""
+        if self._lost or not message.late:
+            message.late, message.heard = True, now
+
+    def spans(self) -> list[Span]:
+        """In order of sending."""
+        free, spans = defaultdict[int, float](float), list[Span]()
+        for message in self._messages:
+            begun = max(message.sent, free[message.worker]) if self._serial else message.sent
+            if message.heard > begun:
+                kind = (VAIN if message.late else COPY) if message.again else (STRAGGLER if message.late else WORK)
+                spans.append(Span(message.worker, begun, message.heard, kind))
+                free[message.worker] = message.heard
+        return spans
+
+
+class RecordedScheduler:
+    """The same scheduler, and `timeline` is told."""
+
+    def __init__(self, scheduler: Scheduler, timeline: Timeline) -> None:
+        self._scheduler, self._timeline = scheduler, timeline
+        self.opened, self.withdrawn, self.members = scheduler.opened, scheduler.withdrawn, scheduler.members
+
+    def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
+        self._timeline.delivered(arrivals)
+        self._scheduler.delivered(arrivals, now)
+
+    def step(self, now: float) -> Decision:
+        decision = self._scheduler.step(now)
+        self._timeline.decided(decision, now)
+        return decision
+
+    def missing(self) -> Mapping[int, int]:
+        return self._scheduler.missing()

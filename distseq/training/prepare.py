@@ -1,0 +1,65 @@
+"""Turns a configuration into a prepared run: learners, pool, scheduler and run folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from distseq.artifacts.checkpoint import identity
+from distseq.artifacts.resume import ResumePoint, resumed
+from distseq.cluster.profiles import delays
+from distseq.cluster.trace import Trace
+from distseq.coding.layout import layout
+from distseq.coding.schemes.scheme import Scheme
+from distseq.config.schema import Config
+from distseq.config.strategy import check_scheme, name_of, scheduler_of, scheme_of
+from distseq.learners.fleet import Fleet
+from distseq.learners.from_config import build_fleet
+from distseq.learners.from_python import live_fleet
+from distseq.learners.learner import Learner
+from distseq.scheduling.replay import prepare
+from distseq.scheduling.scheduler import Scheduler
+
+
+def _warn_of_empty_parts(config: Config, scheme: Scheme, console: Console) -> None:
+    cut = layout(scheme.spec, scheme.n)
+    empty = {one.name: cut.empty_parts(one.batch) for one in config.learner}
+    if any(empty.values()):
+        parts = ", ".join(f"{name} {count}" for name, count in empty.items() if count)
+        console.print(
+            f"warning: batches smaller than the number of parts of {name_of(config)} leave parts empty: {parts}"
+        )
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """All of a run that can be wrong, checked and built before anything is written or started."""
+
+    config: Config
+    scheduler: Scheduler
+    trace: Trace
+    fleet: Fleet
+    identity: str
+    start: ResumePoint
+
+    @property
+    def steps(self) -> dict[str, int]:
+        return {learner.name: learner.steps for learner in self.fleet.learners}
+
+
+def _prepare(
+    config: Config, out: Path, console: Console, resume: bool, learners: Sequence[Learner] | None
+) -> PreparedRun:
+    scheme = scheme_of(config)
+    trace = delays(config.pool.delays, config.pool.workers, config.run.seed)
+    for n in range(1, scheme.n + 1) if config.pool.elastic else [scheme.n]:
+        check_scheme(scheme.on(n), len(config.learner), config.run.dtype)
+    fleet = build_fleet(config) if learners is None else live_fleet(config, learners)
+    scheduler = scheduler_of(config, max(len(learner.publish()) for learner in fleet.learners))
+    if config.scheduler.kind == "auto":
+        prepare()
+    _warn_of_empty_parts(config, scheme, console)
+    own = identity(config, fleet.same)
+    start = resumed(out, own, fleet, console) if resume else ResumePoint((0,) * len(fleet.learners))
+    return PreparedRun(config, scheduler, trace, fleet, own, start)

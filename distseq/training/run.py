@@ -1,0 +1,157 @@
+"""From a configuration to trained models: builds fleet, pool and scheduler, runs the master, writes the run folder.
+
+A run that is resumed goes on in its folder, from its newest whole checkpoint.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from distseq.artifacts.checkpointer import Checkpointer
+from distseq.artifacts.resume import complete
+from distseq.artifacts.run_folder import RunFolder
+from distseq.artifacts.summary import replays, summarize
+from distseq.cluster.errors import PoolError
+from distseq.cluster.system.stop_signals import Stopped, StopRequest
+from distseq.config.schema import Config
+from distseq.config.strategy import ahead_of, exact_of
+from distseq.engine.evaluation import Evaluate
+from distseq.engine.failures import FailedError
+from distseq.engine.journal import MemoryJournal, Tee
+from distseq.engine.master import Master
+from distseq.learners.learner import Learner
+from distseq.monitoring.console import Display
+from distseq.monitoring.gradient_check import GradientCheck
+from distseq.monitoring.observers import Metered, Tally
+from distseq.training.pool import make_pool
+from distseq.training.prepare import PreparedRun, _prepare
+
+NOT_KEPT = "its last steps could not be kept"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: trained learners, its folder and the summary that is also in summary.json."""
+
+    learners: tuple[Learner, ...]
+    folder: Path
+    summary: dict[str, Any]
+
+
+def run(
+    config: Config,
+    out: Path,
+    console: Console,
+    watchers: Iterable[Any] = (),
+    *,
+    resume: bool = False,
+    learners: Sequence[Learner] | None = None,
+) -> Result:
+    """Train; `learners`, where they are made in Python, are those that `config` describes.
+
+    ValueError, with nothing left behind, for a wrong configuration; PoolError when the pool gives up, FailedError when every
+    learner has failed.
+    """
+    job = _prepare(config, out, console, resume, learners)
+    if resume and complete(out, config, job.start):
+        console.print(f"nothing to do: {out} is complete, {sum(job.start.done)} jobs", highlight=False, soft_wrap=True)
+        return Result(job.fleet.learners, out, json.loads((out / "summary.json").read_bytes()))
+    one_pass = config.pool.kind == "simulated" and config.pool.compute == "decoded"
+    check = GradientCheck(
+        job.fleet.task,
+        list(job.steps.values()),
+        config.run.checks,
+        lambda m: job.fleet.learners[m].publish(),
+        one_pass=one_pass,
+    )
+    tally, kept, texts = Tally(), MemoryJournal(), job.fleet.texts()
+    tally.remember(job.start.past)
+    folder = RunFolder.resumed(out) if resume else RunFolder(out, config)
+    display = Display(console, job.steps, frozenset(texts), dict(zip(job.steps, job.start.done, strict=True)))
+    seconds = _drive(job, folder, kept, console, display, [tally, check, display, *watchers], resume)
+    for learner in job.fleet.learners:
+        for name, state in learner.weights().items() if learner.name not in tally.failed else ():
+            folder.save_weights(name, state)
+    plain = {one.name: texts[one.name] for one in config.learner if one.name in texts and one.evaluation is None}
+    summary = summarize(config, job.fleet.learners, plain, tally, check, job.start.past.seconds + seconds)
+    folder.save_summary(summary)
+    summary |= replays(config, kept.records, tally.jobs)
+    folder.save_summary(summary)
+    if len(tally.failed) == len(job.fleet.learners):
+        raise FailedError(list(tally.failed.values()), str(folder.path))
+    return Result(job.fleet.learners, folder.path, summary)
+
+
+def _drive(
+    job: PreparedRun,
+    folder: RunFolder,
+    kept: MemoryJournal,
+    console: Console,
+    display: Display,
+    observers: Sequence[Any],
+    resume: bool,
+) -> float:
+    """Start the pool, run the master to its end or to a request to stop, and release everything; seconds of pool time."""
+    config, start, learners = job.config, job.start, job.fleet.learners
+    request = StopRequest()
+    with ExitStack() as stack:
+        stack.callback(request.restore)
+        stack.callback(folder.journal.close)
+        try:
+            pool = make_pool(config, job.fleet, job.trace)
+        except BaseException:
+            folder.discard()
+            raise
+        stack.callback(pool.close)
+        # After the pool: Ray sets handlers of its own.
+        request.install()
+        journal = Tee(folder.journal, kept)
+        record = {"config": asdict(config), "members": dict(pool.members()), "exact": exact_of(config)}
+        if resume:
+            folder.go_on(config)
+            journal.write({"kind": "resume", "steps": dict(zip(job.steps, start.done, strict=True)), **record})
+        else:
+            journal.write({"kind": "run", **record})
+        if config.pool.kind == "ray":
+            from distseq.cluster.ray.metrics import RunMeter
+
+            observers = [*observers, Metered(RunMeter())]
+        stack.enter_context(display)
+        keeper = Checkpointer(folder.checkpoints, learners, job.identity, config.checkpoint, console, request.asked)
+        stack.callback(keeper.close)
+        keeper.begin(start.done, start.next_job, resumed=resume)
+        master = Master(
+            learners,
+            job.scheduler,
+            pool,
+            journal,
+            observers,
+            first_job=start.next_job,
+            done=start.done,
+            keeper=keeper,
+            evaluate=Evaluate(job.fleet.evaluated, config.run.evaluate_every),
+            ahead=ahead_of(config),
+        )
+        return _to_the_end(master, keeper, sum(job.steps.values()), request, _again(config, folder.path))
+
+
+def _again(config: Config, out: Path) -> str:
+    live = any(one.live for one in config.learner)
+    return f"go on with: {f'distseq.train([...], resume={str(out)!r})' if live else f'distseq train --resume {out}'}"
+
+
+def _to_the_end(master: Master, keeper: Checkpointer, jobs: int, request: StopRequest, again: str) -> float:
+    """Run the master; whatever ends it, its last state is kept, unless an error may have come in the middle of a step."""
+    try:
+        seconds = master.run()
+    except PoolError as error:
+        raise PoolError(f"{error}; {again}" if keeper.finish() else str(error)) from error
+    kept = keeper.finish()
+    if master.stopped:
+        raise Stopped(f"stopped after {keeper.jobs} of {jobs} jobs; {again if kept else NOT_KEPT}", request.code)
+    return seconds

@@ -1,0 +1,45 @@
+"""The master's clock over messages."""
+
+import pytest
+
+from distseq.cluster.hosts.message_timing import MessageTimer
+
+
+def test_what_was_not_computing_was_waiting() -> None:
+    watch = MessageTimer()
+    watch.sent(0, 0, "a", 1.0)
+    assert watch.answered(0, 0, "a", 0.5, 3.0) == (1.5, False)
+
+
+def test_a_message_that_queues_begins_when_the_one_before_is_answered() -> None:
+    watch = MessageTimer()
+    watch.sent(0, 0, "a", 0.0)
+    watch.sent(0, 1, "a", 1.0)
+    watch.answered(0, 0, "a", 1.0, 5.0)
+    assert watch.answered(0, 1, "a", 1.0, 7.0) == (1.0, True)
+
+
+def test_the_rows_of_a_message_add_up() -> None:
+    watch = MessageTimer()
+    watch.sent(0, 0, "a", 0.0)
+    assert watch.answered(0, 0, "a", 1.0, 1.5) == (0.5, False)
+    assert watch.answered(0, 0, "a", 1.0, 3.0) == (1.0, False)
+
+
+def test_computing_for_another_worker_of_the_host_is_not_waiting() -> None:
+    watch = MessageTimer()
+    for worker, host in ((0, "a"), (1, "a"), (2, "b")):
+        watch.sent(worker, 0, host, 0.0)
+    assert watch.answered(0, 0, "a", 2.0, 2.0) == (0.0, False)
+    assert watch.answered(1, 0, "a", 2.0, 4.5) == (0.5, False)
+    assert watch.answered(2, 0, "b", 2.0, 4.5) == (2.5, False)
+
+
+def test_messages_that_a_worker_has_never_answered_are_forgotten() -> None:
+    watch = MessageTimer()
+    for k in range(4):
+        watch.sent(0, k, "a", float(k))
+    watch.answered(0, 2, "a", 0.0, 9.0)
+    with pytest.raises(KeyError):
+        watch.answered(0, 1, "a", 0.0, 9.0)
+    assert watch.answered(0, 3, "a", 0.0, 9.5) == (0.5, True)

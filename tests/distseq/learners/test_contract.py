@@ -1,0 +1,270 @@
+"""What breaks the contract of a coded gradient is refused at start, with its reason and the learner's name."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distseq.config.toml_file import from_dict
+from distseq.learners.fleet import Fleet
+from distseq.learners.from_config import build_fleet
+
+MODELS = """
+import numpy as np
+import torch
+from torch import nn
+
+
+class Good(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(3, 4)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.head(self.middle(torch.tanh(self.body(x)))).squeeze(1)
+
+    def middle(self, h):
+        return h
+
+    def per_sample_loss(self, batch):
+        return (self(batch["x"]) - batch["y"]) ** 2
+
+
+class Norm(Good):
+    def __init__(self, kind, **args):
+        super().__init__()
+        self.norm = getattr(nn, kind)(4, **args)
+
+    def middle(self, h):
+        return self.norm(h)
+
+
+class Instances(Good):
+    def __init__(self, tracked):
+        super().__init__()
+        self.norm = nn.InstanceNorm1d(2, track_running_stats=tracked)
+
+    def middle(self, h):
+        return self.norm(h.view(-1, 2, 2)).flatten(1)
+
+
+class Mean(Good):
+    def per_sample_loss(self, batch):
+        return super().per_sample_loss(batch).mean()
+
+
+class Column(Good):
+    def per_sample_loss(self, batch):
+        return super().per_sample_loss(batch)[:, None]
+
+
+class Number(Good):
+    def per_sample_loss(self, batch):
+        return 1.5
+
+
+class Squeezes(Good):
+    def per_sample_loss(self, batch):
+        return super().per_sample_loss(batch).squeeze()
+
+
+class Buffer(Good):
+    def __init__(self, persistent=True):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()), persistent=persistent)
+
+    def forward(self, x):
+        self.seen += len(x)
+        return super().forward(x)
+
+
+class NewBuffer(Good):
+    def forward(self, x):
+        self.register_buffer("cache", torch.ones(2))
+        return super().forward(x)
+
+
+class Parameter(Good):
+    def forward(self, x):
+        with torch.no_grad():
+            self.head.bias.mul_(0.5).add_(1)
+        return super().forward(x)
+
+
+class Counter(Good):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * self.calls
+
+
+class Coupled(Good):
+    def per_sample_loss(self, batch):
+        losses = super().per_sample_loss(batch)
+        return losses / len(losses)
+
+
+class Centred(Good):
+    def middle(self, h):
+        return h - 0.01 * h.mean(0)
+
+
+class Baseline(Good):
+    def per_sample_loss(self, batch):
+        losses = super().per_sample_loss(batch)
+        return losses - losses.mean().detach()
+
+
+class Dropout(Good):
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def middle(self, h):
+        return nn.functional.dropout(h, self.p)
+
+
+class ByPosition(Good):
+    def middle(self, h):
+        torch.manual_seed(7)
+        return h * torch.rand(h.shape, dtype=h.dtype)
+
+
+class Keyed(Good):
+    def middle(self, h):
+        return h * torch.frac(1e3 * h.detach()).abs()
+
+
+class NumpyNoise(Good):
+    def middle(self, h):
+        return h * float(np.random.rand())
+
+
+class Detached(Good):
+    def per_sample_loss(self, batch):
+        return super().per_sample_loss(batch).detach()
+
+
+class Elsewhere(Good):
+    def per_sample_loss(self, batch):
+        return batch["y"].clone().requires_grad_() ** 2
+
+
+class Frozen(Good):
+    def __init__(self):
+        super().__init__()
+        self.requires_grad_(False)
+
+
+class PartlyUnused(Good):
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Linear(2, 2)
+        self.register_buffer("mask", torch.tensor([float("nan"), -float("inf")]))
+        self.register_buffer("flags", torch.tensor([True, False]), persistent=False)
+
+
+class Unseeded(Good):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("features", torch.from_numpy(np.random.rand(3)))
+
+
+class Raises(Good):
+    def forward(self, x):
+        raise KeyError("two\\nlines")
+"""
+
+KEYED = r"randomness must be keyed by \(seed, job, sample\)"
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "contract_models.py").write_text(MODELS)
+    draws = np.random.default_rng(3)
+    np.savez(tmp_path / "data.npz", x=draws.normal(size=(11, 3)), y=draws.normal(size=11))
+    np.savez(tmp_path / "one.npz", x=draws.normal(size=(1, 3)), y=draws.normal(size=1))
+    monkeypatch.chdir(tmp_path)
+
+
+def build(model: str, dtype: str = "float32", data: str = "arrays:data.npz", **more: Any) -> Fleet:
+    learner = {
+        "name": "tiny",
+        "model": f"contract_models:{model}",
+        "data": data,
+        "data_args": {"dtype": dtype},
+        "batch": 5,
+        **more,
+    }
+    return build_fleet(from_dict({"run": {"dtype": dtype}, "learner": [learner]}))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("model", "args"),
+    [
+        ("Good", {}),
+        ("Norm", {"kind": "LayerNorm"}),
+        ("Instances", {"tracked": False}),
+        ("Dropout", {"p": 0.0}),
+        ("Keyed", {}),
+        ("PartlyUnused", {}),
+    ],
+)
+def test_a_good_model_passes(model: str, args: dict[str, Any], dtype: str) -> None:
+    fleet = build(model, dtype, model_args=args)
+    assert fleet.learners[0].publish().dtype == dtype
+    assert len(build(model, dtype, "arrays:one.npz", model_args=args, batch=1).learners) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("model", "args", "reason"),
+    [
+        ("Norm", {"kind": "BatchNorm1d"}, "BatchNorm1d 'norm' couples the samples of a batch or keeps running stat"),
+        ("Norm", {"kind": "BatchNorm1d", "track_running_stats": False}, "BatchNorm1d 'norm' couples"),
+        ("Norm", {"kind": "SyncBatchNorm"}, "SyncBatchNorm 'norm' couples"),
+        ("Instances", {"tracked": True}, "InstanceNorm1d 'norm' couples .* keeps running statistics: use GroupNorm"),
+        ("Mean", {}, r"per_sample_loss must return \(4,\) losses: got shape \(\)$"),
+        ("Column", {}, r"per_sample_loss must return \(4,\) losses: got shape \(4, 1\)$"),
+        ("Number", {}, r"per_sample_loss must return a tensor of \(4,\) losses: got float$"),
+        ("Squeezes", {}, r"per_sample_loss must return \(1,\) losses: got shape \(\)$"),
+        ("Buffer", {}, "forward changes buffer 'seen'"),
+        ("Buffer", {"persistent": False}, "forward changes buffer 'seen'"),
+        ("NewBuffer", {}, "forward changes buffer 'cache'"),
+        ("Parameter", {}, "forward changes parameter 'head.bias'"),
+        ("Counter", {}, "the same row computed twice differs: .*nothing kept from one call to the next"),
+        ("Coupled", {}, "gradients of parts do not add up .* may depend on no other sample of its batch"),
+        ("Centred", {}, "gradients of parts do not add up"),
+        ("Baseline", {}, "losses of parts do not add up"),
+        ("Dropout", {"p": 0.5}, KEYED),
+        ("Dropout", {"p": 1e-6}, KEYED),
+        ("ByPosition", {}, f"gradients of parts do not add up .*{KEYED}"),
+        ("NumpyNoise", {}, f"the same row computed twice differs: {KEYED}"),
+        ("Detached", {}, "the gradient is None for every parameter"),
+        ("Elsewhere", {}, "the gradient is None for every parameter"),
+        ("Frozen", {}, "model 'contract_models:Frozen' has no parameter that requires a gradient"),
+        ("Unseeded", {}, "building the model twice gives two different 'features'"),
+        ("Raises", {}, r"KeyError: 'two\\nlines'$"),
+    ],
+)
+def test_a_broken_contract_is_refused_with_its_reason(
+    model: str, args: dict[str, Any], reason: str, dtype: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^learner tiny: .*{reason}") as error:
+        build(model, dtype, model_args=args)
+    assert "\n" not in str(error.value)
+
+
+def test_trying_a_model_leaves_learner_and_generator_as_they_were() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    tried = build("Good").learners[0]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not tried.optimizer.state
+    np.testing.assert_array_equal(tried.publish(), build("Good").learners[0].publish())
