@@ -2,28 +2,14 @@
 
 import inspect
 import re
-from importlib import import_module
 
 import click
 
-HOMES = ("distseq.cli.main", "distseq.cli")  # where the group of all commands may lie
-
+from distseq.cli.main import cli
 
 def markdown() -> str:
     """A section for each command."""
-    group = _group()
-    return "\n".join(_section(name, command) for name, command in sorted(group.commands.items()))
-
-
-def _group() -> click.Group:
-    for home in HOMES:
-        try:
-            found = getattr(import_module(home), "cli", None)
-        except ImportError:
-            continue
-        if isinstance(found, click.Group):
-            return found
-    raise LookupError(f"no command group in {', '.join(HOMES)}")
+    return "\n".join(_section(name, command) for name, command in cli.commands.items())
 
 
 def _section(name: str, command: click.Command) -> str:

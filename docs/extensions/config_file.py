@@ -6,16 +6,16 @@ import io
 import textwrap
 import tokenize
 from dataclasses import MISSING, fields, is_dataclass
-from importlib import import_module
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-HOMES = ("distseq.config.schema", "distseq.config")
+from distseq.config.schema import CheckpointConfig, LearnerConfig, PoolConfig, RunConfig, SchedulerConfig
+
 TABLES = {
-    "[run]": "RunConfig",
-    "[pool]": "PoolConfig",
-    "[scheduler]": "SchedulerConfig",
-    "[checkpoint]": "CheckpointConfig",
-    "[[learner]] and [defaults]": "LearnerConfig",
+    "[run]": RunConfig,
+    "[pool]": PoolConfig,
+    "[scheduler]": SchedulerConfig,
+    "[checkpoint]": CheckpointConfig,
+    "[[learner]] and [defaults]": LearnerConfig,
 }
 REQUIRED = object()
 
@@ -29,8 +29,7 @@ class Key(NamedTuple):
 
 def markdown() -> str:
     """A section with a table for each table of the file."""
-    module = _module()
-    return "\n".join(_section(heading, getattr(module, name)) for heading, name in TABLES.items())
+    return "\n".join(_section(heading, kind) for heading, kind in TABLES.items())
 
 
 def keys(kind: type) -> list[Key]:
@@ -56,15 +55,6 @@ def keys(kind: type) -> list[Key]:
         )
         for name, info in kind.model_fields.items()  # type: ignore[attr-defined]
     ]
-
-
-def _module() -> Any:
-    for home in HOMES:
-        try:
-            return import_module(home)
-        except ImportError:
-            continue
-    raise LookupError(f"no module {' or '.join(HOMES)}")
 
 
 def _section(heading: str, kind: type) -> str:

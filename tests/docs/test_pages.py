@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distseq.config import LearnerConfig, from_dict
+from distseq.config.toml_file import from_dict
 from tests.docs.blocks import CHECKED, DIRECTIVES, PROSE, RUN, Block, blocks, needs, pages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ def test_configurations_are_ones(page: Path) -> None:
             raw = tomllib.loads(block.code)
             raw["defaults"] = {**REQUIRED, **raw.get("defaults", {})}
             raw.setdefault("learner", [{}])
-            from_dict({table: value for table, value in raw.items()})
+            from_dict(raw)
 
 
 @pytest.mark.slow
