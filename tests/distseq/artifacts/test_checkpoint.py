@@ -708,7 +708,7 @@ def test_where_learners_end_at_different_steps_a_resumed_run_is_exact_to_roundin
 
 TWICE = """
 import os, signal, sys
-from distseq.cluster.signals import StopRequest
+from distseq.cluster.system.stop_signals import StopRequest
 request = StopRequest()
 before = signal.getsignal(signal.SIGINT)
 request.install()

@@ -41,7 +41,7 @@ def build():
     from distseq.models.char_lstm import CharLSTM
     return CharLSTM(hidden=4)
 sys.modules["only_here"].build = build
-from distseq.cli import main
+from distseq.cli.main import main
 main()
 """
 # A module that every host has and that builds another model on each.
@@ -54,24 +54,24 @@ def build():
 DRIVER = """
 import os
 os.environ["DRIVER"] = str(os.getpid())
-from distseq.cli import main
+from distseq.cli.main import main
 main()
 """
 # Workers whose rows are a number short: all of them, or those of some parts.
 SHORT_ROWS = """
-from distseq.task import Task
-class All(Task):
+from distseq.gradients.work import GradientWork
+class All(GradientWork):
     def row(self, *work):
         return super().row(*work)[:-1]
-class Some(Task):
+class Some(GradientWork):
     def row(self, payload, ids, *work):
         return super().row(payload, ids, *work)[: -1 if len(ids) and payload.ids[0] == ids[0] else None]
 """
 SHORT = """
-import distseq.fleet
+import distseq.learners.fleet
 WorkSpec = distseq.learners.fleet.WorkSpec
 distseq.learners.fleet.WorkSpec = lambda target, *rest, **named: WorkSpec("short_rows:WHICH", *rest, **named)
-from distseq.cli import main
+from distseq.cli.main import main
 main()
 """
 
