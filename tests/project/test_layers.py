@@ -329,7 +329,9 @@ except SystemExit as stop:
 def test_the_command_line_starts_without_heavy_imports(code: str) -> None:
     answer = python("-c", f"import sys\n{code}\nprint(*sorted(sys.modules), file=sys.stderr)")
     assert answer.returncode == 0, answer.stderr
-    assert {"torch", "ray", "boto3", "scipy", "triton", "matplotlib", "numpy", "pydantic"} & set(answer.stderr.split()) == set()
+    assert {"torch", "ray", "boto3", "scipy", "triton", "matplotlib", "numpy", "pydantic"} & set(
+        answer.stderr.split()
+    ) == set()
 
 
 def code_lines(text: str) -> int:
