@@ -21,8 +21,8 @@ FILES = {
     "tests/distseq/learners/test_lr_schedules.py",
     "tests/distseq/training/test_exactness.py",
 }
-# Of those folders, what starts pools without "ray" or "local" among its parameters.
-BUT = {"tests/distseq/simulation/test_measure.py"}
+# Of those folders, what starts pools and does not say "ray" or "local" in its name.
+BUT = {"tests/distseq/gradients/test_data.py", "tests/distseq/simulation/test_measure.py"}
 # What these make is made once: kernels of a case, a wheel, a Ray head that takes jobs.
 TOGETHER = {
     "tests/kernels/test_triton_compile.py": "compiled kernels",

@@ -154,7 +154,7 @@ def test_ksync_of_all_rows_is_uncoded_training_to_the_bit(tables: dict[str, Any]
     assert {len(one["rows"]) for one in records(ours, "job")} == {N}
 
 
-def test_a_job_of_ksync_on_real_workers_is_over_with_k_rows(tables: dict[str, Any]) -> None:
+def test_a_job_of_ksync_on_local_workers_is_over_with_k_rows(tables: dict[str, Any]) -> None:
     result = train(tables, scheme="ksync:5", inexact=True, pool="local", hosts=2, delays="one-slow:base=0.02")
     jobs = records(result, "job")
     assert [len(one["rows"]) for one in jobs] == [5] * 12
