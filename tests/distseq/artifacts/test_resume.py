@@ -40,12 +40,18 @@ def assert_crash_leaves_no_trace(job: Path, jobs: int, whole: Callable[..., list
     shutil.rmtree(run)
 
 
-@pytest.mark.parametrize("jobs", [1, 14, JOBS])
-def test_a_crash_and_a_resume_leave_no_trace(job: Path, jobs: int, whole: Callable[..., list[np.ndarray]]) -> None:
-    assert_crash_leaves_no_trace(job, jobs, whole)
+# Each scheme, and crashes at the first job, in the middle and at the last; every scheme after every job is `long`.
+@pytest.mark.parametrize(
+    ("scheme", "jobs"),
+    [("uncoded", 2), ("gc:2", 23), ("srsgc:1,2,3", 7), ("msgc:1,2,2", 1), ("msgc:1,2,2", JOBS), ("msgc:1,3,3", 14)],
+)
+def test_a_crash_and_a_resume_leave_no_trace(
+    job: Path, scheme: str, jobs: int, whole: Callable[..., list[np.ndarray]]
+) -> None:
+    assert_crash_leaves_no_trace(job, jobs, whole, scheme=scheme)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["uncoded", "gc:2", "srsgc:1,2,3", "msgc:1,2,2", "msgc:1,3,3"])
 def test_a_crash_after_any_job_leaves_no_trace(job: Path, scheme: str, whole: Callable[..., list[np.ndarray]]) -> None:
     for jobs in range(1, JOBS + 1):
