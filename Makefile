@@ -1,5 +1,5 @@
 # make run | test | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | bench-kernels | bench-gpu |
-#      bench-learning | bench-stacking | regimes | wheel | clean
+#      bench-learning | bench-stacking | regimes | docs | wheel | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
@@ -16,7 +16,7 @@ PYTEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: run test check bench bench-scheduling bench-stragglers bench-large bench-live bench-replay bench-kernels bench-gpu bench-learning bench-stacking regimes wheel clean
+.PHONY: run test check bench bench-scheduling bench-stragglers bench-large bench-live bench-replay bench-kernels bench-gpu bench-learning bench-stacking regimes docs wheel clean
 
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
@@ -46,6 +46,11 @@ regimes: bench-regimes
 
 sizes: $(INSTALLED)
 	$(BIN)/python tests/project/sizes.py
+
+# The site, into build/docs; anything that Sphinx warns of is an error. Pages are made from the code, so always all of them.
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m sphinx -W --keep-going -E -a -q docs build/docs
 
 # An old build/lib would ship modules that are gone.
 wheel: $(INSTALLED)

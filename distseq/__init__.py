@@ -31,7 +31,7 @@ _HOMES = {
     "simulate": "distseq.simulation.simulate",
     "train": "distseq.training.train",
 }
-__all__ = [  # noqa: F822, RUF022 - resolved by __getattr__; in the order in which they are met
+__all__ = [  # noqa: RUF022 - resolved by __getattr__; in the order in which they are met
     "train",
     "Learner",
     "Observer",

@@ -1,4 +1,4 @@
-"""A pool of Ray actors, and tools for a running Ray cluster."""
+"""A worker pool on Ray actors, and tools for a running Ray cluster."""
 
 from importlib.util import find_spec
 

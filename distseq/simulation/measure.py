@@ -47,8 +47,8 @@ def probe(pool: HostPool, workers: int, rounds: int) -> Trace:
     journal = MemoryJournal()
     master = Master([ProbeLearner(workers, rounds)], RoundScheduler(GC(workers, 0), Mu(PATIENCE)), pool, journal)
     master.run()
-    if master.failed:
-        raise PoolError(str(master.failed[0]))
+    if master.failures:
+        raise PoolError(str(master.failures[0]))
     return arrival_table(journal.records, workers)
 
 
