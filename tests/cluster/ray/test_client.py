@@ -45,7 +45,7 @@ def test_the_exit_code_is_the_entrypoint_s_where_ray_knows_it(
     details = SimpleNamespace(status=status, driver_exit_code=code, message="why, last available logs: many\nlines")
     said: list[str] = []
     assert _exit_code("job-1", details, said.append) == expected
-    assert said == {JobStatus.FAILED: ["job job-1 failed: why"], JobStatus.STOPPED: ["job job-1 was stopped"]}.get(
+    assert said == {JobStatus.FAILED: ["Ray job job-1 failed: why"], JobStatus.STOPPED: ["Ray job job-1 was stopped"]}.get(
         status, []
     )
 
