@@ -1,6 +1,5 @@
 """The `Work` that workers compute; each host loads it from an import string and a JSON configuration."""
 
-import importlib
 import json
 import os
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 
 from distseq.cluster.errors import Fault
 from distseq.cluster.pool import Payload
+from distseq.coding.import_string import load_object
 
 
 class Work(Protocol):
@@ -78,20 +78,6 @@ def fault_of(error: BaseException) -> Fault:
     formatted = traceback.TracebackException.from_exception(error)
     message = " ".join(str(formatted).split())
     return Fault(f"{type(error).__name__}{message and f': {message}'}", "".join(formatted.format()))
-
-
-def load_object(target: str) -> Any:
-    """The object that the import string "module:name" refers to. ValueError if the module or the name does not exist."""
-    module, _, name = target.partition(":")
-    if not module or not name:
-        raise ValueError(f"{target!r} is not an import string of the form module:name")
-    try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"cannot import {target!r}: {error}") from None
-    if not hasattr(found, name):
-        raise ValueError(f"cannot import {target!r}: module {module} has no {name!r}")
-    return getattr(found, name)
 
 
 @dataclass(frozen=True)

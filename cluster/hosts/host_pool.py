@@ -90,7 +90,6 @@ class HostPool:
         self._deferred: list[Delivery] = []  # received while waiting for a sum, delivered by the next `poll`
         self._news: list[str] = []
         self._deaths = 0
-        self.dropped = 0  # rows that arrived too late or twice
         self._placement = Placement(n, most or hosts, elastic)
         self._placement.placed = [self._new_slot(f"host-{j}") for j in range(hosts)]
         self._members: Mapping[int, str] = {}
@@ -261,7 +260,6 @@ class HostPool:
                 job.fault = fault
         if a.row is not None and (job is None or job.payload.version != a.version or a.task in job.rows):
             self._transport.free(slot.handle, [a.row])
-            self.dropped += 1
             stale = True
         elif a.row is not None and job is not None:
             self._outstanding.pop(a.task, None)

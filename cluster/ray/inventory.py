@@ -3,11 +3,11 @@
 import json
 import secrets
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from distseq.cluster.ray.auth_token import refusal
 from distseq.cluster.ray.inventory_script import MARK
 from distseq.cluster.ray.jobs import JobServer, connect
 
-SCRIPT = Path(__file__).with_name("inventory_script.py")
+SCRIPT = files("distseq.cluster.ray") / "inventory_script.py"
 # Seconds for the local driver: to connect to the head, and then inventory_script.SECONDS for its nodes.
 DRIVER_SECONDS = 120.0
 
@@ -46,7 +46,7 @@ def read_answer(output: str, address: str, source: str | None) -> dict[str, Any]
 def _as_job(address: str, source: str | None, python: str, packages: Sequence[str]) -> str:
     server, output, name = JobServer(address, source), list[str](), f"distseq-doctor-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="distseq-") as folder:
-        shutil.copy(SCRIPT, folder)
+        (Path(folder) / SCRIPT.name).write_bytes(SCRIPT.read_bytes())
         server.submit(
             name, f"{python} {SCRIPT.name} auto {shlex.join(packages)}", {"working_dir": folder}, output.append
         )
@@ -60,11 +60,12 @@ def _as_driver(address: str, packages: Sequence[str]) -> str:
     # Ray retries an address where nobody listens for a quarter of an hour, so that is found out first.
     if port.isdecimal():
         connect(host, int(port), address)
-    # A process of its own, because Ray ends the process that loses the head. -P keeps this folder off sys.path, where
-    # metrics.py, jobs.py and others would be found by their plain names.
-    command = [sys.executable, "-P", str(SCRIPT), address, *packages]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=False)
+        with as_file(SCRIPT) as script:
+            # A process of its own, because Ray ends the process that loses the head. -P keeps this folder off sys.path, where
+            # metrics.py, jobs.py and others would be found by their plain names.
+            command = [sys.executable, "-P", str(script), address, *packages]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise ValueError(f"no Ray cluster answers at {address} within {DRIVER_SECONDS:.0f} s") from None
     return done.stderr + done.stdout

@@ -59,5 +59,5 @@ def _botocore_data() -> Path:
     # Found without importing botocore, which takes half a second and is used under cluster/aws only.
     spec = find_spec("botocore")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("AWS documentation comes with botocore, which is not installed: pip install boto3")
+        raise ValueError("AWS documentation comes with botocore, which is not installed: python -m pip install boto3")
     return Path(spec.submodule_search_locations[0]) / "data"

@@ -1,6 +1,7 @@
 """What a user can get wrong that shows only over real workers: one clear error, workers released, no process left.
 
-Checkpoints that are truncated, of another run or of a newer version: tests/distseq/artifacts/test_checkpoint.py.
+Checkpoints that are truncated or of a newer version: tests/distseq/artifacts/test_checkpoint.py; of another run: test_resume.py
+beside it.
 """
 
 import os
