@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from distseq.config.schema import Config
-from distseq.scheduling.asynchronous import stale_of
+from distseq.scheduling.asynchronous import parse_async
 
 # option -> table and key of the job file
 OPTIONS = {
@@ -65,7 +65,7 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
             wanted = " or ".join(map(repr, kinds))
             raise ValueError(f"{option} is an option of scheduler={wanted}: got scheduler={config.scheduler.kind!r}")
     closing = [name for name in ("closing", "cutoff", "mu") if options.get(name) is not None]
-    if closing and stale_of(config.scheduler.scheme) is not None:
+    if closing and parse_async(config.scheduler.scheme) is not None:
         raise ValueError(f"{closing[0]} is an option of rounds: {config.scheduler.scheme} has none")
     if options.get("steps") is not None:
         config = replace(config, learner=tuple(replace(one, steps=None) for one in config.learner))
