@@ -7,7 +7,7 @@ are named (docs/decisions/013).
 
 from dataclasses import dataclass
 
-from distseq.coding.schemes.registry import arguments
+from distseq.coding.schemes.specification import from_words
 from distseq.scheduling.pipeline import Pipeline
 
 
@@ -49,7 +49,7 @@ def parse_async(spec: str) -> AsyncTraining | None:
     """
     if spec.strip().partition(":")[0] != "async":
         return None
-    return AsyncTraining(**arguments(spec, ("A",), ("parts",), "async:2,parts=8"))
+    return from_words(AsyncTraining, spec, "async", "async:2,parts=8")
 
 
 def allow(spec: str, exact: bool, inexact: bool) -> None:

@@ -74,13 +74,17 @@ def needs(spec: str, package: str) -> ValueError:
     return ValueError(f"data {spec!r} need {package}, which is not installed: python -m pip install {package}")
 
 
+# Where config files of earlier versions name a module that has moved.
+MOVED = {"distseq.models.synthetic": "distseq.models.data.synthetic"}
+
+
 def load_opener(path: str) -> Callable[..., Dataset]:
     """The object an import string `module:name` stands for. ValueError when there is none."""
     module, _, name = path.partition(":")
     if not module or not name or module.startswith("."):
         raise ValueError(_unknown(path, "it is not of the form PREFIX:NAME"))
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        found = getattr(importlib.import_module(MOVED.get(module, module)), name, None)
     except ModuleNotFoundError as error:
         # A module that exists but lacks one of its own imports is another mistake, which must stay visible.
         if not f"{module}.".startswith(f"{error.name}."):

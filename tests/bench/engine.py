@@ -120,8 +120,8 @@ import time
 import numba
 import numpy as np
 from distseq.cluster.trace import Trace
-from distseq.coding.schemes import parse
-from distseq.replay import replay
+from distseq.coding.schemes.registry import parse
+from distseq.scheduling.replay import replay
 from distseq.scheduling.pipeline import Pipeline
 begun = time.process_time()
 for candidate in (parse("uncoded", 4), Pipeline()):

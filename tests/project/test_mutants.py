@@ -204,7 +204,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources to break."""
     copy = tmp_path_factory.mktemp("mutants")
     for folder in FOLDERS:
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        # Links stay links: a mutant in a copy beside the one that is imported would live.
+        shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, copy)
     return copy

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from distseq.coding.schemes.registry import parse
+from distseq.coding.schemes.registry import family_of, parse
 from distseq.scheduling.pipeline import Pipeline
 
 Candidate = str | Pipeline  # a scheme's specification, or a pipeline (no rounds)
@@ -27,7 +27,7 @@ def family(candidate: Candidate) -> str:
     if isinstance(candidate, Pipeline):
         # A pipeline of one part is reported apart: it is the simplest way to train many models, and often the best (M >= n).
         return "pipeline" if candidate.parts > 1 else NOT_SPLIT
-    name = candidate.partition(":")[0]
+    name = family_of(candidate)
     return "streamed gc" if name == "gc" and ",q=" in candidate else name
 
 

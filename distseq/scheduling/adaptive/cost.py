@@ -63,7 +63,6 @@ class Question:
 
     models: int  # M: learners that are trained at once
     unfinished: str = "serial"
-    whole: bool = False
     cost: float = 1.0  # compute of a job's whole batch, in units of the trace's slope
     numbers: int = 0  # numbers in a row, which is the number of parameters; 0 = bytes are unknown
     hosts: int | None = None  # hosts that the workers share, each computing one row at a time; None = one per worker
@@ -120,7 +119,7 @@ def estimate(trace: Trace, candidate: Candidate, question: Question, *, long: bo
         # The first 1 + T jobs do not yet repeat the work of earlier ones, so their rounds are shorter.
         first = 1 + scheme.delay
         jobs = first + (ROUNDS if long else SHORT)
-    found = replay(trace, one, models=q.models, jobs=jobs, unfinished=q.unfinished, whole=q.whole, cost=q.cost)
+    found = replay(trace, one, models=q.models, jobs=jobs, unfinished=q.unfinished, cost=q.cost)
     per_job, busy = _of_the_slowest(found, first, q.models), found.worker_seconds / jobs
     if q.hosts is not None:
         # Workers that share a host start up side by side but compute one at a time: a job cannot take less than its compute

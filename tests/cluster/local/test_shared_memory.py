@@ -17,7 +17,7 @@ from distseq.coding.plan import MiniTask
 ROOT = Path(__file__).resolve().parents[3]
 READ = """
 import sys
-from distseq.cluster.slab import Reader, Reference
+from distseq.cluster.local.shared_memory import Reader, Reference
 block, generation, length, dtype = sys.argv[1:]
 print(Reader().read(Reference(block, int(generation), int(length), dtype)).sum())
 """

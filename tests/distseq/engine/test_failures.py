@@ -338,7 +338,7 @@ def assert_only_the_first_fails(pool: Pool) -> None:
     master.run()
     (failed,) = master.failures
     assert (failed.learner, failed.step, failed.traceback) == ("bad", 1, "")
-    assert failed.error.startswith("rows of one job must have one length: got ")
+    assert failed.error.startswith("rows of one job must have equal lengths: got ")
     assert len(learners[0].totals) == 1
     assert len(learners[1].totals) == 4
     for step, total in enumerate(learners[1].totals):

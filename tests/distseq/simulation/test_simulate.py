@@ -173,7 +173,7 @@ def test_the_command_prints_one_json_object(shared: Path, tmp_path: Path) -> Non
 def test_simulating_imports_nothing_heavy(tmp_path: Path) -> None:
     code = """
 import sys
-from distseq.cli import cli
+from distseq.cli.main import cli
 for more in (), ("--json",):
     cli(["simulate", "--profile", "spikes", "--workers", "8", "--scheme", "msgc:1,2,2", *more], standalone_mode=False)
 print(*sorted({"torch", "ray", "boto3", "triton", "scipy", "matplotlib"} & set(sys.modules)), file=sys.stderr)

@@ -1,6 +1,7 @@
 """What a user can get wrong that shows only over real workers: one clear error, workers released, no process left.
 
-Checkpoints that are truncated, of another run or of a newer version: tests/distseq/artifacts/test_checkpoint.py.
+Checkpoints that are truncated or of a newer version: tests/distseq/artifacts/test_checkpoint.py; of another run: test_resume.py
+beside it.
 """
 
 import os
@@ -41,7 +42,7 @@ def build():
     from distseq.models.char_lstm import CharLSTM
     return CharLSTM(hidden=4)
 sys.modules["only_here"].build = build
-from distseq.cli import main
+from distseq.cli.main import main
 main()
 """
 # A module that every host has and that builds another model on each.
@@ -54,24 +55,24 @@ def build():
 DRIVER = """
 import os
 os.environ["DRIVER"] = str(os.getpid())
-from distseq.cli import main
+from distseq.cli.main import main
 main()
 """
 # Workers whose rows are a number short: all of them, or those of some parts.
 SHORT_ROWS = """
-from distseq.task import Task
-class All(Task):
+from distseq.gradients.work import GradientWork
+class All(GradientWork):
     def row(self, *work):
         return super().row(*work)[:-1]
-class Some(Task):
+class Some(GradientWork):
     def row(self, payload, ids, *work):
         return super().row(payload, ids, *work)[: -1 if len(ids) and payload.ids[0] == ids[0] else None]
 """
 SHORT = """
-import distseq.fleet
+import distseq.learners.fleet
 WorkSpec = distseq.learners.fleet.WorkSpec
 distseq.learners.fleet.WorkSpec = lambda target, *rest, **named: WorkSpec("short_rows:WHICH", *rest, **named)
-from distseq.cli import main
+from distseq.cli.main import main
 main()
 """
 
@@ -163,5 +164,5 @@ def test_a_model_that_workers_build_in_another_size_is_one_error(folder: Path, p
 @pytest.mark.parametrize("which", ["All", "Some"])
 def test_a_row_of_the_wrong_length_is_one_error(folder: Path, pool: str, which: str) -> None:
     ended = train(folder, "distseq.models.char_lstm:CharLSTM", "--pool", pool, script=SHORT.replace("WHICH", which))
-    assert_one_error(ended, (1, 2), "a row must have|rows of one job must have one length")
+    assert_one_error(ended, (1, 2), "a row must have|rows of one job must have equal lengths")
     assert_gone(ended.processes)

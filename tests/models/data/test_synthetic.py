@@ -39,6 +39,12 @@ def test_a_sample_hangs_on_its_id_and_the_seed_alone() -> None:
     assert data.fingerprint == again.fingerprint != group_words(length=5, seed=4).fingerprint
 
 
+def test_config_files_that_name_the_module_where_it_was_still_work() -> None:
+    assert (
+        open_dataset("distseq.models.synthetic:group_words", length=5).fingerprint == group_words(length=5).fingerprint
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
