@@ -66,9 +66,9 @@ bench-stacking: $(INSTALLED)
 regimes: $(INSTALLED)
 	$(BIN)/python tests/bench/regimes.py
 
-# The site, into build/docs; anything that Sphinx warns of is an error. Pages are made from the code, so always all of them.
-docs: $(INSTALLED)
-	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[docs]"
+# The site, into build/docs: what Sphinx warns of is an error. Pages that are made from the code have no sources whose times
+# would tell that they are old, so all are made each time.
+docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -E -a -q docs build/docs
 
 # An old build/lib would ship modules that are gone.
@@ -83,4 +83,8 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[test]"
+	touch $@
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[test,docs]"
 	touch $@
