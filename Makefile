@@ -32,39 +32,20 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict -p distseq
 
-bench: $(INSTALLED)
-	$(BIN)/python tests/bench/engine.py
-	$(BIN)/python tests/bench/reading.py
+bench: bench-engine bench-reading
 
-bench-scheduling: $(INSTALLED)
-	$(BIN)/python tests/bench/scheduling.py $(if $(TRACES),--traces $(TRACES))
+bench-scheduling: ARGS := $(ARGS) $(if $(TRACES),--traces $(TRACES))
 
-bench-stragglers: $(INSTALLED)
-	$(BIN)/python tests/bench/stragglers.py
+# Every file of tests/bench that is a program: bench-engine runs tests/bench/engine.py, bench-kernels-gpu kernels_gpu.py.
+bench-%: $(INSTALLED)
+	$(BIN)/python tests/bench/$(subst -,_,$*).py $(ARGS)
 
-bench-large: $(INSTALLED)
-	$(BIN)/python tests/bench/large.py
+bench-gpu: bench-kernels-gpu
 
-bench-live: $(INSTALLED)
-	$(BIN)/python tests/bench/live.py
+regimes: bench-regimes
 
-bench-replay: $(INSTALLED)
-	$(BIN)/python tests/bench/replay.py
-
-bench-kernels: $(INSTALLED)
-	$(BIN)/python tests/bench/kernels.py
-
-bench-gpu: $(INSTALLED)
-	$(BIN)/python tests/bench/kernels_gpu.py
-
-bench-learning: $(INSTALLED)
-	$(BIN)/python tests/bench/learning.py
-
-bench-stacking: $(INSTALLED)
-	$(BIN)/python tests/bench/stacking.py
-
-regimes: $(INSTALLED)
-	$(BIN)/python tests/bench/regimes.py
+sizes: $(INSTALLED)
+	$(BIN)/python tests/project/sizes.py
 
 # The site, into build/docs: what Sphinx warns of is an error. Pages that are made from the code have no sources whose times
 # would tell that they are old, so all are made each time.
@@ -73,8 +54,13 @@ docs: $(VENV)/.docs
 
 # An old build/lib would ship modules that are gone.
 wheel: $(INSTALLED)
-	rm -rf build/lib
+	rm -rf build/lib dist/distseq-*.whl
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+# The wheel is an archive that Python imports from; with a __main__ it runs too, and its metadata tell the doctor what it needs.
+zip: wheel
+	cp dist/distseq-*.whl dist/distseq.zip
+	$(BIN)/python -c "from zipfile import ZipFile; ZipFile('dist/distseq.zip', 'a').write('distseq/__main__.py', '__main__.py')"
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
