@@ -10,7 +10,7 @@ from distseq.coding.schemes.scheme import Scheme
 from distseq.config.schema import Config
 from distseq.scheduling.adaptive.cost import FREE, Question, prices
 from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler, first_pipeline
-from distseq.scheduling.asynchronous import AsyncTraining, allow, marked, stale_of
+from distseq.scheduling.asynchronous import AsyncTraining, allow, marked, parse_async
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Closing, closing_rule
 from distseq.scheduling.pipeline import Pipeline
@@ -72,7 +72,7 @@ def strategy(config: Config) -> Strategy:
     configuration does not allow it.
     """
     own, n = config.scheduler, config.pool.workers
-    stale = stale_of(own.scheme) if own.kind == "rounds" else None
+    stale = parse_async(own.scheme) if own.kind == "rounds" else None
     batch = min(one.batch for one in config.learner)
     pipeline = _pipeline(config, stale, batch)
     scheme = parse(own.scheme, n) if pipeline is None else pipeline.scheme(n)
