@@ -76,7 +76,7 @@ def test_a_real_worker_finishes_what_it_has_begun() -> None:
         ({"kind": "pipeline", "lanes": 7}, "got lanes=7, workers=6"),
         ({"scheme": "gc:1", "cutoff": float("inf")}, "closing=safe needs a finite cutoff >= 0 seconds: got inf"),
         ({"cutoff": -1.0}, "closing=safe needs a finite cutoff >= 0 seconds: got -1.0"),
-        ({"objective": "price"}, "the objective price needs prices"),
+        ({"objective": "price"}, "needs prices: give prices"),
         ({"prices": "message=cheap"}, "a price must be KEY=DOLLARS"),
     ],
 )
