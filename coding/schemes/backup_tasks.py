@@ -10,7 +10,7 @@ import numpy as np
 from distseq.coding.codes.gradient_code import Shortage
 from distseq.coding.plan import NOTHING, Plan
 from distseq.coding.schemes.interchangeable import Interchangeable
-from distseq.coding.schemes.scheme import Rows, Scheme, silent
+from distseq.coding.schemes.scheme import Rows, silent
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,9 @@ class Backup(Interchangeable):
         """Parts in hand after which the others are copied."""
         return -(-self.percent * self.n // 100)
 
-    @property
-    def delay(self) -> int:
-        return 0
-
-    @property
-    def streams(self) -> bool:
-        return False
-
     def assign(self, t: int, rows: Rows) -> Plan:
         own = np.arange(self.n) if t in rows else np.full(self.n, NOTHING)
         return Plan(np.full((1, self.n), t), own[None, :])
 
     def shortage(self, t: int, rows: Rows) -> Shortage | None:
         return silent(rows[t]) if t in rows else None
-
-    def within(self, delay: int) -> Scheme:
-        return self

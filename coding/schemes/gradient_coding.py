@@ -9,15 +9,13 @@ from typing import ClassVar
 import numpy as np
 
 from distseq.coding.codes.fractional_repetition import FractionalRepetition
-from distseq.coding.codes.gradient_code import GradientCode, Shortage
 from distseq.coding.codes.registry import make_code
 from distseq.coding.plan import NOTHING, Plan
-from distseq.coding.schemes.scheme import Rows, Scheme, missing
-from distseq.coding.stragglers import PerRound, StragglerModel
+from distseq.coding.schemes.scheme import Rows, Scheme
 
 
 @dataclass(frozen=True)
-class GC:
+class GC(Scheme):
     """(n, s) gradient coding (Tandon et al. 2017); s = 0 is uncoded training.
 
     With q > 1 it is streamed: the batch is cut into q groups under the same code, a worker does its q rows one after the
@@ -25,11 +23,10 @@ class GC:
     rows count too.
     """
 
-    n: int
     s: int
     q: int = 1
     code: str = "fr"
-    exact: ClassVar[bool] = True
+    streams: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         make_code(self.code, self.n, self.s)
@@ -50,30 +47,6 @@ class GC:
     def tolerance(self) -> tuple[int, ...]:
         return (self.s,) * self.q
 
-    @property
-    def shares(self) -> tuple[Fraction, ...]:
-        return (Fraction(1, self.q),) * self.q
-
-    @cached_property
-    def codes(self) -> tuple[GradientCode, ...]:
-        return (make_code(self.code, self.n, self.s),) * self.q
-
-    @property
-    def load(self) -> Fraction:
-        return self.codes[0].load
-
-    @property
-    def delay(self) -> int:
-        return 0
-
-    @property
-    def models(self) -> tuple[StragglerModel, ...]:
-        return (PerRound(self.s),)
-
-    @property
-    def streams(self) -> bool:
-        return self.q > 1
-
     @cached_property
     def _order(self) -> np.ndarray:
         """(q, n) groups in each worker's order."""
@@ -84,12 +57,6 @@ class GC:
     def assign(self, t: int, rows: Rows) -> Plan:
         jobs = np.full((self.q, self.n), t)
         return Plan(jobs, self._order if t in rows else np.full((self.q, self.n), NOTHING))
-
-    def shortage(self, t: int, rows: Rows) -> Shortage | None:
-        return missing(self.codes, rows[t]) if t in rows else None
-
-    def within(self, delay: int) -> Scheme:
-        return self
 
     def on(self, n: int) -> Scheme:
         return replace(self, n=n, s=min(self.s, n - 1))

@@ -11,9 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from distseq.coding.codes.gradient_code import GradientCode, Shortage
-from distseq.coding.plan import NOTHING, Plan
-from distseq.coding.schemes.scheme import Rows, Scheme, missing
-from distseq.coding.stragglers import PerRound, StragglerModel
+from distseq.coding.schemes.scheme import Scheme
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,9 @@ class AnyK:
 
 
 @dataclass(frozen=True)
-class KSync:
+class KSync(Scheme):
     """A job is over with its first K rows; the other workers' are not waited for, and lost."""
 
-    n: int
     K: int
     exact: ClassVar[bool] = False
 
@@ -77,38 +74,9 @@ class KSync:
     def tolerance(self) -> tuple[int, ...]:
         return (self.n - self.K,)
 
-    @property
-    def shares(self) -> tuple[Fraction, ...]:
-        return (Fraction(1),)
-
     @cached_property
     def codes(self) -> tuple[GradientCode, ...]:
         return (AnyK(self.n, self.K),)
-
-    @property
-    def load(self) -> Fraction:
-        return Fraction(1, self.n)
-
-    @property
-    def delay(self) -> int:
-        return 0
-
-    @property
-    def models(self) -> tuple[StragglerModel, ...]:
-        return (PerRound(self.n - self.K),)
-
-    @property
-    def streams(self) -> bool:
-        return False
-
-    def assign(self, t: int, rows: Rows) -> Plan:
-        return Plan(np.full((1, self.n), t), np.full((1, self.n), 0 if t in rows else NOTHING))
-
-    def shortage(self, t: int, rows: Rows) -> Shortage | None:
-        return missing(self.codes, rows[t]) if t in rows else None
-
-    def within(self, delay: int) -> Scheme:
-        return self
 
     def on(self, n: int) -> Scheme:
         return replace(self, n=n, K=min(self.K, n))

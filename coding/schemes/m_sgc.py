@@ -6,11 +6,10 @@ Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 3.2 (M-SGC) and its GC-Re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 
-from distseq.coding.codes.gradient_code import GradientCode, Shortage
+from distseq.coding.codes.gradient_code import Shortage
 from distseq.coding.codes.registry import make_code
 from distseq.coding.plan import NOTHING, Plan
 from distseq.coding.schemes.gradient_coding import of_load
@@ -19,19 +18,17 @@ from distseq.coding.stragglers import Arbitrary, Bursty, StragglerModel
 
 
 @dataclass(frozen=True)
-class MSGC:
+class MSGC(Scheme):
     """M-SGC(n, B, W, lam): W - 1 uncoded groups and, if lam < n, B groups under an (n, lam) code. Delay T = W - 2 + B.
 
     In each of the W - 1 + B rounds of a job's life a worker does one mini-task for it, all of equal cost: first its W - 1
     uncoded parts, one per round; then what is missing of them; else the coded row of the job's age.
     """
 
-    n: int
     B: int
     W: int
     lam: int
     code: str = "fr"
-    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.B < self.W:
@@ -69,10 +66,6 @@ class MSGC:
         uncoded = (self.share * self.n,) * (self.W - 1)
         return uncoded + (self.share / self.codes[-1].load,) * self.coded if self.coded else uncoded
 
-    @cached_property
-    def codes(self) -> tuple[GradientCode, ...]:
-        return tuple(make_code(self.code, self.n, s) for s in self.tolerance)
-
     @property
     def load(self) -> Fraction:
         return self.slots * self.share
@@ -84,10 +77,6 @@ class MSGC:
     @property
     def models(self) -> tuple[StragglerModel, ...]:
         return Bursty(self.B, self.W, self.lam), Arbitrary(self.B, self.W + self.B - 1, self.lam)
-
-    @property
-    def streams(self) -> bool:
-        return False
 
     def assign(self, t: int, rows: Rows) -> Plan:
         slots = [self._of_age(age, rows.get(t - age)) for age in reversed(range(self.slots))]

@@ -1,6 +1,7 @@
 """Uncoded parts that any worker may do: what is missing of a job is sent again, to the fastest workers, in the next rounds."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ class Redispatch(Interchangeable):
 
     T: int
     copies: int = 3
+    streams: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,10 +38,6 @@ class Redispatch(Interchangeable):
     @property
     def delay(self) -> int:
         return self.T
-
-    @property
-    def streams(self) -> bool:
-        return True
 
     def assign(self, t: int, rows: Rows) -> Plan:
         again = [

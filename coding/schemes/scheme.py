@@ -4,69 +4,86 @@ A job's batch is cut into groups; group g is parts under an (n, s_g) code, worke
 says which rows of the job that started in round t are in hand; a job that is complete is no longer in `rows`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import ClassVar, Protocol
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
 from distseq.coding.codes.gradient_code import GradientCode, Shortage
-from distseq.coding.plan import Plan
-from distseq.coding.stragglers import StragglerModel
+from distseq.coding.codes.registry import make_code
+from distseq.coding.plan import NOTHING, Plan
+from distseq.coding.schemes.specification import to_words
+from distseq.coding.stragglers import PerRound, StragglerModel
 
 Rows = Mapping[int, np.ndarray]  # round in which the job started -> (groups, n) bool
 
 
-class Scheme(Protocol):
-    """One way to spread jobs over n workers and rounds."""
+@dataclass(frozen=True)
+class Scheme(ABC):
+    """One way to spread jobs over n workers and rounds: a frozen dataclass of its parameters beside n.
 
-    exact: ClassVar[bool]  # what is decoded is the sum over all parts, not an estimate of it
+    Only `tolerance` must be given. The rest is that of a scheme whose jobs start and end in one round: groups of equal shares
+    under fractional repetition, and a worker does its row of each group, in their order. A scheme with a delay also gives
+    `delay`, `assign`, `shortage`, `models` and `within`.
+
+    >>> @dataclass(frozen=True)
+    ... class Twice(Scheme):  # gradient coding that tolerates one straggler
+    ...     @property
+    ...     def tolerance(self) -> tuple[int, ...]:
+    ...         return (1,)
+    >>> Twice(4).load
+    Fraction(1, 2)
+    """
+
+    n: int
+    exact: ClassVar[bool] = True  # what is decoded is the sum over all parts, not an estimate of it
+    streams: ClassVar[bool] = False  # counts on the rows of a message arriving one by one, not with its last
+    code = "fr"  # kind of the groups' codes (distseq.coding.codes.registry)
 
     @property
-    def n(self) -> int: ...
-    @property
-    def spec(self) -> str:
-        """What `parse` reads back, without n."""
-        ...
-
-    @property
+    @abstractmethod
     def tolerance(self) -> tuple[int, ...]:
         """s_g of each group."""
         ...
 
     @property
-    def shares(self) -> tuple[Fraction, ...]:
-        """Fraction of the job's batch in each group; they add up to one."""
-        ...
+    def spec(self) -> str:
+        """What `parse` reads back, without n; by default `module:Class:VALUE,...,KEY=VALUE`."""
+        return f"{type(self).__module__}:{type(self).__name__}{to_words(self)}"
 
     @property
+    def shares(self) -> tuple[Fraction, ...]:
+        """Fraction of the job's batch in each group; they add up to one."""
+        return (Fraction(1, len(self.tolerance)),) * len(self.tolerance)
+
+    @cached_property
     def codes(self) -> tuple[GradientCode, ...]:
         """The code of each group."""
-        ...
+        return tuple(make_code(self.code, self.n, s) for s in self.tolerance)
 
     @property
     def load(self) -> Fraction:
         """Fraction of a batch that a worker processes per round in steady state."""
-        ...
+        return sum((share * code.load for share, code in zip(self.shares, self.codes, strict=True)), Fraction(0))
 
     @property
     def delay(self) -> int:
         """T: a job that starts in round t is decoded by the end of round t + T."""
-        ...
+        return 0
 
     @property
     def models(self) -> tuple[StragglerModel, ...]:
         """A pattern that conforms to one of them is decoded on time without waiting."""
-        ...
-
-    @property
-    def streams(self) -> bool:
-        """Whether the scheme counts on a worker's rows arriving one by one, not as one message."""
-        ...
+        return (PerRound(min(self.tolerance)),)
 
     def assign(self, t: int, rows: Rows) -> Plan:
         """The mini-tasks of round t. A pure function."""
-        ...
+        groups = np.arange(len(self.tolerance)) if t in rows else np.full(len(self.tolerance), NOTHING)
+        return Plan(np.full((len(groups), self.n), t), np.repeat(groups[:, None], self.n, axis=1))
 
     def shortage(self, t: int, rows: Rows) -> Shortage | None:
         """What must still arrive before round t may end safely; None = the ledger is safe.
@@ -74,15 +91,15 @@ class Scheme(Protocol):
         Safe: were every later round complete, every open job would be complete by its due round. Any set of further rows
         that makes it safe holds at least `need` rows of the workers named.
         """
-        ...
+        return missing(self.codes, rows[t]) if t in rows else None
 
     def within(self, delay: int) -> "Scheme":
         """The scheme to move to when only `delay` + 1 learners are left: same workers and code, delay at most `delay`."""
-        ...
+        return self
 
     def on(self, n: int) -> "Scheme":
         """The scheme to move to when there are n workers: same parameters, as far as so few workers can bear them."""
-        ...
+        return replace(self, n=n)
 
 
 def missing(codes: tuple[GradientCode, ...], rows: np.ndarray) -> Shortage | None:

@@ -4,14 +4,11 @@ Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 3.1 (SR-SGC) and its GC-R
 """
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 
 from distseq.coding.codes.fractional_repetition import FractionalRepetition
-from distseq.coding.codes.gradient_code import GradientCode, Shortage
+from distseq.coding.codes.gradient_code import Shortage
 from distseq.coding.codes.registry import make_code
 from distseq.coding.plan import NOTHING, Plan
 from distseq.coding.schemes.gradient_coding import GC
@@ -20,16 +17,14 @@ from distseq.coding.stragglers import Bursty, EitherInWindow, PerRound, Straggle
 
 
 @dataclass(frozen=True)
-class SRSGC:
+class SRSGC(Scheme):
     """SR-SGC(n, B, W, lam): (n, s)-GC with s = ceil(B lam / (W - 1 + B)); in round t, workers whose row of job t - B is
     missing repeat it as long as it is needed, everybody else does job t. Delay T = B."""
 
-    n: int
     B: int
     W: int
     lam: int
     code: str = "fr"
-    exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.B < 1 or self.W < 2 or (self.W - 1) % self.B:
@@ -51,28 +46,12 @@ class SRSGC:
         return (self.s,)
 
     @property
-    def shares(self) -> tuple[Fraction, ...]:
-        return (Fraction(1),)
-
-    @cached_property
-    def codes(self) -> tuple[GradientCode, ...]:
-        return (make_code(self.code, self.n, self.s),)
-
-    @property
-    def load(self) -> Fraction:
-        return self.codes[0].load
-
-    @property
     def delay(self) -> int:
         return self.B
 
     @property
     def models(self) -> tuple[StragglerModel, ...]:
         return (EitherInWindow((Bursty(self.B, self.W, self.lam), PerRound(self.s))),)
-
-    @property
-    def streams(self) -> bool:
-        return False
 
     def repeaters(self, t: int, has: np.ndarray) -> np.ndarray:
         """(n,) bool: who repeats in round t, given the rows `has` (n,) of job t - B.

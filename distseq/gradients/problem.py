@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from distseq.cluster.work import load_object
+from distseq.coding.import_string import load_object
 from distseq.gradients.data import Source
 from distseq.gradients.device import moved
 from distseq.models.data.dataset import Dataset

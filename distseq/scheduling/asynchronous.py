@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from distseq.coding.schemes.registry import arguments
+from distseq.coding.schemes.specification import from_words
 from distseq.scheduling.pipeline import Pipeline
 
 
@@ -41,7 +41,7 @@ def stale_of(spec: str) -> AsyncTraining | None:
     """Parses a specification of asynchronous training; None for a scheme's. ValueError as from schemes.registry.parse."""
     if spec.strip().partition(":")[0] != "async":
         return None
-    return AsyncTraining(**arguments(spec, ("A",), ("parts",), "async:2,parts=8"))
+    return from_words(AsyncTraining, spec, "async", "async:2,parts=8")
 
 
 def allow(spec: str, exact: bool, inexact: bool) -> None:

@@ -13,10 +13,11 @@ from distseq.coding.ledger import Ledger
 from distseq.coding.plan import MiniTask
 from distseq.coding.schemes.gradient_coding import GC
 from distseq.coding.schemes.m_sgc import MSGC
+from distseq.coding.schemes.redispatch import Redispatch
 from distseq.coding.schemes.scheme import Scheme, missing
 from distseq.coding.schemes.sr_sgc import SRSGC
-from distseq.coding.stragglers import patterns, random_pattern
 from tests.coding.conforming import CASES, Case
+from tests.coding.patterns import patterns, random_pattern
 from tests.coding.play import Play, decoded_on_time, random_play, with_rows
 from tests.coding.roll_forward import safe_by_roll_forward
 from tests.coding.strategies import PROPERTY, THOROUGH, generators, schemes
@@ -178,8 +179,13 @@ def test_any_delays_complete_each_job_by_its_deadline_when_rounds_close_safely(
     assert not play.ledger.open
 
 
+# Re-dispatch is left out: where one part more is in hand, the others that are missing go to other workers, who may straggle.
 @THOROUGH
-@given(scheme=schemes(), rate=st.sampled_from((0.1, 0.3, 0.5)), draws=generators())
+@given(
+    scheme=schemes().filter(lambda one: not isinstance(one, Redispatch)),
+    rate=st.sampled_from((0.1, 0.3, 0.5)),
+    draws=generators(),
+)
 def test_a_straggler_less_never_makes_a_job_late(scheme: Scheme, rate: float, draws: np.random.Generator) -> None:
     pattern = draws.random((6 + scheme.delay, scheme.n)) < rate
     fewer = pattern & (draws.random(pattern.shape) < 0.8)

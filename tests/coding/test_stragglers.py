@@ -16,10 +16,9 @@ from distseq.coding.stragglers import (
     PerRound,
     StragglerModel,
     conforms,
-    patterns,
-    random_pattern,
 )
 from tests.coding.conforming import CASES, Case
+from tests.coding.patterns import patterns, random_pattern
 from tests.coding.strategies import PROPERTY, generators
 
 

@@ -57,7 +57,7 @@ def scheme_holds(subject: Subject) -> list[Finding]:
 
 
 def models(subject: Subject) -> list[Finding]:
-    from distseq.cluster.work import load_object
+    from distseq.coding.import_string import load_object
 
     names = sorted({one.model for one in config(subject).learner})
     for name in names:

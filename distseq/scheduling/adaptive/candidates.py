@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from distseq.coding.schemes.registry import parse
+from distseq.coding.schemes.registry import family_of, parse
 from distseq.scheduling.pipeline import Pipeline
 
 Candidate = str | Pipeline  # a scheme's specification, or no rounds
@@ -21,7 +21,7 @@ def family(candidate: Candidate) -> str:
     """What a candidate is one of: the name of its scheme, "streamed gc", "pipeline", or "not splitting"."""
     if isinstance(candidate, Pipeline):
         return "pipeline" if candidate.parts > 1 else NOT_SPLIT
-    name = candidate.partition(":")[0]
+    name = family_of(candidate)
     return "streamed gc" if name == "gc" and ",q=" in candidate else name
 
 

@@ -52,7 +52,6 @@ class Question:
 
     models: int
     unfinished: str = "serial"
-    whole: bool = False
     cost: float = 1.0  # of a job, in units of the trace's slope
     numbers: int = 0  # in a row: parameters
     hosts: int | None = None  # that the workers share, computing one at a time; None: each worker has its own
@@ -106,7 +105,7 @@ def estimate(trace: Trace, candidate: Candidate, question: Question, *, long: bo
         one = scheme = _parsed(candidate, trace.workers)
         first = 1 + scheme.delay
         jobs = first + (ROUNDS if long else SHORT)
-    found = replay(trace, one, models=q.models, jobs=jobs, unfinished=q.unfinished, whole=q.whole, cost=q.cost)
+    found = replay(trace, one, models=q.models, jobs=jobs, unfinished=q.unfinished, cost=q.cost)
     per_job, busy = _of_the_slowest(found, first, q.models), found.worker_seconds / jobs
     if q.hosts is not None:
         startups = trace.startups()

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distseq.coding.bounds import arbitrary_bound, bursty_bound
 from distseq.coding.codes.registry import CODES
 from distseq.coding.plan import MiniTask
 from distseq.coding.schemes.backup_tasks import Backup
@@ -18,7 +17,8 @@ from distseq.coding.schemes.redispatch import Redispatch
 from distseq.coding.schemes.registry import SCHEMES, parse
 from distseq.coding.schemes.scheme import Scheme
 from distseq.coding.schemes.sr_sgc import SRSGC
-from distseq.coding.stragglers import random_pattern
+from tests.coding.load_bounds import arbitrary_bound, bursty_bound
+from tests.coding.patterns import random_pattern
 from tests.coding.play import Play, random_play
 from tests.coding.strategies import BUILDERS, PROPERTY, generators, schemes
 

@@ -176,22 +176,22 @@ def test_a_full_disk_is_one_warning_and_leaves_the_last_good_one(tmp_path: Path)
     printed, one = io.StringIO(), learner()
     disk = Failing(10**6, OSError(errno.ENOSPC, "No space left on device"))
     console = Console(file=printed, width=400)
-    keeper = Checkpointer(tmp_path, [one], "c", CheckpointConfig(1, 3), console, lambda: False, write=disk)
-    keeper.begin([0], 0, resumed=False)
-    keeper.applied([1], 1)
-    assert keeper.finish()
+    checkpointer = Checkpointer(tmp_path, [one], "c", CheckpointConfig(1, 3), console, lambda: False, write=disk)
+    checkpointer.begin([0], 0, resumed=False)
+    checkpointer.applied([1], 1)
+    assert checkpointer.finish()
     disk.left = 300
     for step in range(2, 6):
-        keeper.applied([step], step)
-    assert not keeper.finish()
+        checkpointer.applied([step], step)
+    assert not checkpointer.finish()
     assert printed.getvalue() == (
         f"warning: cannot write checkpoints to {tmp_path}: No space left on device; training goes on\n"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000000", "00000001"]
     disk.left = 10**6
-    assert keeper.finish()
+    assert checkpointer.finish()
     assert newest(tmp_path)[0].steps == {"m": 5}
-    keeper.close()
+    checkpointer.close()
 
 
 class Spoil(Observer):

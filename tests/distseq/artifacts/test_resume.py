@@ -13,7 +13,7 @@ import pytest
 from distseq.artifacts.checkpoint import numbered
 from distseq.cluster.errors import PoolError
 from distseq.config.toml_file import load_config
-from distseq.engine.journal import past, read_journal
+from distseq.engine.journal import read_journal, run_history
 from tests.distseq.artifacts.crashing import (
     JOBS,
     STEPS,
@@ -79,16 +79,18 @@ def test_between_checkpoints_fewer_jobs_than_every_are_redone(
     assert_same_bits(weights(result), whole())
     assert sum(count - 1 for count in applied(run).values()) == 5
     assert result.summary["jobs"] == JOBS
-    counted = past(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS)).jobs
+    counted = run_history(
+        read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS)
+    ).jobs
     assert sorted((job["learner"], job["step"]) for job in counted) == sorted(applied(run)), "each job counts once"
 
 
 def test_the_seconds_of_all_pools_and_the_jobs_that_count_are_summed(job: Path) -> None:
     run = crashed(job, 11)
-    before = past(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
+    before = run_history(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
     assert len(before.jobs) == 11
     result, _ = train(resume=run)
-    after = past(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
+    after = run_history(read_journal(run / "journal.jsonl"), dict.fromkeys(("adam", "momentum", "clipped"), STEPS))
     assert len(after.jobs) == JOBS
     assert after.seconds == pytest.approx(result.summary["total_seconds"], abs=1e-4)
     assert after.seconds > before.seconds
@@ -218,7 +220,7 @@ def test_another_run_s_checkpoint_is_refused(job: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"hidden" = 6', '"hidden" = 7', r"learner adam: embedding.weight of its model is float32 \(97, 7\)"),
+        ("hidden = 6", "hidden = 7", r"learner adam: embedding.weight of its model is float32 \(97, 7\)"),
         ('name = "clipped"', 'name = "else"', "has learners adam, momentum, clipped, the job adam, momentum, else"),
         ("batch = 20", "batch = 21", "is of a run with other learners"),
         ('dtype = "float32"', 'dtype = "float64"', r"of its model is float64 .*, in the checkpoint float32"),
@@ -238,12 +240,12 @@ def test_a_changed_configuration_is_refused(job: Path, old: str, new: str, messa
 def test_what_cannot_be_resumed_is_one_line_and_two(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = crashed(job, 9)
     for words, message in (
-        (["--resume", "gone"], "cannot read job file gone/config.toml: No such file or directory"),
+        (["--resume", "gone"], "cannot read config file gone/config.toml: No such file or directory"),
         ([str(job), "--resume", str(run)], "train needs either a job or the run folder to resume"),
         (["--resume", str(run), "--out", "x"], "a resumed run goes on in its own folder"),
         (["--resume", str(run), "--seed", "4"], "is of a run with other learners, data, seed or dtype"),
         (["--resume", str(run), "--steps", "2"], "learner adam has made 3 steps already: got steps=2"),
-        (["--resume", str(run), "--workers", "0"], "pool.workers must be at least 1: got 0"),
+        (["--resume", str(run), "--workers", "0"], "workers in [pool] must be at least 1: got 0"),
     ):
         assert command("train", *words) == 2
         out, err = capsys.readouterr()

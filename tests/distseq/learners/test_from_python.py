@@ -268,10 +268,10 @@ def test_what_cannot_be_pickled_is_named_with_its_learner(make: Callable[[], dis
         (lambda: [small(sampler=lambda step: np.full(10, 40))], r"ids in 0 \.\. 39: got 40 \.\. 40"),
         (lambda: [small(data=[])], "small: its data have no samples"),
         (lambda: [small(data=iter([1]))], "small: data 'list_iterator' must have __len__ and __getitem__"),
-        (lambda: [small(data=DataLoader(points()))], "DataLoader has not: give its dataset, and its collate_fn as"),
-        (lambda: [small(data="nothing:x")], "small: unknown dataset 'nothing:x'"),
-        (lambda: [small(data_args={"a": 1})], "small: data_args are for a spec"),
-        (lambda: [small(data="text:x", collate=list)], "small: collate is for a map-style torch data set"),
+        (lambda: [small(data=DataLoader(points()))], "DataLoader hasn't: give its dataset, and its collate_fn as"),
+        (lambda: [small(data="nothing:x")], "small: unknown data set 'nothing:x'"),
+        (lambda: [small(data_args={"a": 1})], "small: data_args needs a data spec"),
+        (lambda: [small(data="text:x", collate=list)], "small: collate needs a map-style torch data set"),
         (lambda: [normed()], "normed: BatchNorm1d 'norm' couples the samples"),
         (lambda: [moves(net(2), net(2))], "m: its optimizer has no parameter of the model that requires a gradient"),
         (lambda: [foreign_schedule()], "m: its schedule is of another optimizer"),
@@ -335,10 +335,10 @@ def test_a_learner_that_is_refused_is_left_as_it_was() -> None:
 
 
 def test_trying_a_learner_leaves_no_trace_in_it() -> None:
-    from distseq.learners.from_python import live_config, live_fleet
+    from distseq.learners.from_python import config_of_learners, fleet_of_learners
 
     learners = [small(), large()]
-    live_fleet(live_config(learners), learners)
+    fleet_of_learners(config_of_learners(learners), learners)
     for one, fresh in zip(learners, (small(), large()), strict=True):
         assert_same_bits(learned(one), learned(fresh))
         assert repr(one.snapshot().optimizer) == repr(fresh.snapshot().optimizer)
@@ -450,12 +450,12 @@ def test_data_may_be_a_spec_a_dataset_of_ours_or_samples_under_a_collate() -> No
 
 def test_data_of_a_spec_that_differ_at_a_worker_are_found_out() -> None:
     from distseq.config.overrides import override
-    from distseq.learners.from_python import live_config, live_fleet
+    from distseq.learners.from_python import config_of_learners, fleet_of_learners
 
     Path("a.txt").write_text("to be or not to be, that is the question. " * 4)
     learners = [small(data="text:a.txt", data_args={"window": 3}, loss=by_length())]
-    config = override(live_config(learners), {"pool": "local"})
-    spec = live_fleet(config, learners).spec
+    config = override(config_of_learners(learners), {"pool": "local"})
+    spec = fleet_of_learners(config, learners).spec
     Path("a.txt").write_text("to be or not to be, this is the question. " * 4)
     with pytest.raises(ValueError, match=r"data 'text:a\.txt' differ on this host"):
         spec.load().problem(0)  # type: ignore[attr-defined]

@@ -19,11 +19,11 @@ from distseq.coding.schemes.m_sgc import MSGC
 from distseq.coding.schemes.registry import SCHEMES, parse
 from distseq.coding.schemes.scheme import Scheme
 from distseq.coding.schemes.sr_sgc import SRSGC
-from distseq.coding.stragglers import random_pattern
 from distseq.scheduling.closing import Closing, Mu, Safe, closing_rule
 from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 from distseq.simulation.simulate import simulate
+from tests.coding.patterns import random_pattern
 from tests.coding.strategies import BUILDERS, PROPERTY, generators
 from tests.distseq.engine.closed_form import Played, check_on_time, check_sums, checked, failing, play
 from tests.examples import examples

@@ -1,0 +1,88 @@
+"""The grammar of specifications: `NAME[:VALUE,...[,KEY=VALUE,...]]` names a dataclass and says its fields.
+
+Fields without a default are values, in their order; fields with a default are options. The number of workers, `n`, is neither.
+"""
+
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
+
+T = TypeVar("T")
+Reader = Callable[[str], Any]
+
+
+def _whole(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is not a whole number") from None
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is not a number") from None
+
+
+READERS: dict[Any, Reader] = {int: _whole, float: _number, str: str}
+
+
+def from_words(kind: Callable[..., T], spec: str, name: str, example: str, **fixed: int) -> T:
+    """The dataclass `kind` of what follows `name` in a specification; `fixed` are fields that no specification says.
+
+    ValueError naming specification and value for a wrong number of values, an unknown option or a value of another type;
+    and whatever `kind` raises.
+    """
+    positional, options = _fields(kind)
+    rest = spec.strip()[len(name) + 1 :]
+    words = [word.strip() for word in rest.split(",")] if rest else []
+    values = [word for word in words if "=" not in word]
+    pairs = [word.split("=", 1) for word in words if "=" in word]
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise ValueError(f"scheme {spec!r}: an option is given twice")
+    if len(values) != len(positional):
+        wanted = ",".join(positional) or "no values"
+        raise ValueError(f"scheme {spec!r}: {name} takes {wanted}, as in {example!r}")
+    for key in named:
+        if key not in options:
+            raise ValueError(f"scheme {spec!r}: {name} has no option {key!r}; known: {', '.join(options) or 'none'}")
+    given = dict(zip(positional, values, strict=True)) | named
+    try:
+        read = {key: (positional | options)[key](word) for key, word in given.items()}
+    except ValueError as error:
+        raise ValueError(f"scheme {spec!r}: {error}") from None
+    return kind(**fixed, **read)
+
+
+def to_words(one: Any) -> str:
+    """What `from_words` reads back after a name, its colon included; options at their defaults are left out."""
+    positional, _ = _fields(type(one))
+    words = [str(getattr(one, name)) for name in positional]
+    words += [
+        f"{f.name}={getattr(one, f.name)}"
+        for f in fields(one)
+        if f.name != "n" and f.default is not MISSING and getattr(one, f.name) != f.default
+    ]
+    return f":{','.join(words)}" if words else ""
+
+
+def example_of(kind: Callable[..., Any], name: str) -> str:
+    """A specification with the names of the values in place of values."""
+    return ":".join(filter(None, [name, ",".join(word.upper() for word in _fields(kind)[0])]))
+
+
+@cache
+def _fields(kind: Any) -> tuple[dict[str, Reader], dict[str, Reader]]:
+    """The readers of the values and of the options. ValueError for a field that no word can say."""
+    if not isinstance(kind, type):
+        return {}, {}
+    types = get_type_hints(kind)
+    said = [f for f in fields(kind) if f.name != "n" and f.init]
+    for f in said:
+        if types[f.name] not in READERS:
+            raise ValueError(f"{kind.__name__}.{f.name} must be int, float or str for a specification to say it")
+    required = {f.name: READERS[types[f.name]] for f in said if f.default is MISSING}
+    return required, {f.name: READERS[types[f.name]] for f in said if f.name not in required}
