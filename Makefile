@@ -56,9 +56,9 @@ regimes: bench-regimes
 sizes: $(INSTALLED)
 	$(BIN)/python tests/project/sizes.py
 
-# The site, into build/docs; anything that Sphinx warns of is an error. Pages are made from the code, so always all of them.
-docs: $(INSTALLED)
-	$(BIN)/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[docs]"
+# The site, into build/docs: what Sphinx warns of is an error. Pages that are made from the code have no sources whose times
+# would tell that they are old, so all are made each time.
+docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -E -a -q docs build/docs
 
 # What editors check config files with
@@ -82,4 +82,8 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[test]"
+	touch $@
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[test,docs]"
 	touch $@

@@ -7,7 +7,7 @@ from typing import Any
 
 from distseq.config.options import OPTIONS
 from distseq.config.schema import Config, LearnerConfig
-from distseq.scheduling.asynchronous import stale_of
+from distseq.scheduling.asynchronous import parse_async
 
 
 def override(config: Config, options: Mapping[str, Any]) -> Config:
@@ -53,5 +53,5 @@ def _check_used(config: Config, given: Mapping[str, Any]) -> None:
                 f"{option} is an option of scheduler={' or '.join(map(repr, kinds))}: got scheduler={kind!r}"
             )
     closing = [option for option in ("closing", "cutoff", "mu") if option in given]
-    if closing and stale_of(scheme) is not None:
+    if closing and parse_async(scheme) is not None:
         raise ValueError(f"{closing[0]} is an option of rounds: {scheme} has none")

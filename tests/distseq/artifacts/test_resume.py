@@ -213,7 +213,7 @@ def test_another_run_s_checkpoint_is_refused(job: Path) -> None:
     run, other = crashed(job, 9), crashed(job, 9, "other", seed=1)
     shutil.rmtree(run / "checkpoints")
     shutil.copytree(other / "checkpoints", run / "checkpoints")
-    with pytest.raises(ValueError, match="is of a run with other learners, data, seed or dtype"):
+    with pytest.raises(ValueError, match="belongs to a run with different learners, data, seed or dtype"):
         train(resume=run)
 
 
@@ -221,8 +221,8 @@ def test_another_run_s_checkpoint_is_refused(job: Path) -> None:
     ("old", "new", "message"),
     [
         ("hidden = 6", "hidden = 7", r"learner adam: embedding.weight of its model is float32 \(97, 7\)"),
-        ('name = "clipped"', 'name = "else"', "has learners adam, momentum, clipped, the job adam, momentum, else"),
-        ("batch = 20", "batch = 21", "is of a run with other learners"),
+        ('name = "clipped"', 'name = "else"', "has the learners adam, momentum, clipped, the configuration has adam, "),
+        ("batch = 20", "batch = 21", "belongs to a run with different learners"),
         ('dtype = "float32"', 'dtype = "float64"', r"of its model is float64 .*, in the checkpoint float32"),
     ],
 )
@@ -243,8 +243,8 @@ def test_what_cannot_be_resumed_is_one_line_and_two(job: Path, capsys: pytest.Ca
         (["--resume", "gone"], "cannot read config file gone/config.toml: No such file or directory"),
         ([str(job), "--resume", str(run)], "train needs either a job or the run folder to resume"),
         (["--resume", str(run), "--out", "x"], "a resumed run goes on in its own folder"),
-        (["--resume", str(run), "--seed", "4"], "is of a run with other learners, data, seed or dtype"),
-        (["--resume", str(run), "--steps", "2"], "learner adam has made 3 steps already: got steps=2"),
+        (["--resume", str(run), "--seed", "4"], "belongs to a run with different learners, data, seed or dtype"),
+        (["--resume", str(run), "--steps", "2"], "learner adam has already made 3 steps in the checkpoint"),
         (["--resume", str(run), "--workers", "0"], "workers in [pool] must be at least 1: got 0"),
     ):
         assert command("train", *words) == 2

@@ -82,7 +82,7 @@ MISTAKES = [
     (f"{SIMULATE} --scheme gc:1 --speed 3", "No such option"),
     (f"{SIMULATE} --scheduler rounds", "--scheduler rounds needs --scheme SCHEME"),
     (f"{SIMULATE} --objective speed", "the objective must be one of seconds, worker-seconds, price: got 'speed'"),
-    (f"{SIMULATE} --prices message=cheap", "a price must be KEY=DOLLARS, not negative, of worker_second, "),
+    (f"{SIMULATE} --prices message=cheap", "a price must be KEY=DOLLARS with DOLLARS >= 0, KEY one of worker_second, "),
     ("plan", "delays come from one of --trace FILE, --profile NAME and --run RUN: got 0 of them"),
     ("plan nowhere.toml", "cannot read config file nowhere.toml: No such file"),
     ("plan --profile none --models 0", "plan needs models >= 1 and parameters >= 0: got 0 and 0"),

@@ -26,7 +26,7 @@ from distseq.engine.journal import MemoryJournal, read_journal
 from distseq.engine.master import Master
 from distseq.learners.fleet import Fleet
 from distseq.learners.from_config import build_fleet
-from distseq.scheduling.asynchronous import AsyncTraining, stale_of
+from distseq.scheduling.asynchronous import AsyncTraining, parse_async
 from distseq.scheduling.closing import Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
@@ -337,7 +337,7 @@ def test_a_run_that_was_not_exact_is_not_made_exact_by_its_end(tables: dict[str,
     ("spec", "message"),
     [
         ("async", "scheme 'async': async takes A, as in 'async:2,parts=8'"),
-        ("async:0", "async needs A >= 1 open jobs of a learner: got A=0"),
+        ("async:0", "async needs A >= 1 open jobs per learner: got A=0"),
         ("async:2,parts=0", "async needs parts >= 1: got parts=0"),
         ("async:2,copies=2", "async has no option 'copies'; known: parts"),
         ("async:x", "'x' is not a whole number"),
@@ -345,7 +345,7 @@ def test_a_run_that_was_not_exact_is_not_made_exact_by_its_end(tables: dict[str,
 )
 def test_a_wrong_specification_of_async_is_refused(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        stale_of(spec)
+        parse_async(spec)
 
 
 def test_async_has_no_rounds_to_close(tables: dict[str, Any]) -> None:
@@ -355,9 +355,9 @@ def test_async_has_no_rounds_to_close(tables: dict[str, Any]) -> None:
 
 
 def test_a_specification_of_async_is_read_back() -> None:
-    assert stale_of("async:2") == stale_of(" async:2,parts=4 ") == AsyncTraining(2)
-    assert stale_of(AsyncTraining(3, 7).spec) == AsyncTraining(3, 7)
-    assert stale_of("ksync:2") is None
+    assert parse_async("async:2") == parse_async(" async:2,parts=4 ") == AsyncTraining(2)
+    assert parse_async(AsyncTraining(3, 7).spec) == AsyncTraining(3, 7)
+    assert parse_async("ksync:2") is None
 
 
 @pytest.mark.parametrize("spec", ["ksync:240", "ksync:250", "async:2,parts=8", "async:4,parts=8"])

@@ -267,7 +267,7 @@ def test_workers_that_share_hosts_cannot_compute_more_than_the_hosts() -> None:
     ],
 )
 def test_what_is_no_price_is_refused(spec: str, message: str) -> None:
-    rule = "a price must be KEY=DOLLARS, not negative, of worker_second, held_second, message, gigabyte: "
+    rule = "a price must be KEY=DOLLARS with DOLLARS >= 0, KEY one of worker_second, held_second, message, gigabyte: "
     with pytest.raises(ValueError, match=rule + message):
         prices(spec)
 
@@ -275,5 +275,5 @@ def test_what_is_no_price_is_refused(spec: str, message: str) -> None:
 def test_an_objective_must_be_known_and_a_price_have_prices() -> None:
     with pytest.raises(ValueError, match="the objective must be one of seconds, worker-seconds, price: got 'speed'"):
         Question(1, objective="speed")
-    with pytest.raises(ValueError, match="the objective price needs prices"):
+    with pytest.raises(ValueError, match="objective = price needs prices"):
         Question(1, objective="price")
