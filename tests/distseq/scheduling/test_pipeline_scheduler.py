@@ -387,7 +387,7 @@ def test_a_job_stays_in_the_lane_that_had_the_fewest() -> None:
         ((1, 1, 9), "pipeline needs lanes <= workers: got lanes=9, workers=8"),
         ((1, 1, 1, 0), "pipeline needs burst >= 1: got burst=0"),
         ((1, 1, 1, 1, 9), "pipeline needs places <= workers: got places=9, workers=8"),
-        ((1, 1, 1, 1, -1), "pipeline needs places >= 0 (0 = every worker): got places=-1"),
+        ((1, 1, 1, 1, -1), "pipeline needs places >= 0, 0 = every worker: got places=-1"),
         ((1, 1, 2, 1, 2), "pipeline takes places or lanes, not both: got places=2, lanes=2"),
     ],
 )
