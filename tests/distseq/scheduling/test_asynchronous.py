@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -32,11 +32,12 @@ from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.simulation.simulate import simulate
 from distseq.simulation.tables import table
-from tests.coding.strategies import PROPERTY, generators
+from tests.coding.strategies import generators
 from tests.distseq.artifacts.crashing import CrashAfter, CrashError
 from tests.distseq.engine.closed_form import check_exact, check_steps, failing, play
 from tests.distseq.scheduling.test_round_scheduler import UNFINISHED, Changing, Withdrawn, delays
 from tests.distseq.training.test_exactness import TEXT, assert_same_bits, parameters, same_parts, stragglers
+from tests.examples import examples
 
 N, PARTS = 8, 3
 INEXACT = ["ksync:6", "ksync:8", "async:1", "async:2,parts=3"]
@@ -153,7 +154,7 @@ def test_ksync_of_all_rows_is_uncoded_training_to_the_bit(tables: dict[str, Any]
     assert {len(one["rows"]) for one in records(ours, "job")} == {N}
 
 
-def test_a_job_of_ksync_on_real_workers_is_over_with_k_rows(tables: dict[str, Any]) -> None:
+def test_a_job_of_ksync_on_local_workers_is_over_with_k_rows(tables: dict[str, Any]) -> None:
     result = train(tables, scheme="ksync:5", inexact=True, pool="local", hosts=2, delays="one-slow:base=0.02")
     jobs = records(result, "job")
     assert [len(one["rows"]) for one in jobs] == [5] * 12
@@ -237,7 +238,7 @@ def test_a_gradient_of_async_is_of_the_parameters_at_its_opening_and_misses_a_mi
         assert_same_bits(parameters(fleet), expected)
 
 
-@settings(PROPERTY, max_examples=100)
+@examples(100)
 @given(
     n=st.integers(1, 8),
     A=st.integers(1, 5),
