@@ -85,18 +85,7 @@ class Learner:
         self.evaluation_spec = evaluation if isinstance(evaluation, str) else None
         self.evaluation_given = evaluation is not None
         self.evaluation_args = dict(evaluation_args or {})
-        try:
-            self.data = as_dataset(data, self.data_args, collate)
-            if evaluation is None and evaluation_args:
-                raise ValueError("evaluation_args without an evaluation")
-            self.evaluation = (
-                held_out(self.data) if evaluation is None else as_dataset(evaluation, self.evaluation_args, collate)
-            )
-        except (ValueError, ImportError) as error:
-            raise ValueError(f"learner {name}: {error}") from error
-        for what, dataset in (("its data", self.data), ("the data to evaluate on", self.evaluation)):
-            if dataset is not None and len(dataset) < 1:
-                raise ValueError(f"learner {name}: {what} have no samples")
+        self._open_data(data, evaluation, collate)
         self._parameters = trained(model)
         self.whole = True  # between two steps; False after an error in the middle of one, until it is restored
         self._average = None if ema is None else _average(name, model, ema)
@@ -112,6 +101,21 @@ class Learner:
             data=self.data,
             evaluation=self.evaluation,
         )
+
+    def _open_data(self, data: Any, evaluation: Any, collate: Callable[[list[Any]], Any] | None) -> None:
+        """Opens the data sets to train and to evaluate on. ValueError when one cannot be opened or is empty."""
+        try:
+            self.data = as_dataset(data, self.data_args, collate)
+            if evaluation is None and self.evaluation_args:
+                raise ValueError("evaluation_args without an evaluation")
+            self.evaluation = (
+                held_out(self.data) if evaluation is None else as_dataset(evaluation, self.evaluation_args, collate)
+            )
+        except (ValueError, ImportError) as error:
+            raise ValueError(f"learner {self.name}: {error}") from error
+        for what, dataset in (("its data", self.data), ("the data to evaluate on", self.evaluation)):
+            if dataset is not None and len(dataset) < 1:
+                raise ValueError(f"learner {self.name}: {what} have no samples")
 
     @property
     def steps(self) -> int:

@@ -241,8 +241,8 @@ def test_what_cannot_be_resumed_is_one_line_and_two(job: Path, capsys: pytest.Ca
     run = crashed(job, 9)
     for words, message in (
         (["--resume", "gone"], "cannot read config file gone/config.toml: No such file or directory"),
-        ([str(job), "--resume", str(run)], "train needs either a job or the run folder to resume"),
-        (["--resume", str(run), "--out", "x"], "a resumed run goes on in its own folder"),
+        ([str(job), "--resume", str(run)], "train needs either a configuration (or learners) or resume=RUN"),
+        (["--resume", str(run), "--out", "x"], "a resumed run writes to its own folder"),
         (["--resume", str(run), "--seed", "4"], "belongs to a run with different learners, data, seed or dtype"),
         (["--resume", str(run), "--steps", "2"], "learner adam has already made 3 steps in the checkpoint"),
         (["--resume", str(run), "--workers", "0"], "workers in [pool] must be at least 1: got 0"),
