@@ -46,8 +46,14 @@ def train(
     schedules, names of losses and samplers, or fingerprints of data differ. Changes in the code of a model, loss, collation,
     sampler or schedule function cannot be detected: it must be the same.
 
-    >>> result = train("examples/main.toml", pool="simulated", workers=8, steps=2, out="/tmp/small")  # doctest: +SKIP
-    >>> result.learners[0].model, result.summary["seconds_per_job"]  # doctest: +SKIP
+    >>> import distseq, torch
+    >>> model = torch.nn.Linear(2, 1)
+    >>> data = torch.utils.data.TensorDataset(torch.randn(64, 2), torch.randn(64, 1))
+    >>> loss = lambda model, batch: (model(batch[0]) - batch[1]).square().mean(1)
+    >>> line = distseq.Learner("line", model, torch.optim.SGD(model.parameters(), 0.1), data=data, batch=8, steps=5, loss=loss)
+    >>> result = distseq.train([line], pool="simulated", workers=4, out="run", console=Console(quiet=True))
+    >>> result.summary["jobs"], result.learners[0].model is model
+    (5, True)
     """
     learners = _learners(config)
     if resume is not None and (config is None or learners is not None):
