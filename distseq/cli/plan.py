@@ -19,10 +19,10 @@ import click
 @click.option("--parameters", type=int, default=0, help="Of a model: what a row has numbers.  [default: bytes unknown]")
 @click.option("--unfinished", help="Unfinished workers: lost, overlap or serial.  [default: the job's, or serial]")
 @click.option("--objective", help="seconds, worker-seconds or price.  [default: the job's, or seconds]")
-@click.option("--prices", "price", metavar="KEY=DOLLARS,...", help="Of worker_second, held_second, message, gigabyte.")
+@click.option("--prices", metavar="KEY=DOLLARS,...", help="Of worker_second, held_second, message, gigabyte.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of a generated profile.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
-def plan(as_json: bool, **options: Any) -> None:
+def plan(job: Path | None, as_json: bool, **options: Any) -> None:
     """What each way of scheduling would take on these delays, the best of every family, and what auto would choose.
 
     Example: distseq plan examples/main.toml
@@ -32,5 +32,5 @@ def plan(as_json: bool, **options: Any) -> None:
     from distseq.simulation.plan import plan as made
     from distseq.simulation.tables import lines
 
-    found = made(**options)
+    found = made(job, **options)
     click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))

@@ -20,8 +20,8 @@ def profile(out: Path, **options: Any) -> None:
 
     Example: distseq profile --run runs/main-1 --out measured.npz
     """
-    from distseq.simulation.measure import profile_pool
+    from distseq.simulation.measure import measure
 
-    trace = profile_pool(out=out, **options)
+    trace = measure(out=out, **options)
     rounds, workers = trace.times.shape
     click.echo(f"{out}: {rounds} invocations of each of {workers} workers, {trace.slope:.4g} s of compute per batch")
