@@ -1,22 +1,22 @@
-"""What a pool raises and reports, in a file of its own so that naming it costs no import."""
+"""Exceptions of pools, and faults of mini-tasks; imports nothing, so that it is cheap to import."""
 
 from typing import NamedTuple
 
 
 class PoolError(RuntimeError):
-    """The pool cannot keep its promise: a bound on retries is spent, or its workers cannot load their Work."""
+    """The pool cannot deliver what was sent: its retries are used up, or its workers cannot load their Work."""
 
 
 class Fault(NamedTuple):
-    """The Work raised on one mini-task, or what it returned is no row. No retry can help; other work goes on."""
+    """The Work raised in one mini-task, or returned something that is not a row. It is not retried; other work goes on."""
 
-    text: str  # one line: kind and message
+    text: str  # one line: exception type and message
     traceback: str = ""
-    machine: str = ""  # name of the host's machine in the network; empty in a simulation
+    machine: str = ""  # host name of the machine; empty in a simulation
 
 
 class FaultError(RuntimeError):
-    """A pool that computes rows only when they are collected has met a fault."""
+    """A row that is computed only in `collect` has met a fault."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.text)

@@ -1,4 +1,4 @@
-"""A Work of no learning: its rows are known in closed form. Measures pools, and tests them."""
+"""A Work with rows of closed form and no learning, for measuring and testing pools."""
 
 import time
 
@@ -8,12 +8,14 @@ from distseq.cluster.pool import Payload
 
 
 def feature(ids: np.ndarray, size: int) -> np.ndarray:
-    """(B, size) small whole numbers that stand for the gradients of samples; sums of them are exact in float32."""
+    """(B, size) small integers in place of the samples' gradients."""
+    # At most 50 in size, so that sums over fewer than 2^24 / 50 samples are exact in float32 and tests compare with ==. The
+    # primes 31, 7 and 101 make neighbouring samples and positions differ, so that a swapped row is noticed.
     return (ids[:, None] * 31 + np.arange(size)[None, :] * 7) % 101 - 50
 
 
 class Probe:
-    """row = sum of weight x feature(id) in `dtype`, after `seconds` of holding the host's compute."""
+    """row = sum of weight x feature(id) in `dtype`, after occupying the host for `seconds`; raises for sample `fail_on`."""
 
     def __init__(self, size: int = 8, seconds: float = 0.0, dtype: str = "float32", fail_on: int | None = None) -> None:
         self.size, self.seconds, self.dtype, self.fail_on = size, seconds, np.dtype(dtype), fail_on

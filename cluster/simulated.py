@@ -1,10 +1,11 @@
-"""A pool in virtual time: delays from a trace, real gradients or none, on one thread, the same twice.
+"""A simulated pool in virtual time: delays from a trace, real gradients or none, one thread, deterministic.
 
-An invocation is one message to one worker. It starts up, then does its mini-tasks one by one, passing over stale ones.
-What an unfinished invocation does when its worker is sent new work is `unfinished`:
-  lost      invocations are independent, and a cancelled one is gone at once (the papers' model)
-  overlap   invocations are independent and run on beside the new one (serverless)
-  serial    a worker is one process: the new one starts when the old has ended, at a mini-task boundary if it is stale
+An invocation is one message to one worker. It starts up, then does its mini-tasks one by one, skipping stale ones.
+`unfinished` says what happens to an unfinished invocation when its worker is sent new work:
+  lost      invocations are independent, and one that is cancelled ends at once (the model of the papers)
+  overlap   invocations are independent, and the old one keeps running beside the new one (serverless functions)
+  serial    a worker is one process: the new invocation starts when the old one has ended, which a stale one does at the next
+            mini-task boundary
 """
 
 import heapq
@@ -23,12 +24,16 @@ from distseq.coding.plan import MiniTask
 UNFINISHED = ("lost", "overlap", "serial")
 ARRIVAL = ("row", "message")
 COMPUTE = ("none", "decoded", "rows")
+# Attempts at one invocation, each lost, before the pool raises: a trace column of nothing but losses would never end.
 ATTEMPTS = 4
-NOTICED_AFTER = 3.0  # a lost invocation is sent again after this many usual start-ups
+# A lost invocation is noticed, and sent again, after this many median times: sooner would resend merely slow ones, and waiting
+# for the rare events of 27 s would cost more than the resend.
+NOTICED_AFTER = 3.0
 
 
 def notice_seconds(trace: Trace) -> float:
-    """After which a lost invocation is sent again."""
+    """Seconds after which a lost invocation is sent again."""
+    # The median, since the mean of a trace with a heavy tail is ruled by the events that are to be cut short.
     finite = trace.times[np.isfinite(trace.times)]
     return NOTICED_AFTER * (float(np.median(finite)) if finite.size else 1.0)
 
@@ -40,19 +45,22 @@ class Invocation:
     worker: int
     tasks: deque[MiniTask]
     attempt: int = 1
-    begun: float = np.inf  # not yet
+    begun: float = np.inf  # inf until it starts
     startup: float = 0.0
-    index: int = 0  # of the worker's invocations
+    index: int = 0  # among the worker's invocations
     ended: bool = False
-    held: list[tuple[MiniTask, float]] = field(default_factory=list)  # rows done but not sent yet, and their seconds
+    held: list[tuple[MiniTask, float]] = field(
+        default_factory=list
+    )  # rows computed but not sent yet, with their seconds
 
 
 class SimulatedPool:
-    """`trace` has a column for each of the n workers.
+    """A pool of as many workers as `trace` has columns; implements distseq.cluster.pool.Pool.
 
-    `arrival`: rows arrive one by one ("row"), or all rows of a message with its last ("message"). `compute`: no rows at all
-    ("none": `collect` gives an empty vector), the decoded vector in one pass ("decoded"; there a fault shows in `collect`),
-    or the very rows that real workers would send ("rows": bit-identical to a real pool).
+    `arrival`: rows arrive one by one ("row"), or all rows of a message together with its last one ("message").
+    `compute`: no rows at all ("none": `collect` returns an empty vector), only the decoded vector, in one pass ("decoded":
+    faults show in `collect`), or the rows that real workers would send ("rows": bit-identical to a real pool). The default is
+    "none" without `work`, else "rows". ValueError for unknown values, or if `compute` and `work` do not fit together.
     """
 
     def __init__(
@@ -82,14 +90,16 @@ class SimulatedPool:
         self._events: list[tuple[float, int, Invocation]] = []
         self._jobs: dict[int, Payload] = {}
         self._loads: dict[int, list[list[float]]] = {}
-        self._in_hand: dict[int, dict[MiniTask, np.ndarray]] = {}  # job -> rows; empty ones unless they are computed
+        self._in_hand: dict[
+            int, dict[MiniTask, np.ndarray]
+        ] = {}  # job -> its rows, of length 0 unless they are computed
         self._cancelled: dict[int, set[MiniTask]] = {}
         self._invocations = [0] * trace.workers
         self._queues: list[deque[Invocation]] = [deque() for _ in range(trace.workers)]
         self._busy = 0.0  # seconds of the invocations that have ended
 
     def worker_seconds(self) -> float:
-        """Busy time of all workers so far, start-up included."""
+        """Busy time of all workers so far, in seconds, start-up included."""
         running = (max(0.0, self._now - invocation.begun) for queue in self._queues for invocation in queue)
         return self._busy + sum(running)
 
@@ -131,13 +141,14 @@ class SimulatedPool:
             self._start(queue[0])
 
     def _stale(self, task: MiniTask) -> bool:
-        """Whether nobody needs the row: its job is retired, it was cancelled, or it is in hand."""
+        """Whether the row is not needed: its job is retired, it was cancelled, or it is in hand."""
         job = task.job
         return job not in self._jobs or task in self._cancelled[job] or task in self._in_hand[job]
 
     def _start(self, invocation: Invocation) -> None:
-        """Start up; if all is stale by now, end at once."""
+        """Start an invocation; it ends at once if all its mini-tasks are stale by now."""
         worker, invocation.begun = invocation.worker, self._now
+        # It takes no row of the trace either: invocation indices of a worker count the messages that it has really started.
         if not self._has_work(invocation):
             self._schedule(invocation, 0.0)
             return
@@ -151,18 +162,20 @@ class SimulatedPool:
         return self._trace.slope * self._loads[task.job][task.group][task.worker] * self._jobs[task.job].cost
 
     def _schedule(self, invocation: Invocation, seconds: float) -> None:
+        # The counter breaks ties in the order of scheduling: runs are deterministic, and invocations need not be comparable.
         self._count += 1
         heapq.heappush(self._events, (self._now + max(0.0, seconds), self._count, invocation))
 
     def _has_work(self, invocation: Invocation) -> bool:
-        """Pass over stale mini-tasks; whether one is left."""
+        """Skip stale mini-tasks. Returns whether one is left."""
         tasks = invocation.tasks
         while tasks and self._stale(tasks[0]):
             tasks.popleft()
         return bool(tasks)
 
     def _event(self, invocation: Invocation) -> list[Delivery]:
-        """A mini-task has ended, or a lost invocation has been noticed."""
+        """Handle the end of a mini-task, or the moment at which a lost invocation is noticed."""
+        # Its event was on the heap when it was dropped: removing it there would cost a search.
         if invocation.ended:
             return []
         if invocation.startup == np.inf:
@@ -178,7 +191,7 @@ class SimulatedPool:
             return []
         rows, invocation.held = invocation.held, []
         deliveries = [self._delivery(invocation, task, seconds) for task, seconds in rows]
-        # Only now: what has queued behind may be the same mini-task, which is in hand by now.
+        # After the deliveries, which put rows in hand: the next invocation may hold the same mini-task, now to be skipped.
         if ended:
             self._end(invocation)
         return deliveries
@@ -217,7 +230,7 @@ class SimulatedPool:
         self._drop_lost(workers)
 
     def _drop_lost(self, workers: Iterable[int]) -> None:
-        """Under "lost", invocations with nothing left to do are gone at once."""
+        """Under "lost", end invocations that have nothing left to do."""
         if self._lost:
             for invocation in [i for worker in workers for i in self._queues[worker]]:
                 left = [*invocation.tasks, *(task for task, _ in invocation.held)]
@@ -228,6 +241,7 @@ class SimulatedPool:
         while self._events and (until is None or self._events[0][0] <= until):
             self._now = max(self._now, self._events[0][0])
             rows: list[Delivery] = []
+            # Everything of one instant is delivered together, so that ties do not depend on how the scheduler reacts to each.
             while self._events and self._events[0][0] <= self._now:
                 rows += self._event(heapq.heappop(self._events)[2])
             if rows:
@@ -238,6 +252,7 @@ class SimulatedPool:
         return []
 
     def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:
+        # Virtual time passes only here for the master: rows that arrive meanwhile are seen late, as by a real one.
         self._now += self._trace.master
         rows = self._in_hand[job]
         absent = set(weights) - set(rows)
@@ -247,6 +262,8 @@ class SimulatedPool:
             return np.zeros(0)
         payload = self._jobs[job]
         if self._compute == "decoded":
+            # The gradient is linear in the weights of the samples: one pass over the batch with weights a^T B is the decoded
+            # sum, up to rounding, without computing a row for each replica.
             combined = payload.layout.combined(dict(weights), len(payload.ids))
             return self._row(payload, payload.ids, combined).astype(np.float64)
         return weighted_sum((weights[task], rows[task]) for task in sorted(weights))
@@ -256,7 +273,8 @@ class SimulatedPool:
         try:
             row = self._work.row(payload, ids, weights)
             checked(row)
-        except (Exception, SystemExit) as error:  # what a worker's code may raise; Ctrl-C is the user's here
+        # Everything that a worker would survive; but this is the driver's own process, where Ctrl-C belongs to the user.
+        except (Exception, SystemExit) as error:
             raise FaultError(fault_of(error)) from error
         return row
 

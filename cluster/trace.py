@@ -1,9 +1,9 @@
-"""Delay traces: how long workers took, as a table that the simulator replays and real pools inject.
+"""Delay traces: tables of worker times that the simulator replays and real pools inject.
 
-The format is an .npz of `times` float (rounds, workers), seconds from dispatch to arrival of a task of load `load` (fraction
-of a batch), and `slope`, seconds per unit of load: a task of load L takes `times[t, i] + slope * (L - load)`. A worker's k-th
-invocation uses row k modulo rounds. NaN or inf = that invocation is lost. `master`, which a file may lack, is the seconds of
-each job in which the master is busy and hears nobody: decoding, the optimizer's step, a checkpoint.
+A trace file is an .npz with `times`, float (rounds, workers): seconds from dispatch to arrival of a task of load `load`
+(fraction of a batch), and `slope`, seconds per unit of load. A task of load L takes `times[t, i] + slope * (L - load)`.
+A worker's k-th invocation uses row k modulo rounds; NaN or inf means that the invocation is lost. The optional `master` is
+the seconds per job during which the master handles no arrivals: decoding, the optimizer's step, a checkpoint.
 """
 
 import zipfile
@@ -18,7 +18,7 @@ from distseq.cluster.system.atomic_files import write_whole
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Measured or generated delays of a fleet."""
+    """Measured or generated delays of a fleet. ValueError for values that cannot be seconds or loads."""
 
     times: np.ndarray  # (rounds, workers) seconds
     load: float
@@ -45,7 +45,7 @@ class Trace:
         return int(self.times.shape[1])
 
     def startup(self, invocation: int, worker: int) -> float:
-        """Seconds before the first unit of compute; inf when the invocation is lost."""
+        """Seconds before computing starts; inf if the invocation is lost."""
         seconds = float(self.times[invocation % len(self.times), worker]) - self.slope * self.load
         return seconds if np.isfinite(seconds) else np.inf
 
@@ -55,13 +55,14 @@ class Trace:
         return np.where(np.isfinite(seconds), seconds, np.inf)
 
     def with_slope(self, slope: float) -> "Trace":
-        """The same start-ups with so many seconds of compute per batch; a start-up below 0, which only noise gives, is 0."""
+        """The same start-ups with `slope` seconds of compute per batch."""
+        # Jitter of a measured trace can make time minus compute negative; no worker starts before it was asked to.
         return Trace(np.maximum(self.startups(), 0.0), 0.0, slope, self.master)
 
     def first(self, n: int) -> "Trace":
-        """The trace of the first n workers. ValueError when there are fewer."""
+        """The trace of the first n workers. ValueError if it has fewer."""
         if n > self.workers:
-            raise ValueError(f"the trace has {self.workers} workers, {n} are asked for")
+            raise ValueError(f"the trace has {self.workers} workers, but {n} are needed")
         return replace(self, times=self.times[:, :n])
 
     def save(self, path: Path) -> None:
@@ -73,15 +74,16 @@ class Trace:
 
 
 def load_trace(path: Path) -> Trace:
-    """Read a trace file; ValueError with one line for anything that is not one. Never unpickles."""
+    """Read a trace file. ValueError, in one line, if it is none. Never unpickles."""
     try:
         with open(path, "rb") as file:
+            # A trace may come from anywhere, and a pickled array would run code.
             data = np.load(file, allow_pickle=False)
             if not isinstance(data, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array, not an .npz")
+                raise ValueError("the file holds a single array, not an .npz archive")
             absent = {"times", "load", "slope"} - set(data.files)
             if absent:
-                raise ValueError(f"it has no {', '.join(sorted(absent))}")
+                raise ValueError(f"the archive lacks {', '.join(sorted(absent))}")
             times, load, slope = data["times"], data["load"], data["slope"]
             master = data["master"] if "master" in data.files else np.zeros(())
         if not load.size == slope.size == master.size == 1:
@@ -90,5 +92,6 @@ def load_trace(path: Path) -> Trace:
         return Trace(times, float(load.item()), float(slope.item()), float(master.item()))
     except FileNotFoundError:
         raise ValueError(f"no trace file {path}") from None
+    # numpy and zipfile raise any of these for a damaged archive, depending on which bytes are wrong.
     except (OSError, ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a trace: {error}") from None

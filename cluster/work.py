@@ -1,4 +1,4 @@
-"""What workers compute: a `Work`, which every host loads by itself from an import string and a JSON configuration."""
+"""The `Work` that workers compute; each host loads it from an import string and a JSON configuration."""
 
 import json
 import os
@@ -16,32 +16,32 @@ from distseq.coding.import_string import load_object
 
 
 class Work(Protocol):
-    """Rows of jobs. Must be a pure function of its arguments, bit for bit, on every host."""
+    """Computes rows of jobs. Must be a pure function of its arguments, bit for bit, on every host."""
 
     def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(L,) float32 or float64: the sum over samples of weight x (gradient and whatever else is additive).
+        """(L,) float32 or float64: the sum over samples of weight x (gradient, and whatever else is additive).
 
-        ids (B,) int64, weights (B,) float64; B = 0 is an empty part and gives zeros.
+        `ids` (B,) int64, `weights` (B,) float64. B = 0, an empty part, gives zeros.
         """
         ...
 
 
 @runtime_checkable
 class ReadingWork(Protocol):
-    """A Work whose samples can be read apart, so that a host reads those of the next row while it computes the present one.
+    """A Work that reads samples in a separate step, so that a host can read those of the next row in advance.
 
-    A host calls `read` in one thread only, and `row` in another, at the same time, with what `read` has returned.
+    A host calls `read` in one thread and, at the same time, `row` in another, with the result of an earlier `read`.
     """
 
     def read(self, payload: Payload, ids: np.ndarray) -> Any:
-        """What `row` takes as `samples`."""
+        """The samples, in the form that `row` takes as `samples`."""
         ...
 
     def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray: ...
 
 
 class RowRequest(NamedTuple):
-    """What a row is asked of: the arguments of `row`."""
+    """The arguments of `row`."""
 
     payload: Payload
     ids: np.ndarray
@@ -51,19 +51,19 @@ class RowRequest(NamedTuple):
 
 @runtime_checkable
 class StackingWork(ReadingWork, Protocol):
-    """A ReadingWork that may compute several rows in one pass, with the very bits of `row`."""
+    """A ReadingWork that can compute several rows in one pass, bit-identical to `row`."""
 
     def shape(self, asked: RowRequest) -> Hashable:
-        """What rows have in common that may be computed in one pass; None: this one is computed alone."""
+        """A key: rows with equal keys may be computed in one pass. None: the row must be computed alone."""
         ...
 
     def rows(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
-        """The rows, in their order, of one shape."""
+        """The rows of requests of equal shape, in order."""
         ...
 
 
 def checked(row: object) -> np.ndarray:
-    """The row. TypeError for what is none."""
+    """The row, if it is one; else TypeError."""
     if not isinstance(row, np.ndarray):
         raise TypeError(f"a row must be a float32 or float64 vector: got {type(row).__name__}")
     if row.ndim != 1 or row.dtype not in (np.float32, np.float64):
@@ -72,20 +72,22 @@ def checked(row: object) -> np.ndarray:
 
 
 def fault_of(error: BaseException) -> Fault:
-    """An error as data, even one that cannot say what it is."""
-    told = traceback.TracebackException.from_exception(error)
-    message = " ".join(str(told).split())
-    return Fault(f"{type(error).__name__}{message and f': {message}'}", "".join(told.format()))
+    """An exception as text."""
+    # Text, not the exception itself: unpickling an object of a worker would run its code on the master. Formatted by
+    # TracebackException, which survives exceptions whose own __str__ raises.
+    formatted = traceback.TracebackException.from_exception(error)
+    message = " ".join(str(formatted).split())
+    return Fault(f"{type(error).__name__}{message and f': {message}'}", "".join(formatted.format()))
 
 
 @dataclass(frozen=True)
 class WorkSpec:
-    """`target` "module:name" of a callable that makes a Work from `config`, a JSON object.
+    """How a host makes its Work: `target`, "module:name" of a callable, called with the items of `config`, a JSON object.
 
-    `paths` are folders to import from, besides those that a host has anyway; ones that a host lacks are passed over.
-    `prefetch`: read the samples of the next row ahead, where the Work is a ReadingWork.
-    `stack`: mini-tasks in one pass at most, where the Work is a StackingWork: a pass is not interrupted.
-    `blob`, where there is one, is passed on as it is, as an argument of that name.
+    `paths`: additional folders to import from; those that do not exist on a host are skipped.
+    `prefetch`: if the Work is a ReadingWork, read the samples of the next row in advance.
+    `stack`: if the Work is a StackingWork, the largest number of mini-tasks in one pass, which is never interrupted.
+    `blob`: bytes passed unchanged as the argument `blob`, if not empty.
     """
 
     target: str
@@ -96,7 +98,8 @@ class WorkSpec:
     blob: bytes = b""
 
     def load(self) -> Work:
-        """Import and build. Raises what importing and building raise."""
+        """Import the target and call it. Passes on whatever these raise."""
+        # At the end of sys.path: a user's folder must not hide installed packages.
         sys.path += [path for path in self.paths if path not in sys.path and os.path.isdir(path)]
         args = json.loads(self.config) | ({"blob": self.blob} if self.blob else {})
         return cast(Work, load_object(self.target)(**args))

@@ -1,6 +1,13 @@
-"""python -m distseq"""
+"""`python -m distseq`, and the program of the archive that `make zip` makes."""
+
+import os
+import sys
 
 from distseq.cli.main import main
 
 if __name__ == "__main__":
+    if os.path.isfile(sys.path[0]):
+        # An archive is on the path of the process that runs it; Ray's workers, which are others, take theirs from here.
+        own = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.path.abspath(sys.path[0]) + (os.pathsep + own if own else "")
     main()

@@ -122,5 +122,6 @@ def _missing() -> str | None:
     try:
         import_module("distseq.kernels.triton")
     except ImportError as error:
-        return f"triton cannot be imported ({error})"
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "triton"
+        return "it is not installed: python -m pip install triton" if missing else f"it cannot be imported ({error})"
     return None

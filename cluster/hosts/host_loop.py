@@ -1,4 +1,4 @@
-"""The inside of a host process or actor: the worker loop on a thread, and what it has to say, gathered."""
+"""Runs the worker loop on a thread of a host process or actor, and batches its answers."""
 
 import queue
 import threading
@@ -9,12 +9,15 @@ from distseq.cluster.hosts.messages import Answer, Command, Failure
 from distseq.cluster.hosts.worker import WorkerLoop
 from distseq.cluster.work import WorkSpec
 
-FLUSH = 0.01  # seconds between two answers of a host
-IDLE = 1.0  # seconds after which a host with nothing to say answers all the same
+# Seconds between two batches of answers. An actor call costs about half a millisecond on the driver (docs/decisions/005), so
+# one call per row would be its bottleneck at 64 workers; 10 ms is lost in start-ups of some 100 ms.
+FLUSH = 0.01
+# Seconds after which an idle host sends an empty batch: a sign of life, well within host_pool.SILENT.
+IDLE = 1.0
 
 
 class HostLoop:
-    """A worker loop that runs by itself. `gather` may be called from one thread, `post` from any."""
+    """A worker loop on its own thread. Call `gather` from one thread only; `post` may be called from any."""
 
     def __init__(self, spec: WorkSpec) -> None:
         self._answers: queue.SimpleQueue[Answer | Failure] = queue.SimpleQueue()
@@ -25,11 +28,12 @@ class HostLoop:
 
     def _emit(self, answer: Answer | Failure) -> None:
         self._answers.put(answer)
+        # A Work that cannot be loaded never calls `loaded`: without this its host would stay silent instead of saying why.
         if isinstance(answer, Failure):
             self._loaded.set()
 
     def wait_loaded(self) -> None:
-        """Until the Work is loaded, or has failed to."""
+        """Block until the Work is loaded, or has failed to load."""
         self._loaded.wait()
 
     def post(self, commands: Sequence[Command]) -> None:
@@ -37,11 +41,12 @@ class HostLoop:
             self._loop.post(command)
 
     def gather(self) -> list[Answer | Failure]:
-        """Block until there is something to say, or IDLE seconds; then all there is, at most once per FLUSH seconds."""
+        """All answers so far, at most once per FLUSH seconds. Blocks until there is one, for at most IDLE seconds."""
         try:
             gathered = [self._answers.get(timeout=IDLE)]
         except queue.Empty:
             return []
+        # The first answer after a pause leaves at once; only a host that answered within FLUSH waits for more.
         time.sleep(max(0.0, self._flushed + FLUSH - time.monotonic()))
         while not self._answers.empty():
             gathered.append(self._answers.get())

@@ -1,24 +1,26 @@
-"""How long messages took by the master's clock. A host that is stopped or starved cannot time itself."""
+"""Times messages by the master's clock, because a host that is stopped or starved cannot time itself."""
 
 from collections import defaultdict
 from typing import NamedTuple
 
 
 class Mark(NamedTuple):
-    """A moment of a host."""
+    """A point in time, and how much a host had computed by then."""
 
     at: float  # pool time
-    computed: float  # seconds that the host had computed in all, for all its workers
+    computed: float  # seconds computed so far, for all workers of the host
 
 
 class MessageTimer:
-    """Times the messages of each worker. A host does them in their order: one begins when it is sent or, if that is later,
-    when the worker has answered the one before."""
+    """Times the messages of each worker.
+
+    A worker processes them in order: a message starts when it is sent or, if that is later, when the previous one is answered.
+    """
 
     def __init__(self) -> None:
         self._computed: defaultdict[str, float] = defaultdict(float)  # host -> seconds
-        # By (worker, host): invocations that are not answered yet, the last answer, and the invocation that is answered now,
-        # with its beginning and whether it had queued.
+        # All by (worker, host), not by worker alone: after a death the same worker number is on another host, whose computing
+        # says nothing about the first. `_begun` is the invocation being answered: its start, and whether it queued.
         self._sent: defaultdict[tuple[int, str], dict[int, Mark]] = defaultdict(dict)
         self._answered: dict[tuple[int, str], Mark] = {}
         self._begun: dict[tuple[int, str], tuple[int, Mark, bool]] = {}
@@ -27,7 +29,7 @@ class MessageTimer:
         self._sent[worker, host][invocation] = Mark(now, self._computed[host])
 
     def answered(self, worker: int, invocation: int, host: str, compute: float, now: float) -> tuple[float, bool]:
-        """Seconds of the message so far that no computing of its host accounts for, and whether it had to queue.
+        """Seconds of the message so far in which its host was not computing, and whether it had to queue.
 
         `compute`: seconds of the row that has arrived.
         """
@@ -37,10 +39,13 @@ class MessageTimer:
         self._computed[host] += compute
         _, begun, queued = self._begun[key]
         self._answered[key] = Mark(now, self._computed[host])
+        # Computing for the host's other workers is subtracted too: they share one compute lock, so waiting for it is no delay
+        # of the machine. Clamped at 0, since computing is timed on another clock and may exceed the elapsed time by noise.
         return max(0.0, now - begun.at - (self._computed[host] - begun.computed)), queued
 
     def _begin(self, key: tuple[int, str], invocation: int) -> None:
         sent, last = self._sent[key].pop(invocation), self._answered.get(key)
+        # A worker answers in order, so an older message that is still here was cancelled as a whole and never answers.
         for older in [k for k in self._sent[key] if k < invocation]:
             del self._sent[key][older]
         queued = last is not None and last.at > sent.at

@@ -1,4 +1,4 @@
-"""What driver and hosts tell each other: work, cancellations and stops one way, answers and failures the other."""
+"""Messages between driver and hosts: commands one way, answers and failures the other."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,8 +7,8 @@ from distseq.cluster.pool import Fault, Payload
 from distseq.coding.plan import MiniTask
 
 
-class Message(NamedTuple):
-    """Work for one logical worker. `startup` seconds are slept first; inf kills the host (a scripted fault)."""
+class Assign(NamedTuple):
+    """Mini-tasks for one logical worker, to be done in order after `startup` seconds; inf kills the host (a scripted fault)."""
 
     worker: int
     tasks: tuple[MiniTask, ...]
@@ -18,7 +18,7 @@ class Message(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """A job whose payload `fetch` brings when its first row is computed; None = the job is over by then."""
+    """A new job. `fetch` gets its payload when its first row is computed; None if the job has been retired by then."""
 
     job: int
     fetch: Callable[[], Payload | None]
@@ -36,13 +36,13 @@ class Stop(NamedTuple):
     pass
 
 
-Command = Message | Publish | Cancel | Retire | Stop
+Command = Assign | Publish | Cancel | Retire | Stop
 
 
 class Answer(NamedTuple):
-    """A row; or, with row None, a fault of its mini-task or word of a stale invocation.
+    """A row; with `row` None, a fault of its mini-task or a report that the whole invocation was stale.
 
-    On its way, `row` may be what stands for the vector.
+    While it travels, `row` may be a reference in place of the vector.
     """
 
     task: MiniTask
@@ -57,8 +57,8 @@ class Answer(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """The host is of no use: its Work could not be loaded, or a command could not be done. No retry can help."""
+    """The host cannot work at all: its Work could not be loaded, or its loop has raised. A retry would fail the same way."""
 
     text: str
     traceback: str
-    machine: str  # its name in the network
+    machine: str  # host name

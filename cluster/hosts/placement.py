@@ -1,74 +1,81 @@
-"""Who lives where: the hosts of a pool, those that stand in for others, and which are to come or go. Decides, starts nothing."""
+"""Maps workers to hosts, including stand-ins, and decides which hosts join or leave. Starts nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any
 
-READY_WITHIN = 300.0  # seconds for a host to be placed and to have loaded its Work
+# Seconds a host may take to be scheduled and to load its Work. A cluster may have to start a machine and import torch (3 s per
+# actor, 8 at once on two cores 15 s), so this bounds only what would otherwise hang for ever.
+READY_WITHIN = 300.0
 
 
 @dataclass(eq=False)
 class HostSlot:
-    """A host's place in the pool: the host in it may be replaced, by another seat of its name."""
+    """One host of the pool. A host that dies is replaced by another slot of the same name."""
 
     name: str
     handle: Any
-    heard: float  # time of its last answer, or of its start
-    living: bool = False  # it has loaded its Work
-    patience: float = READY_WITHIN  # seconds it may be silent
-    known: set[int] = field(default_factory=set)  # jobs whose payload the host has been told
+    last_heard: float  # pool time of its last answer, or of its start
+    ready: bool = False  # it has loaded its Work
+    silence_limit: float = READY_WITHIN  # seconds it may be silent before it counts as hung
+    known_jobs: set[int] = field(default_factory=set)  # jobs whose payload was published to the host
     deaths: int = 0
 
 
 class Placement:
-    """The hosts that n workers share, worker i on host i modulo their number, or with `elastic` one worker on each, at most n.
+    """The hosts that n workers share: worker i on host i modulo k, or with `elastic` one worker on each host, at most n.
 
-    There may be at most `most` hosts. `placed` have a place, `coming` get one when they have loaded their Work.
+    There are at most `most` hosts. `placed` hosts have workers; `joining` ones get some once they have loaded their Work.
     """
 
     def __init__(self, n: int, most: int, elastic: bool) -> None:
         self._n, self.most, self._elastic = n, most, elastic
         self.placed: list[HostSlot] = []
-        self.coming: list[HostSlot] = []
+        self.joining: list[HostSlot] = []
 
     def all(self) -> list[HostSlot]:
-        return [*self.placed, *self.coming]
+        return [*self.placed, *self.joining]
 
     def home(self, worker: int) -> HostSlot:
-        """Where a worker's mini-tasks go: its own seat, or one that stands in for it."""
-        seat = self.placed[worker % len(self.placed)]
-        living = [seat] if seat.living else [other for other in self.placed if other.living]
-        return living[worker % len(living)] if living else seat
+        """The host that a worker's mini-tasks are sent to: its own, or a stand-in while that one is not ready."""
+        slot = self.placed[worker % len(self.placed)]
+        # Its own host whenever that is ready: then neighbours, which hold the same parts, stay on different hosts. The workers
+        # of a host that is not ready are spread over all others instead of doubling the load of a single one.
+        ready = [slot] if slot.ready else [other for other in self.placed if other.ready]
+        return ready[worker % len(ready)] if ready else slot
 
     def members(self) -> Mapping[int, str]:
-        """worker -> name of the host that it lives on."""
+        """worker -> name of the host it is on."""
         n = min(self._n, len(self.placed)) if self._elastic else self._n
         return {i: self.home(i).name for i in range(n)}
 
-    def others_live(self, seat: HostSlot) -> bool:
-        """Whether the pool can do without this seat, which is not living."""
-        return not seat.living and any(other.living for other in self.placed)
+    def others_ready(self, slot: HostSlot) -> bool:
+        """Whether the pool can do without this host: it is not ready, and another one is."""
+        return not slot.ready and any(other.ready for other in self.placed)
 
-    def arrive(self, seat: HostSlot) -> bool:
-        """The host has loaded its Work; whether it is one that joins."""
-        seat.living = True
-        joins = seat in self.coming
+    def mark_ready(self, slot: HostSlot) -> bool:
+        """The host has loaded its Work. Returns whether it is a new host, which joins, and no replacement."""
+        slot.ready = True
+        joins = slot in self.joining
         if joins:
-            self.coming.remove(seat)
-            self.placed.append(seat)
+            self.joining.remove(slot)
+            self.placed.append(slot)
         return joins
 
-    def leave(self, seat: HostSlot) -> None:
-        (self.coming if seat in self.coming else self.placed).remove(seat)
+    def remove(self, slot: HostSlot) -> None:
+        (self.joining if slot in self.joining else self.placed).remove(slot)
 
-    def replace(self, seat: HostSlot, successor: HostSlot) -> None:
-        self.placed[self.placed.index(seat)] = successor
+    def replace(self, slot: HostSlot, successor: HostSlot) -> None:
+        # In place, so that no other worker moves to another host.
+        self.placed[self.placed.index(slot)] = successor
 
     def resize(self, room: int) -> tuple[list[HostSlot], list[str]]:
-        """Who finds no place where there is room for so many hosts, and the names of those that could come."""
+        """Hosts to remove when `room` hosts fit, and names for those that could be added."""
+        # At least one host stays even where none fits: the nodes may be back before it is missed.
         surplus = len(self.all()) - max(1, min(room, self.most))
-        waiting = [seat for seat in (*self.coming, *self.placed) if self.others_live(seat)]
-        taken = {seat.name for seat in self.all()}
+        # Only hosts that are not ready leave: one that works proves that it has its place, whatever the count of room says.
+        waiting = [slot for slot in (*self.joining, *self.placed) if self.others_ready(slot)]
+        taken = {slot.name for slot in self.all()}
         free = (f"host-{j}" for j in count() if f"host-{j}" not in taken)
         return waiting[: max(0, surplus)], list(islice(free, max(0, -surplus)))

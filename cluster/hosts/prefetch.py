@@ -1,7 +1,7 @@
-"""Reading ahead: what the next row is computed from is read while the present row is computed.
+"""Prefetching: reads the inputs of the next row while the current one is computed.
 
-One thread reads, in the order in which it was asked to, so what is read need not be thread-safe. At most one result is held
-ahead. What reading raises is raised to who takes that result, and to nobody if it is never taken.
+A single thread reads, in the order of requests, so data sets need not be thread-safe. At most one result is held in advance.
+An exception raised while reading is raised again by the `take` of that result; if it is never taken, nobody sees it.
 """
 
 import queue
@@ -15,28 +15,29 @@ V = TypeVar("V")
 
 
 class Prefetch(Generic[K, V]):
-    """`job(key)` returns what reads the key; it is called in the caller's thread, what it returns in the reading one.
+    """`reader(key)` is called in the caller's thread and returns a function that reads the key in the reading thread.
 
-    Without `ahead` there is no such thread: everything is read by the caller, when it is taken.
+    Without `ahead` there is no such thread: the caller reads everything itself, when it takes it.
     """
 
-    def __init__(self, job: Callable[[K], Callable[[], V]], *, ahead: bool) -> None:
-        self._job = job
+    def __init__(self, reader: Callable[[K], Callable[[], V]], *, ahead: bool) -> None:
+        self._reader = reader
         self._reads: dict[K, Future[V]] = {}
         self._thread = Reader() if ahead else None
 
     def take(self, key: K, coming: K | None) -> V:
-        """What is read for a key; `coming` is read next, and nothing else is kept."""
+        """The result for a key. Reading of `coming` starts, and results of all other keys are dropped."""
         if self._thread is None:
-            return self._job(key)()
+            return self._reader(key)()
+        # Before new reads are queued: a read that was guessed wrong must not delay the one that is waited for.
         self.forget(lambda other: other not in (key, coming))
         for wanted in (key, coming):
             if wanted is not None and wanted not in self._reads:
-                self._reads[wanted] = self._thread.submit(self._job(wanted))
+                self._reads[wanted] = self._thread.submit(self._reader(wanted))
         return self._reads.pop(key).result()
 
     def forget(self, stale: Callable[[K], bool]) -> None:
-        """Drop what was read, or is about to be, for keys that nobody will take."""
+        """Drop results and pending reads of keys that nobody will take."""
         for key in [key for key in self._reads if stale(key)]:
             self._reads.pop(key).cancel()
 
@@ -48,7 +49,7 @@ class Prefetch(Generic[K, V]):
 
 
 class Reader:
-    """A thread that does actions one by one. A daemon: an action that hangs does not keep the process from ending."""
+    """A thread that runs actions one by one. It is a daemon: an action that hangs does not keep the process from ending."""
 
     def __init__(self) -> None:
         self._actions: queue.SimpleQueue[tuple[Future[Any], Callable[[], object]] | None] = queue.SimpleQueue()
@@ -69,7 +70,8 @@ class Reader:
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(action())
-                except BaseException as error:  # told to who takes the result
+                # Users' code may raise anything, and this thread must survive it: the caller of `take` gets the exception.
+                except BaseException as error:
                     future.set_exception(error)
-            # Waiting for the next action must not keep the last result alive.
+            # Otherwise the last result, perhaps a large batch, would stay alive while the thread waits for the next action.
             del submitted, future, action

@@ -1,4 +1,7 @@
-"""The interface of a transport: how a pool reaches its hosts. All bookkeeping is in distseq.cluster.hosts.host_pool."""
+"""The interface of a transport, which starts hosts, carries their messages and reports their deaths.
+
+All bookkeeping is in distseq.cluster.hosts.host_pool.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -13,46 +16,46 @@ from distseq.coding.plan import MiniTask
 
 
 class Death(NamedTuple):
-    """A host will not answer any more."""
+    """A host has died."""
 
     cause: str
 
 
 class LostError(Exception):
-    """Rows that were to be added went with their host."""
+    """Rows of a sum were lost with the host that stored them."""
 
 
-class Part(NamedTuple):
-    """One row of a decoded sum: where it is, as its answer named it, and the crc32 that it was sent with."""
+class Term(NamedTuple):
+    """One term of a decoded sum: weight times a row, which its answer referred to, and the crc32 that it was sent with."""
 
     task: MiniTask
     weight: float
     row: Any
     digest: int
-    handle: Any  # of the host that made it
+    handle: Any  # of the host that computed it
 
 
 class Transport(Protocol):
-    """Carries commands to host processes and answers back. A handle stands for one living host.
+    """Carries commands to host processes, and their answers back. A handle refers to one running host.
 
-    The `row` of an answer may be anything that stands for the vector; it is valid until `free`, or until its host dies where
-    `stays` says so.
+    The `row` of an answer may be a reference in place of the vector. It is valid until `free`, and, if `stays` is true of it,
+    only as long as its host lives.
     """
 
     def room(self) -> int | None:
-        """How many hosts there is room for, now; None where that does not change."""
+        """How many hosts there is room for now; None where the number never changes."""
         ...
 
     def spawn(self, name: str) -> Any:
-        """Start a host; returns its handle at once. It speaks for the first time when it has loaded its Work."""
+        """Start a host and return its handle at once. Its first answer comes once its Work is loaded."""
         ...
 
     def wait_ready(self, handles: Sequence[Any], seconds: float) -> None:
-        """Block until every host has loaded its Work; PoolError if one does not within so many seconds."""
+        """Block until every host has loaded its Work. PoolError if one has not within `seconds`."""
         ...
 
     def share(self, payload: Payload) -> Any:
-        """Make a payload readable by every host; returns what `post` takes."""
+        """Make a payload readable by every host. Returns the reference that `post` takes."""
         ...
 
     def unshare(self, shared: Any) -> None: ...
@@ -61,35 +64,35 @@ class Transport(Protocol):
         ...
 
     def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, list[Answer | Failure] | Death]]:
-        """What hosts have said, after at most so many seconds; [] if none has."""
+        """Answers that have arrived; blocks for at most `seconds`, then [] if there are none."""
         ...
 
     def stays(self, row: Any) -> bool:
-        """Whether the row lies with its host, and is lost with it."""
+        """Whether the row is stored on its host, and lost when the host dies."""
         ...
 
-    def add(self, parts: Sequence[Part], meanwhile: Callable[[], bool]) -> np.ndarray:
-        """The weighted sum in the order of distseq.cluster.reduction, made where the rows are.
+    def add(self, terms: Sequence[Term], meanwhile: Callable[[], bool]) -> np.ndarray:
+        """(P + extras,) float64: the weighted sum in the order of distseq.cluster.reduction, computed where the rows are.
 
-        Calls `meanwhile` from time to time, and gives up when it says True. Raises LostError when it gave up or a host that held
-        rows died, ValueError when the rows differ in length, PoolError when a row was changed on its way.
+        Calls `meanwhile` from time to time, and gives up once that returns True. Raises LostError if it gave up or a host that
+        stored rows died, ValueError if the rows differ in length, PoolError if a row was corrupted in transit.
         """
         ...
 
     def free(self, handle: Any, rows: Sequence[Any]) -> None:
-        """Rows of a living host that nobody will ask for."""
+        """Release rows of a running host that nobody will read."""
         ...
 
     def pid(self, handle: Any) -> int:
-        """Process id, 0 while it is not known. Never blocks."""
+        """Process id; 0 while it is not known. Never blocks."""
         ...
 
     def kill(self, handle: Any) -> None: ...
     def close(self) -> None: ...
 
 
-def checked(name: object, row: np.ndarray, sent: int) -> np.ndarray:
-    """The row, if it is the one that was sent; else PoolError."""
+def verified(name: object, row: np.ndarray, sent: int) -> np.ndarray:
+    """The row, after its crc32 was compared with the one it was sent with. PoolError if they differ."""
     if digest(row) != sent:
-        raise PoolError(f"the row of {name} was changed on its way: crc32 {digest(row):08x}, sent as {sent:08x}")
+        raise PoolError(f"the row of {name} was corrupted in transit: crc32 {digest(row):08x}, sent as {sent:08x}")
     return row

@@ -1,13 +1,11 @@
-"""The one worker loop of every real pool: logical workers of one host, one computation at a time, rows sent one by one.
+"""The worker loop of every real pool: one host's logical workers, one computation at a time, each row sent at once.
 
-Each logical worker does its messages in order. A message may carry an injected start-up, which is slept beside the
-computations of the host's other workers. Between mini-tasks the loop looks at its inbox, so work that was cancelled or whose
-job is retired is passed over. Mini-tasks whose turn has come and whose rows have one shape may be computed in one pass. A pool
-is only the transport of commands in and answers out.
+Each logical worker processes its messages in order. A message may carry an injected start-up delay, which passes while the
+host computes for its other workers. The loop reads its inbox between mini-tasks, so mini-tasks that were cancelled or whose
+job is retired are skipped. Mini-tasks that are due together may be computed in one pass if the Work gives them the same shape.
 """
 
 import os
-import queue
 import signal
 import socket
 import time
@@ -17,11 +15,12 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 
-from distseq.cluster.hosts.messages import Answer, Cancel, Command, Failure, Message, Publish, Retire, Stop
+from distseq.cluster.hosts.messages import Answer, Assign, Cancel, Command, Failure, Publish, Retire, Stop
 from distseq.cluster.hosts.prefetch import Prefetch
 from distseq.cluster.pool import Fault, Payload
 from distseq.cluster.reduction import digest
@@ -30,50 +29,53 @@ from distseq.coding.plan import MiniTask
 
 
 class Inputs(NamedTuple):
-    """What a row is computed from."""
+    """What a row is computed from, read in advance."""
 
-    asked: RowRequest
-    row: Callable[[], np.ndarray]  # computes it from what has been read; raises what reading has raised
-    reading: float  # seconds
-    shape: Hashable = None  # of rows that may be computed in one pass
+    request: RowRequest
+    row: Callable[[], np.ndarray]  # computes the row; raises what reading its samples has raised
+    reading: float  # seconds that reading took
+    shape: Hashable = None  # rows of equal shape may share a pass; None: computed alone
 
 
 class ReadyTask(NamedTuple):
-    """A mini-task that is about to be computed."""
+    """A mini-task that is computed next."""
 
     task: MiniTask
-    message: Message
+    message: Assign
     startup: float
     inputs: Inputs
-    waited: float  # seconds that reading has held up the computation
+    waited: float  # seconds that the computation waited for reading
 
 
 @dataclass
 class WorkerQueue:
-    """One logical worker: its messages, and when the first of them has started up."""
+    """The messages of one logical worker, and the progress of the first of them."""
 
-    messages: deque[Message] = field(default_factory=deque)
-    at: int = 0  # next mini-task of the first message
-    begun: float | None = None
-    ready: float = 0.0
-    fruitful: bool = False
+    messages: deque[Assign] = field(default_factory=deque)
+    at: int = 0  # index of the first message's next mini-task
+    begun: float | None = None  # when the first message started up; None before that
+    ready: float = 0.0  # when its start-up ends
+    answered: bool = False  # whether it has had a mini-task to compute
 
 
 def compute_row(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray | None, Fault | None]:
-    """The row of a mini-task, or the fault: users' code may raise anything, SystemExit too, and return anything."""
+    """The row of a mini-task, or its fault."""
     try:
         return checked(compute()), None
+    # A user's model may raise anything, SystemExit too. The host has other learners' rows to compute and must survive it.
     except BaseException as error:
         return None, fault_of(error)._replace(machine=socket.gethostname())
 
 
-def compute_rows(work: Work, turns: Sequence[ReadyTask]) -> list[tuple[np.ndarray | None, Fault | None]]:
-    """Rows or faults, in one pass where there are several; if that fails one by one, so that a fault is that of its row."""
-    if len(turns) > 1 and isinstance(work, StackingWork):
+def compute_rows(work: Work, tasks: Sequence[ReadyTask]) -> list[tuple[np.ndarray | None, Fault | None]]:
+    """Rows or faults: several mini-tasks in one pass, or one by one."""
+    if len(tasks) > 1 and isinstance(work, StackingWork):
+        # A pass that raises does not say which row is at fault, so the rows are then computed one by one: only the learner
+        # whose own row raises is stopped.
         with suppress(BaseException):
-            rows = work.rows([turn.inputs.asked for turn in turns])
-            return [(checked(row), None) for row, _ in zip(rows, turns, strict=True)]
-    return [compute_row(turn.inputs.row) for turn in turns]
+            rows = work.rows([task.inputs.request for task in tasks])
+            return [(checked(row), None) for row, _ in zip(rows, tasks, strict=True)]
+    return [compute_row(task.inputs.row) for task in tasks]
 
 
 def _raise(error: BaseException) -> np.ndarray:
@@ -81,62 +83,69 @@ def _raise(error: BaseException) -> np.ndarray:
 
 
 class WorkerLoop:
-    """`post` may be called from any thread, `run` from one; `emit` is called from that one."""
+    """Call `post` from any thread, `run` from one thread, in which `emit` is then called."""
 
     def __init__(self, spec: WorkSpec, emit: Callable[[Answer | Failure], None]) -> None:
         self._spec, self._emit = spec, emit
-        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._lines: dict[int, WorkerQueue] = {}
-        self._payloads: dict[int, Callable[[], Payload | None]] = {}  # fetched once
+        self._inbox: SimpleQueue[Command] = SimpleQueue()
+        self._queues: dict[int, WorkerQueue] = {}
+        self._payloads: dict[int, Callable[[], Payload | None]] = {}  # job -> fetches the payload, once
         self._cancelled: dict[int, set[MiniTask]] = {}
         self._sent: dict[int, set[MiniTask]] = {}
-        self._held: dict[MiniTask, Inputs] = {}  # read for a pass that they did not fit
+        self._set_aside: dict[MiniTask, Inputs] = {}  # read for a pass whose shape they do not have
         self._running = True
 
     def post(self, command: Command) -> None:
         self._inbox.put(command)
 
     def run(self, loaded: Callable[[], None] = lambda: None) -> None:
-        """Load the Work, then do commands until Stop. `loaded` is called in between."""
+        """Load the Work, call `loaded`, then process commands until Stop."""
         try:
             work = self._spec.load()
             ahead = self._spec.prefetch and isinstance(work, ReadingWork)
             with closing(Prefetch(partial(self._reading, work), ahead=ahead)) as inputs:
                 loaded()
                 while self._running:
-                    line = self._next_line()
-                    if line is None:
+                    queue = self._next_queue()
+                    if queue is None:
+                        # A command was handled, which may have cancelled mini-tasks whose samples are already read.
                         inputs.forget(self._stale)
-                        self._held = {task: each for task, each in self._held.items() if not self._stale(task)}
+                        self._set_aside = {
+                            task: each for task, each in self._set_aside.items() if not self._stale(task)
+                        }
                     else:
-                        self._one_pass(work, self._turns(inputs, line))
-        except BaseException as error:  # a worker's code may raise anything, SystemExit too; the master must hear of it
+                        self._compute(work, self._next_batch(inputs, queue))
+        # Loading a Work runs users' code, which may raise anything, SystemExit too. Uncaught it would end this thread alone, and
+        # leave a host that is silent but alive.
+        except BaseException as error:
             self._emit(Failure(f"{type(error).__name__}: {error}", traceback.format_exc(), socket.gethostname()))
 
-    def _next_line(self) -> WorkerQueue | None:
-        """The line that has been ready the longest; None after waiting for a command or a start-up."""
+    def _next_queue(self) -> WorkerQueue | None:
+        """The queue that has been ready the longest; None after a command was handled."""
         now = time.monotonic()
-        line = self._first(now)
-        wait = None if line is None else max(0.0, line.ready - now)
+        queue = self._first_ready(now)
+        wait = None if queue is None else max(0.0, queue.ready - now)
+        # Commands go before computing, one at a time: a cancellation in the inbox saves the computation that it names.
         try:
-            self._take(self._inbox.get(timeout=wait) if wait != 0 else self._inbox.get_nowait())
+            self._handle(self._inbox.get(timeout=wait) if wait != 0 else self._inbox.get_nowait())
             return None
-        except queue.Empty:
-            return line
+        except Empty:
+            return queue
 
-    def _first(self, now: float) -> WorkerQueue | None:
-        """Of the lines that have work, the one that is ready first."""
-        busy = [line for line in self._lines.values() if self._prepare(line, now)]
-        return min(busy, key=lambda line: line.ready, default=None)
+    def _first_ready(self, now: float) -> WorkerQueue | None:
+        """The queue whose next mini-task is ready first; None if no queue has work."""
+        busy = [queue for queue in self._queues.values() if self._prepare(queue, now)]
+        return min(busy, key=lambda queue: queue.ready, default=None)
 
-    def _take(self, command: Command) -> None:
+    def _handle(self, command: Command) -> None:
         match command:
-            case Message():
+            case Assign():
                 for task in command.tasks:
                     self._cancelled.get(task.job, set()).discard(task)
-                    if command.attempt > 1:  # the row that this host has sent, if it has, is gone
+                    # A higher attempt says that the row was lost on the master's side, even if this host has sent it.
+                    if command.attempt > 1:
                         self._sent.get(task.job, set()).discard(task)
-                self._lines.setdefault(command.worker, WorkerQueue()).messages.append(command)
+                self._queues.setdefault(command.worker, WorkerQueue()).messages.append(command)
             case Publish():
                 self._payloads[command.job] = cache(command.fetch)
                 self._cancelled[command.job], self._sent[command.job] = set(), set()
@@ -150,39 +159,44 @@ class WorkerLoop:
                 self._running = False
 
     def _stale(self, task: MiniTask) -> bool:
-        """Whether nobody needs the row: its job is retired, it was cancelled, or this host has sent it."""
+        """Whether the row is not needed: its job is retired, it was cancelled, or this host has already sent it."""
         job = task.job
         return job not in self._payloads or task in self._cancelled[job] or task in self._sent[job]
 
-    def _prepare(self, line: WorkerQueue, now: float) -> bool:
-        """Bring the line to its next mini-task that is not stale, starting messages up; whether there is one."""
-        while line.messages:
-            message = line.messages[0]
-            while line.at < len(message.tasks) and self._stale(message.tasks[line.at]):
-                if line.begun is not None and now < line.ready:
-                    return True  # a start-up is not cut short: its length is evidence
-                line.at += 1
-            if line.at < len(message.tasks):
-                if line.begun is None:
-                    self._start(line, message, now)
+    def _prepare(self, queue: WorkerQueue, now: float) -> bool:
+        """Advance the queue to its next mini-task that is not stale, starting messages up. Returns whether there is one."""
+        while queue.messages:
+            message = queue.messages[0]
+            while queue.at < len(message.tasks) and self._stale(message.tasks[queue.at]):
+                # A start-up is never cut short, even if its mini-tasks are stale: its length is evidence of a straggler, and
+                # dropping the longest ones would make replays look too fast (docs/decisions/004).
+                if queue.begun is not None and now < queue.ready:
+                    return True
+                queue.at += 1
+            if queue.at < len(message.tasks):
+                if queue.begun is None:
+                    self._start(queue, message, now)
                 return True
-            self._finish(line, message)
+            self._finish(queue, message)
         return False
 
-    def _start(self, line: WorkerQueue, message: Message, now: float) -> None:
+    def _start(self, queue: WorkerQueue, message: Assign, now: float) -> None:
+        # A scripted loss. SIGKILL, because a real loss runs no handlers and flushes nothing either.
         if message.startup == np.inf:
             os.kill(os.getpid(), signal.SIGKILL)
-        line.begun, line.ready = now, now + message.startup
+        queue.begun, queue.ready = now, now + message.startup
 
-    def _finish(self, line: WorkerQueue, message: Message) -> None:
-        if line.begun is not None and not line.fruitful:
-            startup = line.ready - line.begun
+    def _finish(self, queue: WorkerQueue, message: Assign) -> None:
+        # Nothing of this message was computed. Its start-up is reported all the same (docs/decisions/004).
+        if queue.begun is not None and not queue.answered:
+            startup = queue.ready - queue.begun
             self._emit(Answer(message.tasks[-1], 0, message.attempt, message.invocation, startup, 0.0, None, 0))
-        line.messages.popleft()
-        line.at, line.begun, line.fruitful = 0, None, False
+        queue.messages.popleft()
+        queue.at, queue.begun, queue.answered = 0, None, False
 
     def _reading(self, work: Work, task: MiniTask) -> Callable[[], Inputs | None]:
-        """What fetches the payload and reads the samples of a row; None once its job is over."""
+        """A function that fetches the payload and reads the samples of a row; it returns None if the job has been retired."""
+        # Looked up here, in the loop's thread: the reading thread must not touch tables that commands change.
         fetch = self._payloads[task.job]
 
         def read() -> Inputs | None:
@@ -191,72 +205,79 @@ class WorkerLoop:
                 return None
             begun = time.monotonic()
             ids, weights = payload.layout.row(task, payload.ids)
-            asked, shape = RowRequest(payload, ids, weights), None
-            row = partial(work.row, *asked[:3])
+            request, shape = RowRequest(payload, ids, weights), None
+            row = partial(work.row, *request[:3])
             if isinstance(work, ReadingWork):
                 try:
-                    asked = asked._replace(samples=work.read(payload, ids))
-                    row = partial(work.row, *asked)
-                    shape = work.shape(asked) if self._spec.stack > 1 and isinstance(work, StackingWork) else None
-                except BaseException as error:  # a user's data set may raise anything, SystemExit too
+                    request = request._replace(samples=work.read(payload, ids))
+                    row = partial(work.row, *request)
+                    shape = work.shape(request) if self._spec.stack > 1 and isinstance(work, StackingWork) else None
+                # A user's data set may raise anything, SystemExit too: a fault of this row alone, raised when it is computed.
+                except BaseException as error:
                     row = partial(_raise, error)
-            return Inputs(asked, row, time.monotonic() - begun, shape)
+            return Inputs(request, row, time.monotonic() - begun, shape)
 
         return read
 
-    def _coming(self, present: MiniTask, now: float) -> MiniTask | None:
-        """The mini-task whose turn is after the present one, unless a command comes in between."""
-        turns = []
-        for line in self._lines.values():
-            for k, message in enumerate(line.messages):
-                tasks = message.tasks[line.at :] if k == 0 else message.tasks
+    def _upcoming(self, present: MiniTask, now: float) -> MiniTask | None:
+        """The mini-task that follows the present one if no command arrives in between: a guess, for prefetching."""
+        candidates = []
+        for queue in self._queues.values():
+            for k, message in enumerate(queue.messages):
+                tasks = message.tasks[queue.at :] if k == 0 else message.tasks
                 fresh = next((task for task in tasks if task != present and not self._stale(task)), None)
                 if fresh is not None:
-                    ready = line.ready if k == 0 and line.begun is not None else now + message.startup
-                    turns.append((ready, fresh))
+                    ready = queue.ready if k == 0 and queue.begun is not None else now + message.startup
+                    candidates.append((ready, fresh))
                     break
-        return min(turns, key=lambda turn: turn[0], default=(0.0, None))[1]
+        return min(candidates, key=lambda candidate: candidate[0], default=(0.0, None))[1]
 
-    def _turns(self, inputs: Prefetch[MiniTask, Inputs | None], line: WorkerQueue | None) -> list[ReadyTask]:
-        """The mini-task whose turn it is, and those of its shape whose turn is next; none if its job is over."""
-        turns: list[ReadyTask] = []
-        while line is not None and line.ready <= time.monotonic():
-            turn = self._turn(inputs, line, turns)
-            if turn is not None:
-                turns.append(turn)
-            if turn is None or turn.inputs.shape is None or len(turns) == self._spec.stack:
+    def _next_batch(self, inputs: Prefetch[MiniTask, Inputs | None], queue: WorkerQueue | None) -> list[ReadyTask]:
+        """The mini-task that is due and those due after it that share its shape, in order; [] if its job has been retired."""
+        batch: list[ReadyTask] = []
+        # Only what is due already and only in order: a pass never waits for a start-up, and never delays an older mini-task.
+        while queue is not None and queue.ready <= time.monotonic():
+            task = self._next_task(inputs, queue, batch)
+            if task is not None:
+                batch.append(task)
+            if task is None or task.inputs.shape is None or len(batch) == self._spec.stack:
                 break
-            line = self._first(time.monotonic())
-        return turns
+            queue = self._first_ready(time.monotonic())
+        return batch
 
-    def _turn(
-        self, inputs: Prefetch[MiniTask, Inputs | None], line: WorkerQueue, before: Sequence[ReadyTask]
+    def _next_task(
+        self, inputs: Prefetch[MiniTask, Inputs | None], queue: WorkerQueue, before: Sequence[ReadyTask]
     ) -> ReadyTask | None:
-        """The next mini-task off the line; None if nobody needs it, or it has another shape than those before."""
-        message, begun = line.messages[0], time.monotonic()
-        task, found = message.tasks[line.at], None
+        """Take the next mini-task off the queue; None if it is stale, or differs in shape from those before it."""
+        message, begun = queue.messages[0], time.monotonic()
+        task, found = message.tasks[queue.at], None
         if not self._stale(task):
-            found = self._held.pop(task, None) or inputs.take(task, self._coming(task, begun))
+            found = self._set_aside.pop(task, None) or inputs.take(task, self._upcoming(task, begun))
         if found is not None and before and found.shape != before[0].inputs.shape:
-            self._held[task] = found
+            # It stays at the head of its queue. Its samples are kept, or they would be read twice.
+            self._set_aside[task] = found
             return None
-        line.at += 1
+        queue.at += 1
         if found is None:
             return None
-        # The wait for the samples is work of this row; the wait for the payload is not.
+        # Waiting for samples counts as computing this row; waiting for the payload is a delay of the network, not of the row.
         waited = min(time.monotonic() - begun, found.reading)
-        line.fruitful = True
-        self._sent[task.job].add(task)  # asked for again in the same pass, it is passed over
-        startup = line.ready - (line.begun if line.begun is not None else line.ready)
+        queue.answered = True
+        # Now, not when the answer is sent: another queue of this pass may hold the same mini-task.
+        self._sent[task.job].add(task)
+        startup = queue.ready - (queue.begun if queue.begun is not None else queue.ready)
         return ReadyTask(task, message, startup, found, waited)
 
-    def _one_pass(self, work: Work, turns: Sequence[ReadyTask]) -> None:
+    def _compute(self, work: Work, tasks: Sequence[ReadyTask]) -> None:
+        """Compute mini-tasks in one pass and send their answers."""
         begun = time.monotonic()
-        rows = compute_rows(work, turns)
-        share = (time.monotonic() - begun) / max(1, len(turns))
-        for (task, message, startup, found, waited), (row, fault) in zip(turns, rows, strict=True):
+        rows = compute_rows(work, tasks)
+        # The rows of a pass cannot be timed apart: each is charged an equal share, so that the sum stays the host's time.
+        share = (time.monotonic() - begun) / max(1, len(tasks))
+        for (task, message, startup, found, waited), (row, fault) in zip(tasks, rows, strict=True):
+            # A fault is no row: the mini-task counts as not sent, so a later attempt at it is computed.
             if row is None:
                 self._sent[task.job].discard(task)
-            identity = (task, found.asked.payload.version, message.attempt, message.invocation)
+            identity = (task, found.request.payload.version, message.attempt, message.invocation)
             crc = 0 if row is None else digest(row)
             self._emit(Answer(*identity, startup, share + waited, row, crc, fault))

@@ -1,1 +1,1 @@
-"""A pool of local processes."""
+"""A worker pool on local processes."""

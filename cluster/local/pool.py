@@ -1,8 +1,8 @@
-"""Hosts as processes of this machine, for machines without Ray.
+"""A worker pool on processes of this machine, without Ray.
 
-Processes come from a forkserver that has the Work's module imported, never from a fork of this process. Commands and answers
-go through a pipe that only parent and child hold; payloads and rows through shared memory. A dead child shows at once by its
-closed pipe.
+Processes come from a forkserver that has imported the Work's module, never from a fork of this process. Commands and answers
+travel through a pipe held by parent and child alone, payloads and rows through shared memory. A child's death shows at once:
+its end of the pipe is closed.
 """
 
 import multiprocessing
@@ -24,39 +24,43 @@ import numpy as np
 from distseq.cluster.hosts.host_loop import HostLoop
 from distseq.cluster.hosts.host_pool import SILENT, HostPool, check_numbers
 from distseq.cluster.hosts.messages import Answer, Command, Failure, Publish
-from distseq.cluster.hosts.transport import Death, Part, checked
+from distseq.cluster.hosts.transport import Death, Term, verified
 from distseq.cluster.local.shared_memory import Reader, Reference, Slot, sweep
 from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.reduction import sum_in_place
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 
-GRACE = 2.0  # seconds that a killed process is waited for
+# Seconds to wait for a killed process: it ends within milliseconds, unless the kernel holds it in an uninterruptible call.
+GRACE = 2.0
 
 
 class Shared(NamedTuple):
-    """A payload on its way: all but its parameters, and where those lie."""
+    """A payload in transit: everything but its parameters, and a reference to those in shared memory."""
 
     payload: Payload
     parameters: Reference
 
     def fetch(self, reader: Reader) -> Payload | None:
-        """The whole payload; None when the master has retired the job and freed its parameters."""
+        """The whole payload; None if the master has retired the job and freed its parameters."""
         parameters = reader.take(self.parameters)
         return None if parameters is None else replace(self.payload, parameters=parameters)
 
 
 class Post(NamedTuple):
+    """One message to a child."""
+
     commands: list[Command]
-    shared: dict[int, Shared]
-    free: list[str]  # blocks of rows that nobody will ask for
+    shared: dict[int, Shared]  # job -> payload
+    free: list[str]  # names of blocks whose rows are no longer needed
 
 
-class Rows:
-    """The child's slots for rows: one that is free and large enough, or a new one."""
+class RowSlots:
+    """The child's shared-memory slots for rows, reused when they are free and large enough."""
 
     def __init__(self, prefix: str) -> None:
-        self._prefix = prefix  # of the names of the blocks, which are numbered
+        # Block names are PREFIX0, PREFIX1, ..., so that the parent can free those of a killed child (shared_memory.sweep).
+        self._prefix = prefix
         self._slots: dict[str, Slot] = {}
         self._free: set[str] = set()
 
@@ -78,43 +82,51 @@ class Rows:
 
 
 def serve(connection: Connection, spec: WorkSpec, prefix: str) -> None:
-    """A host process: lives until the parent's end of the pipe is closed. `prefix`: of the names of its blocks."""
-    loop, rows, reader = HostLoop(spec), Rows(prefix), Reader()
-    lock = threading.Lock()  # of rows: this thread frees them, the other writes them
-    threading.Thread(target=_speak, args=(connection, loop, rows, lock), daemon=True).start()
+    """The main function of a host process, which ends when the parent closes its end of the pipe.
+
+    `prefix` starts the names of the process's blocks of shared memory.
+    """
+    loop, rows, reader = HostLoop(spec), RowSlots(prefix), Reader()
+    lock = threading.Lock()  # guards `rows`: this thread frees slots, the other one writes to them
+    threading.Thread(target=_send_answers, args=(connection, loop, rows, lock), daemon=True).start()
     try:
         while True:
             post: Post = connection.recv()
             with lock:
                 rows.free(post.free)
+            # Payloads before the commands that need them.
             loop.post([Publish(job, lambda s=shared: s.fetch(reader)) for job, shared in post.shared.items()])  # type: ignore[misc]
             loop.post(post.commands)
     except (EOFError, OSError):
+        # Still under the lock, so that no slot is written after it was unlinked. _exit, because a normal exit would wait for
+        # the row being computed, and the parent is gone.
         with lock:
             rows.close()
             os._exit(0)
 
 
-def _speak(connection: Connection, loop: HostLoop, rows: Rows, lock: threading.Lock) -> None:
+def _send_answers(connection: Connection, loop: HostLoop, rows: RowSlots, lock: threading.Lock) -> None:
     loop.wait_loaded()
     try:
         while True:
-            said = loop.gather()
-            for k, answer in enumerate(said):
+            answers = loop.gather()
+            for k, answer in enumerate(answers):
                 if isinstance(answer, Answer) and answer.row is not None:
                     with lock:
-                        said[k] = answer._replace(row=rows.write(answer.row))
-            connection.send(said)
+                        answers[k] = answer._replace(row=rows.write(answer.row))
+            connection.send(answers)
+    # The parent is gone; the main thread notices it too, and ends the process.
     except OSError:
-        return  # the parent is gone: the other thread ends the process
+        return
 
 
 @dataclass(eq=False)
 class Child:
-    """A handle: the process, our end of its pipe, and a thread that writes to it, so that a hung child blocks nobody."""
+    """A handle: the process, our end of its pipe, and what a thread is to write to it."""
 
     process: Any
     connection: Connection
+    # A pipe's buffer is small and a hung child does not empty it: writing from the master's own thread could block the run.
     outbox: queue.SimpleQueue[Post | None]
     prefix: str  # of the names of its blocks of shared memory
     reader: Reader = field(default_factory=Reader)
@@ -125,6 +137,8 @@ class LocalTransport:
 
     def __init__(self, spec: WorkSpec) -> None:
         self._spec = spec
+        # Not fork: it copies the locks of torch's and BLAS's threads in whatever state they are. Not spawn: every host would
+        # import torch anew, where the forkserver imports it once for all (27 s for 4 hosts against 4 s for 32, on two cores).
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([spec.target.partition(":")[0]])
         self._slots: dict[str, Slot] = {}
@@ -138,6 +152,7 @@ class LocalTransport:
         process = self._context.Process(target=serve, args=(theirs, self._spec, prefix), name=name, daemon=True)
         with _no_main_module():
             process.start()
+        # Only the child may hold its end: the death of the child then closes the pipe, and `wait` reports it at once.
         theirs.close()
         child = Child(process, ours, queue.SimpleQueue(), prefix)
         threading.Thread(target=_deliver, args=(child,), daemon=True).start()
@@ -163,28 +178,29 @@ class LocalTransport:
     def wait(self, handles: Sequence[Child], seconds: float) -> list[tuple[Child, list[Answer | Failure] | Death]]:
         children = {id(child.connection): child for child in handles}
         ready = wait([child.connection for child in handles], seconds)
-        return [(children[id(connection)], self._said(children[id(connection)])) for connection in ready]
+        return [(children[id(connection)], self._answers(children[id(connection)])) for connection in ready]
 
-    def _said(self, child: Child) -> list[Answer | Failure] | Death:
+    def _answers(self, child: Child) -> list[Answer | Failure] | Death:
         try:
-            said: list[Answer | Failure] = child.connection.recv()
+            answers: list[Answer | Failure] = child.connection.recv()
         except (EOFError, OSError):
             child.process.join(GRACE)
             return Death(f"process {child.process.pid} ended with exit code {child.process.exitcode}")
-        return said
+        return answers
 
     def stays(self, row: Reference) -> bool:
+        # The blocks of a dead child are removed, since nothing else would ever free them.
         return True
 
-    def add(self, parts: Sequence[Part], meanwhile: Callable[[], bool]) -> np.ndarray:
-        """By this process, straight from shared memory."""
-        rows = [(part.weight, checked(part.task, self._view(part), part.digest)) for part in parts]
+    def add(self, terms: Sequence[Term], meanwhile: Callable[[], bool]) -> np.ndarray:
+        """Summed by this process, directly from shared memory."""
+        rows = [(term.weight, verified(term.task, self._view(term), term.digest)) for term in terms]
         return sum_in_place(rows)
 
-    def _view(self, part: Part) -> np.ndarray:
-        row: np.ndarray | None = part.handle.reader.view(part.row)
-        if row is None or not part.handle.reader.holds(part.row):
-            raise PoolError(f"the row of {part.task} was overwritten before it was read")
+    def _view(self, term: Term) -> np.ndarray:
+        row: np.ndarray | None = term.handle.reader.view(term.row)
+        if row is None or not term.handle.reader.holds(term.row):
+            raise PoolError(f"the row of {term.task} was overwritten before it was read")
         return row
 
     def free(self, handle: Child, rows: Sequence[Reference]) -> None:
@@ -194,6 +210,7 @@ class LocalTransport:
         return int(handle.process.pid)
 
     def kill(self, handle: Child) -> None:
+        # The process first: while it runs it could create blocks that `sweep` has already passed.
         handle.process.kill()
         handle.process.join(GRACE)
         handle.outbox.put(None)
@@ -209,7 +226,9 @@ class LocalTransport:
 
 @contextmanager
 def _no_main_module() -> Iterator[None]:
-    """A child would run the user's script again, to have its `__main__`; it needs nothing of it."""
+    """Hide the user's `__main__` module while a child is started."""
+    # multiprocessing would otherwise run the user's script again in every child, which needs nothing from it and would start a
+    # run of its own if the script has no `if __name__ == "__main__"`.
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -219,12 +238,13 @@ def _no_main_module() -> Iterator[None]:
 
 
 def _deliver(child: Child) -> None:
-    """Write the outbox to the pipe until None."""
+    """Write the outbox to the pipe until it yields None."""
     try:
         while (post := child.outbox.get()) is not None:
             child.connection.send(post)
+    # The child is dead, which `wait` finds out by itself.
     except OSError:
-        return  # the child is dead, which shows at its end of the pipe
+        return
 
 
 def local_pool(
@@ -235,7 +255,7 @@ def local_pool(
     delays: Trace | None = None,
     silent_after: float = SILENT,
 ) -> HostPool:
-    """n workers on `hosts` processes, by default one per core; the rest as in HostPool."""
+    """A pool of n workers on `hosts` processes, by default one per core; the other arguments as in HostPool."""
     hosts = min(n, os.cpu_count() or 1) if hosts is None else hosts
     check_numbers(n, hosts, delays)
     return HostPool(n, LocalTransport(work), hosts, delays=delays, silent_after=silent_after)

@@ -1,7 +1,7 @@
-"""Vectors between processes of one machine through shared memory, so that a pipe carries only their names.
+"""Passes vectors between processes through shared memory, so that pipes carry only references.
 
-A slot is one block of shared memory: a generation number, then a vector. The writer counts the generation up before and after
-writing (odd = being written), so a reader that was told a generation finds a torn or overwritten slot out.
+A slot is one block of shared memory: a generation number, then a vector. The writer increments the generation before and
+after writing (odd = being written), so a reader that expects a certain generation detects a torn or overwritten vector.
 """
 
 import _posixshmem
@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-HEAD = 8  # bytes of the generation
+HEAD = 8  # bytes of the generation number, an int64
 
 
 class Reference(NamedTuple):
-    """Where a vector lies: block, generation, and how to read it."""
+    """Where a vector is stored, as which generation, and how to read it."""
 
     block: str
     generation: int
@@ -40,14 +40,16 @@ class Slot:
         return self._block.name
 
     def write(self, vector: np.ndarray) -> Reference:
-        """Copy a vector in; it may be read until the next write."""
+        """Copy a vector into the slot, where it may be read until the next write."""
+        # Odd while the copy is under way: the protocol of a sequence lock, in which the writer never waits for readers.
         self._generation[0] += 1
         np.ndarray(len(vector), vector.dtype, self._block.buf, HEAD)[:] = vector
         self._generation[0] += 1
         return Reference(self.name, int(self._generation[0]), len(vector), vector.dtype.str)
 
     def close(self) -> None:
-        """Free the block; a name that is gone already is no error."""
+        """Free the block; it is no error if it is gone already."""
+        # The view first: a block with a view of it left cannot be closed.
         del self._generation
         self._block.close()
         with contextlib.suppress(FileNotFoundError):
@@ -55,30 +57,29 @@ class Slot:
 
 
 class Reader:
-    """Reads slots by reference, keeping blocks attached.
-
-    It attaches blocks without `SharedMemory`, which would register them as this process's own: the family's resource tracker
-    would hold on to a block that its writer has freed meanwhile, and another family's would remove it.
-    """
+    """Reads vectors by reference, and keeps their blocks attached."""
 
     def __init__(self) -> None:
+        # Not SharedMemory, which registers every block that it attaches with the resource tracker as this process's own: the
+        # tracker of the same family would then complain of blocks that their writer has freed, another's would remove them.
         self._blocks: dict[str, mmap.mmap] = {}
 
     def read(self, reference: Reference) -> np.ndarray | None:
-        """A copy of the vector, or None when the slot holds another generation by now."""
+        """A copy of the vector, or None if the slot holds another generation by now."""
         view = self.view(reference)
         vector = None if view is None else view.copy()
+        # The generation is compared after the copy: before it, a write during the copy would go unnoticed.
         return vector if vector is not None and self.holds(reference) else None
 
     def take(self, reference: Reference) -> np.ndarray | None:
-        """`read`, of a block that is read only once: it is not kept attached."""
+        """Like `read`, for a block that is read only once: it does not stay attached."""
         vector = self.read(reference)
         if reference.block in self._blocks:
             self._blocks.pop(reference.block).close()
         return vector
 
     def view(self, reference: Reference) -> np.ndarray | None:
-        """The vector where it lies, to be let go before its block is closed; None when the block is gone."""
+        """A view of the vector, to be released before its block is closed; None if the block is gone."""
         if reference.block not in self._blocks:
             try:
                 self._blocks[reference.block] = _attach(reference.block)
@@ -87,7 +88,7 @@ class Reader:
         return np.ndarray(reference.length, np.dtype(reference.dtype), self._blocks[reference.block], HEAD)
 
     def holds(self, reference: Reference) -> bool:
-        """Whether the slot holds this generation still, so that what was read of it is whole."""
+        """Whether the slot still holds this generation, so that what was read from it is complete."""
         return int(np.ndarray(1, np.int64, self._blocks[reference.block])[0]) == reference.generation
 
     def close(self) -> None:
@@ -97,17 +98,19 @@ class Reader:
 
 
 def sweep(prefix: str) -> None:
-    """Free the blocks PREFIX0, PREFIX1, ... of a writer that was killed, whoever was told of them."""
+    """Free the blocks PREFIX0, PREFIX1, ... of a writer that was killed."""
+    # By number, since a writer dies with blocks that it has told nobody of. Numbers have no gaps: the first miss is the end.
     for k in count():
         try:
             _posixshmem.shm_unlink(f"/{prefix}{k}")
         except FileNotFoundError:
             return
+        # The dead writer registered the block; without this the tracker warns of a leak when the run ends.
         resource_tracker.unregister(f"/{prefix}{k}", "shared_memory")
 
 
 def _attach(name: str) -> mmap.mmap:
-    """A block by its name. FileNotFoundError when it is gone."""
+    """Map a block by its name. FileNotFoundError if it is gone."""
     descriptor = _posixshmem.shm_open(f"/{name}", os.O_RDWR, mode=0o600)
     try:
         return mmap.mmap(descriptor, os.fstat(descriptor).st_size)

@@ -1,4 +1,4 @@
-"""Where a client finds the token of a Ray cluster, in Ray's own order, and what is said to one that is refused."""
+"""Finds a Ray cluster's authentication token, in Ray's own order, and explains a refused one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ PLACES = "RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, and ~/.ray/au
 
 
 def token_source(environment: Mapping[str, str], home: Path) -> str | None:
-    """Which of PLACES holds a token; None = none does. ValueError when RAY_AUTH_TOKEN_PATH names no token."""
+    """Which of PLACES holds a token; None if none does. ValueError if RAY_AUTH_TOKEN_PATH is set and holds none."""
     if environment.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN"
     if path := environment.get("RAY_AUTH_TOKEN_PATH"):
@@ -19,39 +19,43 @@ def token_source(environment: Mapping[str, str], home: Path) -> str | None:
 
 
 class Token(NamedTuple):
-    """Where a token was found (None = nowhere), and the variables that make Ray's client send it."""
+    """Where a token was found (None = nowhere), and the environment variables that make Ray's client send it."""
 
     source: str | None
     variables: dict[str, str]
 
 
 def client_token(environment: Mapping[str, str], home: Path, file: Path | None = None) -> Token:
-    """The token in `file`, else the first of PLACES. RAY_AUTH_MODE stays as it is where it is set, but for a `file`.
+    """The token in `file`, else the first of PLACES. ValueError if a file that is named holds no token.
 
-    To be set before Ray is imported. ValueError when a file that is named holds no token.
+    The variables must be set before Ray is imported. A RAY_AUTH_MODE that is set already stays, unless there is a `file`.
     """
     if file is not None:
         token = _read(file, "--token-file")
         return Token(str(file), {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token})
     source = token_source(environment, home)
-    asked = environment.get("RAY_AUTH_MODE")
-    return Token(source, {"RAY_AUTH_MODE": "token"} if source is not None and not asked else {})
+    mode = environment.get("RAY_AUTH_MODE")
+    # Ray's job client sends no token while RAY_AUTH_MODE is unset, even where there is one, and gets a 401.
+    return Token(source, {"RAY_AUTH_MODE": "token"} if source is not None and not mode else {})
 
 
 def refusal(address: str, status: int, source: str | None) -> str:
-    """What to do about a 401 (no token came) or a 403 (a wrong one did)."""
+    """What to do about a 401 (no token was sent) or a 403 (a wrong one was)."""
     if status == 401:
-        said = f"the cluster at {address} wants a token and was sent none (401)"
-        return f"{said}: put the cluster's token in one of {PLACES}, or give --token-file FILE"
-    said = f"the cluster at {address} refuses the token of {source or 'this client'} (403)"
-    return f"{said}: it is not this cluster's. One is looked for in {PLACES}; --token-file FILE goes first"
+        refused = f"the cluster at {address} requires a token and was sent none (401)"
+        return f"{refused}: put the cluster's token in one of {PLACES}, or give --token-file FILE"
+    refused = (
+        f"the cluster at {address} rejects the token of {source or 'this client'} (403): it belongs to another cluster"
+    )
+    return f"{refused}. Tokens are looked for in --token-file FILE, then in {PLACES}"
 
 
-def _read(path: Path, named: str) -> str:
+def _read(path: Path, option: str) -> str:
     try:
+        # Stripped, since an editor's final newline would end up in an HTTP header.
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{named}: cannot read a token from {path}: {getattr(error, 'strerror', error)}") from None
+        raise ValueError(f"{option}: cannot read a token from {path}: {getattr(error, 'strerror', error)}") from None
     if not token:
-        raise ValueError(f"{named}: {path} holds no token")
+        raise ValueError(f"{option}: {path} holds no token")
     return token

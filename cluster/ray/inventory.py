@@ -1,13 +1,13 @@
-"""Runs inventory_script.py on a cluster: as a job through its dashboard's http address, or as a driver of this machine's."""
+"""Runs inventory_script.py on a Ray cluster, as a Ray job (http address) or as a local driver process."""
 
 import json
 import secrets
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +15,57 @@ from distseq.cluster.ray.auth_token import refusal
 from distseq.cluster.ray.inventory_script import MARK
 from distseq.cluster.ray.jobs import JobServer, connect
 
-SCRIPT = Path(__file__).with_name("inventory_script.py")
+SCRIPT = files("distseq.cluster.ray") / "inventory_script.py"
+# Seconds for the local driver: to connect to the head, and then inventory_script.SECONDS for its nodes.
 DRIVER_SECONDS = 120.0
 
 
 def survey(address: str, source: str | None, python: str, packages: Sequence[str]) -> dict[str, Any]:
     """{"driver": versions, "nodes": [...]} as inventory_script.py prints it; `source`: where the client's token comes from.
 
-    ValueError when the cluster cannot be reached or asked.
+    ValueError if the cluster cannot be reached, or does not run the script.
     """
-    said = _as_job(address, source, python, packages) if "://" in address else _as_driver(address, packages)
-    return read_answer(said, address, source)
+    output = _as_job(address, source, python, packages) if "://" in address else _as_driver(address, packages)
+    return read_answer(output, address, source)
 
 
-def read_answer(said: str, address: str, source: str | None) -> dict[str, Any]:
-    """The answer in what the script has written; ValueError with its last words when there is none."""
-    lines = said.splitlines()
+def read_answer(output: str, address: str, source: str | None) -> dict[str, Any]:
+    """The answer within the script's output. ValueError with the last line of the output if there is none."""
+    # Found by its mark: Ray prints warnings and logs of its own between and around the script's lines.
+    lines = output.splitlines()
     answers = [line for line in lines if line.startswith(MARK)]
     if answers:
         answer: dict[str, Any] = json.loads(answers[-1].removeprefix(MARK))
         return answer
-    if "InvalidAuthToken" in said:
+    if "InvalidAuthToken" in output:
         raise ValueError(refusal(address, 401 if source is None else 403, source))
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
-    raise ValueError(f"the cluster at {address} cannot be asked what is on its nodes: {last}")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "the script wrote nothing")
+    raise ValueError(f"cannot list the nodes of the cluster at {address}: {last}")
 
 
 def _as_job(address: str, source: str | None, python: str, packages: Sequence[str]) -> str:
-    server, said, job = JobServer(address, source), list[str](), f"distseq-doctor-{secrets.token_hex(4)}"
+    server, output, name = JobServer(address, source), list[str](), f"distseq-doctor-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="distseq-") as folder:
-        shutil.copy(SCRIPT, folder)
-        server.submit(job, f"{python} {SCRIPT.name} auto {shlex.join(packages)}", {"working_dir": folder}, said.append)
-    server.follow(job, said.append, said.append)
-    return "".join(said)
+        (Path(folder) / SCRIPT.name).write_bytes(SCRIPT.read_bytes())
+        server.submit(
+            name, f"{python} {SCRIPT.name} auto {shlex.join(packages)}", {"working_dir": folder}, output.append
+        )
+    server.follow(name, output.append, output.append)
+    return "".join(output)
 
 
 def _as_driver(address: str, packages: Sequence[str]) -> str:
-    """In a process of its own, which Ray ends when it loses the head. -P: no module of this folder is found by its plain name."""
+    """Run the script in a process of this machine."""
     host, _, port = address.rpartition(":")
+    # Ray retries an address where nobody listens for a quarter of an hour, so that is found out first.
     if port.isdecimal():
         connect(host, int(port), address)
-    command = [sys.executable, "-P", str(SCRIPT), address, *packages]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=False)
+        with as_file(SCRIPT) as script:
+            # A process of its own, because Ray ends the process that loses the head. -P keeps this folder off sys.path, where
+            # metrics.py, jobs.py and others would be found by their plain names.
+            command = [sys.executable, "-P", str(script), address, *packages]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise ValueError(f"no Ray cluster answers at {address} within {DRIVER_SECONDS:.0f} s") from None
     return done.stderr + done.stdout

@@ -1,6 +1,8 @@
-"""A script: what is on every node of a Ray cluster, as one line of JSON. It imports Ray alone, so a node needs no distseq.
+"""A script that prints what every node of a Ray cluster has, as one line of JSON.
 
-python ray_nodes.py ADDRESS PACKAGE...
+    python inventory_script.py ADDRESS PACKAGE...
+
+It imports nothing but Ray, so the cluster needs no distseq.
 """
 
 import importlib.metadata
@@ -15,11 +17,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 MARK = "distseq nodes: "
-SECONDS = 60.0  # that a node may take to answer
+# Seconds a node may take to answer: it has to start a worker process, which takes seconds where the machine is busy.
+SECONDS = 60.0
 
 
 def versions(packages: list[str]) -> dict[str, str | None]:
-    """Versions of Python and of packages in this process; None = it is not there, "?" = it is, and nothing says its version."""
+    """Versions of Python and of packages in this process; None = not installed, "?" = installed, of unknown version."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in packages:
         try:
@@ -30,15 +33,16 @@ def versions(packages: list[str]) -> dict[str, str | None]:
 
 
 def nodes(packages: list[str]) -> list[dict[str, Any]]:
-    """Name, CPUs, all resources, bytes of memory and versions (None: it does not answer) of each node that is alive."""
+    """Of each node that is alive: name, CPUs, all resources, bytes of memory and versions (None if it does not answer)."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    asked = [
+    # num_cpus=0, so that a fully used node answers too; soft=False, so that no other node answers in its place.
+    pending = [
         ray.remote(num_cpus=0)(versions)
         .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False), max_retries=0)
         .remote(packages)
         for node in alive
     ]
-    done, _ = ray.wait(asked, num_returns=len(asked), timeout=SECONDS)
+    done, _ = ray.wait(pending, num_returns=len(pending), timeout=SECONDS)
     return [
         {
             "node": node["NodeManagerHostname"],
@@ -47,7 +51,7 @@ def nodes(packages: list[str]) -> list[dict[str, Any]]:
             "memory": node["Resources"].get("memory", 0),
             "versions": _value(reference) if reference in done else None,
         }
-        for node, reference in zip(alive, asked, strict=True)
+        for node, reference in zip(alive, pending, strict=True)
     ]
 
 
@@ -61,5 +65,6 @@ def _value(reference: Any) -> Any:
 if __name__ == "__main__":
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
-    asked = sys.argv[2:]
-    print(f"\n{MARK}{json.dumps({'driver': versions(asked), 'nodes': nodes(asked)})}", flush=True)
+    names = sys.argv[2:]
+    # A line of its own, also where a warning of Ray has left the cursor in the middle of one.
+    print(f"\n{MARK}{json.dumps({'driver': versions(names), 'nodes': nodes(names)})}", flush=True)

@@ -1,6 +1,6 @@
-"""Jobs of a Ray cluster, through its dashboard's HTTP address: submitted, followed, stopped.
+"""Submits, follows and stops Ray jobs through the HTTP address of a cluster's dashboard.
 
-What the cluster refuses is a ValueError that says what to do; a cluster that goes away under a job is a PoolError.
+A request that the cluster refuses raises a ValueError that says what to do; a cluster lost during a job raises a PoolError.
 """
 
 import asyncio
@@ -19,11 +19,13 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from distseq.cluster.errors import PoolError
 from distseq.cluster.ray.auth_token import refusal
 
-CONNECT = 10.0  # seconds that a connection may take
-AGENT = 60.0  # seconds that a job agent is waited for; a head that starts needs about 20
-LOST = 10  # attempts in a row to reach the cluster again
-PAUSE = 1.0  # seconds between attempts
-# They report every upload and every closed connection.
+CONNECT = 10.0  # seconds a connection may take
+# Seconds to wait for a job agent. A head that has just started has none for about 20 s.
+AGENT = 60.0
+# Failed attempts in a row, PAUSE seconds apart, before the cluster counts as lost: a dashboard that restarts is back sooner.
+LOST = 10
+PAUSE = 1.0
+# Loggers that report every upload and every closed connection among the output of the user's run.
 TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -37,10 +39,12 @@ AGENT_IS_MISSING = (
 
 
 class JobServer:
-    """The job server of a running cluster. ValueError when there is none, or when it refuses the token."""
+    """The job server of a running cluster. ValueError if there is none at the address, or if it refuses the token.
+
+    `source`: where the client's token comes from, for messages.
+    """
 
     def __init__(self, address: str, source: str | None) -> None:
-        """`source`: where the client's token comes from."""
         self.address, self._source = address, source
         for module in TALKATIVE:
             logging.getLogger(module).setLevel(logging.ERROR)
@@ -49,7 +53,7 @@ class JobServer:
             self._client: Any = JobSubmissionClient(address)
 
     def submit(self, job: str, entrypoint: str, runtime_env: dict[str, Any], say: Callable[[str], object]) -> None:
-        """Upload what runtime_env names and start the job under the id `job`. ValueError when it is not taken."""
+        """Upload the files of `runtime_env` and start the job under the id `job`. ValueError if the cluster refuses it."""
         end, waiting = time.monotonic() + AGENT, False
         while True:
             try:
@@ -67,9 +71,9 @@ class JobServer:
             time.sleep(PAUSE)
 
     def follow(self, job: str, write: Callable[[str], object], say: Callable[[str], object]) -> int:
-        """Write the job's logs until it ends; its exit code, 1 if Ray knows none, 130 if it was stopped.
+        """Write the job's logs until it ends. Returns its exit code: 1 if Ray knows none, 130 if it was stopped.
 
-        A KeyboardInterrupt asks the job to stop, a second one is raised. PoolError when the cluster is lost.
+        The first KeyboardInterrupt asks the job to stop, the second is raised. PoolError if the cluster is lost.
         """
         log, asked, failures = _Log(write), False, 0
         while True:
@@ -81,16 +85,16 @@ class JobServer:
                 time.sleep(PAUSE)
             except KeyboardInterrupt:
                 if asked:
-                    say(f"left job {job}, which was asked to stop")
+                    say(f"left Ray job {job}, which was asked to stop")
                     raise
                 asked = True
-                say(f"asking job {job} to stop; Ctrl-C again leaves at once")
+                say(f"asking Ray job {job} to stop; press Ctrl-C again to leave at once")
                 with contextlib.suppress(OSError, RuntimeError):
                     self._client.stop_job(job)
             except (OSError, RuntimeError) as error:
                 failures += 1
                 if failures == LOST:
-                    lost = f"lost the cluster at {self.address}; job {job} may still run there"
+                    lost = f"lost the cluster at {self.address}; Ray job {job} may still be running there"
                     raise PoolError(f"{lost}: {_first_line(error)}") from error
                 time.sleep(PAUSE)
 
@@ -111,11 +115,11 @@ class JobServer:
             status = 403 if error.message.startswith("Authentication failed") else 401
             raise ValueError(refusal(self.address, status, self._source)) from None
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"the Ray cluster at {self.address} does not take this: {_first_line(error)}") from None
+            raise ValueError(f"the Ray cluster at {self.address} refuses the request: {_first_line(error)}") from None
 
 
 class _Log:
-    """The log of a job, which Ray sends from its beginning each time it is asked: every character is written once."""
+    """Writes each character of a job's log once, although Ray sends the log from its beginning on each request."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write, self._written, self._at = write, 0, 0
@@ -135,29 +139,30 @@ def _exit_code(job: str, details: Any, say: Callable[[str], object]) -> int:
     if details.status == JobStatus.SUCCEEDED:
         return 0
     if details.status == JobStatus.STOPPED:
-        say(f"job {job} was stopped")
+        say(f"Ray job {job} was stopped")
         return 130
     message = (details.message or "Ray gives no reason").partition(", last available logs")[0]
-    say(f"job {job} failed: {' '.join(message.splitlines()[:1])}")
+    say(f"Ray job {job} failed: {' '.join(message.splitlines()[:1])}")
     code = details.driver_exit_code or 1
+    # Ray reports -N for a driver that signal N has ended; shells report 128 + N.
     return int(code) if code > 0 else 128 - int(code)
 
 
 def _reachable(address: str) -> None:
-    """ValueError unless something takes connections at an http address; through a proxy, the client finds out."""
+    """ValueError unless something accepts connections at an http address. With a proxy, that is left to the client."""
     try:
         url = urlsplit(address)
         host, port = url.hostname, url.port or {"http": 80, "https": 443}.get(url.scheme)
     except ValueError:
         host, port = None, None
     if host is None or port is None or url.scheme not in ("http", "https"):
-        raise ValueError(f"the address of a cluster's job server is http://HOST:8265: got {address!r}")
+        raise ValueError(f"the address of a cluster's job server must be like http://HOST:8265: got {address!r}")
     if url.scheme not in getproxies():
         connect(host, port, address)
 
 
 def connect(host: str, port: int, address: str) -> None:
-    """ValueError unless something takes connections there."""
+    """ValueError unless something accepts connections at host and port."""
     try:
         socket.create_connection((host, port), CONNECT).close()
     except OSError as error:

@@ -1,12 +1,13 @@
-"""Figures of a run among Ray's own metrics: Prometheus on every node, with the prefix ray_distseq_."""
+"""Publishes a run's metrics through Ray, which exports them for Prometheus on every node as ray_distseq_*."""
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]  # edges of histograms
+# Edges of the histograms: two for each decade, from a row of a small model to one of the rare events of some 27 s and beyond.
+SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 
 
 class HostMeter:
-    """Of one host: rows computed, and seconds of computing each."""
+    """Metrics of one host: rows computed, and seconds of computing each."""
 
     def __init__(self, host: str) -> None:
         tags = {"host": host}
@@ -21,7 +22,7 @@ class HostMeter:
 
 
 class RunMeter:
-    """Of a run: jobs applied and losses by learner; rounds, those that waited, their seconds and stragglers."""
+    """Metrics of a run: jobs applied and losses by learner; rounds, whether they waited, their seconds and stragglers."""
 
     def __init__(self) -> None:
         self._jobs = Counter("distseq_jobs", "Jobs applied", ("learner",))

@@ -1,7 +1,7 @@
-"""Hosts as Ray actors: on one machine a few, about one per core; on a cluster one per worker, each with its own CPU.
+"""A worker pool on Ray actors: a few on one machine, about one per core; on a cluster one per worker.
 
-Payloads go through Ray's object store. Small rows come with the answers; large ones stay in the object store of the node that
-made them, and are added there. Ray's own restarts and retries are off: the pool knows what was sent how often.
+Payloads go through Ray's object store. Small rows arrive with the answers; large ones stay in the object store of the node
+that computed them, and are added there. Ray's own restarts and retries are off, because the pool counts attempts itself.
 """
 
 import os
@@ -18,7 +18,7 @@ import ray
 from distseq.cluster.hosts.host_loop import HostLoop
 from distseq.cluster.hosts.host_pool import SILENT, HostPool, check_numbers
 from distseq.cluster.hosts.messages import Answer, Command, Failure, Publish
-from distseq.cluster.hosts.transport import Death, LostError, Part, checked
+from distseq.cluster.hosts.transport import Death, LostError, Term, verified
 from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.ray.metrics import HostMeter
 from distseq.cluster.ray.resources import HostResources
@@ -26,39 +26,46 @@ from distseq.cluster.reduction import blocks, check_lengths, sum_in_place
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 
-INLINE = 1 << 20  # bytes of a row up to which it comes with its answer
-CAUSE = 400  # characters of the cause of a death
-CONNECT = 10.0  # seconds in which a cluster's address must answer
-SUM_LOOK = 1.0  # seconds between two looks at the hosts while a sum is made
+# Bytes up to which a row travels with its answer. A tree of remote sums costs round trips of milliseconds, which small rows do
+# not repay; of large ones the driver would receive n per job instead of one (docs/decisions/009).
+INLINE = 1 << 20
+CAUSE = 400  # characters kept of the cause of a death
+CONNECT = 10.0  # seconds a cluster's address may take to answer
+# Seconds between two checks for dead hosts while waiting for a remote sum.
+SUM_LOOK = 1.0
+# Threads of an actor, by the kind of call. "answers" blocks until there is an answer and "sums" computes; a cancellation, which
+# comes through "control", must wait for neither.
 GROUPS = {"control": 1, "answers": 1, "sums": 1}
 GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
 
 
-class Kept(NamedTuple):
-    """A row that stays where it was made."""
+class RemoteRow(NamedTuple):
+    """A row that stays in the object store of the node that computed it."""
 
     reference: Any
     length: int
 
 
 class Host:
-    """The actor."""
+    """The actor of one host."""
 
     def __init__(self, spec: WorkSpec, name: str, inline: int) -> None:
         self._loop, self._inline, self._meter = HostLoop(spec), inline, HostMeter(name)
 
     def pid(self) -> int:
-        """Process id, once the Work is loaded or has failed to."""
+        """Process id, once the Work is loaded or has failed to load."""
         self._loop.wait_loaded()
         return os.getpid()
 
     def post(self, commands: list[Command], published: Mapping[int, list[Any]]) -> None:
-        """`published`: job -> [reference to its payload] (in a list, so that Ray does not fetch it before it is needed)."""
+        """Publish payloads, given as job -> [reference], then pass on the commands."""
+        # Each reference is in a list, because Ray fetches references that are arguments themselves before it calls: a payload is
+        # fetched by the worker loop instead, and only if a row of its job is computed here.
         self._loop.post([Publish(job, lambda ref=boxed[0]: ray.get(ref)) for job, boxed in published.items()])  # type: ignore[misc]
         self._loop.post(commands)
 
     def answers(self) -> list[Answer | Failure]:
-        """What there is to say; the first time, once the Work is loaded or has failed to."""
+        """The next batch of answers; the first one comes once the Work is loaded or has failed to load."""
         self._loop.wait_loaded()
         return [self._outgoing(answer) for answer in self._loop.gather()]
 
@@ -68,48 +75,51 @@ class Host:
         self._meter.row(answer.compute)
         if answer.row.nbytes <= self._inline:
             return answer
-        return answer._replace(row=Kept(ray.put(answer.row), len(answer.row)))
+        return answer._replace(row=RemoteRow(ray.put(answer.row), len(answer.row)))
 
     def add(self, names: list[str], weights: list[float], digests: list[int | None], *rows: np.ndarray) -> np.ndarray:
-        """The weighted sum of a block of rows, those with a digest checked."""
-        whole = [
-            row if sent is None else checked(name, row, sent)
+        """The weighted sum of a block of rows. Those with a digest, which are no sums yet, are verified."""
+        intact = [
+            row if sent is None else verified(name, row, sent)
             for name, row, sent in zip(names, rows, digests, strict=True)
         ]
-        return sum_in_place(list(zip(weights, whole, strict=True)))
+        return sum_in_place(list(zip(weights, intact, strict=True)))
 
 
 @dataclass(eq=False)
 class Actor:
-    """A handle: the actor, a reference to its process id, and one to the answer that is waited for."""
+    """A handle: the actor, and references to its process id and to its next batch of answers."""
 
     actor: Any
-    number: Any
-    pending: Any
+    number: Any  # reference to the process id
+    pending: Any  # reference to the next batch
 
 
 class RayTransport:
-    """Actors on the Ray that is running, the cluster at `address`, or a local one ("local")."""
+    """Actors on the Ray that is running in this process, else on the cluster at `address`, or a new local one ("local")."""
 
-    def __init__(self, spec: WorkSpec, address: str, needs: HostResources, inline: int = INLINE) -> None:
-        self._needs, self._inline = needs, inline
+    def __init__(self, spec: WorkSpec, address: str, resources: HostResources, inline: int = INLINE) -> None:
+        self._resources, self._inline = resources, inline
         self._run, self._spawned = secrets.token_hex(4), count()
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             _init(address)
-        self._spec = ray.put(spec)  # once for all hosts: it may hold whole data sets
+        # Once for all hosts instead of once for each: with learners made in Python it may hold whole data sets.
+        self._spec = ray.put(spec)
 
     def room(self) -> int:
-        """How many hosts the cluster's living nodes have room for, if nobody else uses them."""
-        return sum(self._needs.room(node["Resources"]) for node in ray.nodes() if node["Alive"])
+        """How many hosts the cluster's nodes have room for, if nobody else uses them."""
+        # Total resources, not the free ones: what this pool's own hosts occupy must count as room for them.
+        return sum(self._resources.room(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
     def spawn(self, name: str) -> Actor:
         options = {
             "name": f"distseq-{self._run}-{name}-{next(self._spawned)}",
-            "num_cpus": self._needs.cpus,
-            "num_gpus": self._needs.gpus,
-            "resources": dict(self._needs.resources),
+            "num_cpus": self._resources.cpus,
+            "num_gpus": self._resources.gpus,
+            "resources": dict(self._resources.resources),
             "scheduling_strategy": "SPREAD",
+            # Ray would restart the actor empty and report its calls as lost only later; the pool replaces it with a new one.
             "max_restarts": 0,
             "concurrency_groups": GROUPS,
         }
@@ -122,7 +132,7 @@ class RayTransport:
             ray.get([handle.number for handle in handles], timeout=seconds)
         except ray.exceptions.GetTimeoutError:
             free = ray.available_resources()
-            wanted = f"{len(handles)} actors of {self._needs}"
+            wanted = f"{len(handles)} actors of {self._resources}"
             raise PoolError(f"{wanted} were not ready in {seconds:.0f} s; free CPUs: {free.get('CPU', 0)}") from None
         except ray.exceptions.RayActorError as error:
             raise PoolError(f"an actor died before it was ready: {error}") from None
@@ -139,41 +149,43 @@ class RayTransport:
 
     def wait(self, handles: Sequence[Actor], seconds: float) -> list[tuple[Actor, list[Answer | Failure] | Death]]:
         pending = {handle.pending: handle for handle in handles}
+        # Blocks for the first answer alone, then takes all that are there: waiting for all would wait for the slowest host.
         ray.wait(list(pending), num_returns=1, timeout=seconds)
         ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
-        return [(pending[reference], self._said(pending[reference])) for reference in ready]
+        return [(pending[reference], self._answers_of(pending[reference])) for reference in ready]
 
-    def _said(self, handle: Actor) -> list[Answer | Failure] | Death:
+    def _answers_of(self, handle: Actor) -> list[Answer | Failure] | Death:
         try:
-            said: list[Answer | Failure] = ray.get(handle.pending)
+            answers: list[Answer | Failure] = ray.get(handle.pending)
         except GONE as error:
             return Death(_cause(error))
         except ray.exceptions.RayError as error:
             raise PoolError(f"a host cannot answer: {error}") from error
         handle.pending = _answers(handle.actor)
-        return said
+        return answers
 
-    def stays(self, row: Kept | np.ndarray) -> bool:
-        return isinstance(row, Kept)
+    def stays(self, row: RemoteRow | np.ndarray) -> bool:
+        return isinstance(row, RemoteRow)
 
-    def free(self, handle: Actor, rows: Sequence[Kept | np.ndarray]) -> None:
-        """Ray frees what nobody refers to."""
+    def free(self, handle: Actor, rows: Sequence[RemoteRow | np.ndarray]) -> None:
+        """Nothing to do: Ray frees objects that nobody refers to."""
 
-    def add(self, parts: Sequence[Part], meanwhile: Callable[[], bool]) -> np.ndarray:
-        """Rows that came along are added here; else a tree of sums over the hosts, and only its root comes."""
-        check_lengths([part.row.length if isinstance(part.row, Kept) else len(part.row) for part in parts])
-        if not any(isinstance(part.row, Kept) for part in parts):
-            return sum_in_place([(part.weight, checked(part.task, part.row, part.digest)) for part in parts])
+    def add(self, terms: Sequence[Term], meanwhile: Callable[[], bool]) -> np.ndarray:
+        """Rows that came with their answers are added here; otherwise the hosts add them, and only the total is fetched."""
+        check_lengths([term.row.length if isinstance(term.row, RemoteRow) else len(term.row) for term in terms])
+        if not any(isinstance(term.row, RemoteRow) for term in terms):
+            return sum_in_place([(term.weight, verified(term.task, term.row, term.digest)) for term in terms])
         level: list[Any] = [
-            (str(p.task), p.weight, p.digest, p.row.reference if isinstance(p.row, Kept) else p.row, p.handle)
-            for p in parts
+            (str(p.task), p.weight, p.digest, p.row.reference if isinstance(p.row, RemoteRow) else p.row, p.handle)
+            for p in terms
         ]
+        # A digest marks a row, None a sum: one row alone is sent through a host too, which checks it and applies its weight.
         while len(level) > 1 or level[0][2] is not None:
             level = [self._block(level[block]) for block in blocks(len(level))]
         return self._root(level[0][3], meanwhile)
 
     def _block(self, rows: list[Any]) -> tuple[str, float, int | None, Any, Actor]:
-        """A block's sum, made by the host of its first row."""
+        """A reference to a block's sum, computed by the host of its first row, where that row need not move."""
         names, weights, digests, references, handles = zip(*rows, strict=True)
         add = handles[0].actor.add.options(concurrency_group="sums")
         total = add.remote(list(names), list(weights), list(digests), *references)
@@ -182,7 +194,7 @@ class RayTransport:
     def _root(self, total: Any, meanwhile: Callable[[], bool]) -> np.ndarray:
         while not ray.wait([total], timeout=SUM_LOOK)[0]:
             if meanwhile():
-                raise LostError("a host died while a sum was made")
+                raise LostError("a host died while rows were added")
         try:
             decoded: np.ndarray = ray.get(total)
         except GONE as error:
@@ -214,20 +226,24 @@ def ray_pool(
     *,
     hosts: int | None = None,
     address: str = "local",
-    needs: HostResources | None = None,
+    resources: HostResources | None = None,
     delays: Trace | None = None,
     silent_after: float = SILENT,
     elastic: bool = False,
     inline: int = INLINE,
 ) -> HostPool:
-    """n workers on `hosts` actors, by default as many as fit; the rest as in HostPool. ValueError when they do not fit."""
+    """A pool of n workers on `hosts` actors, by default as many as fit; the other arguments as in HostPool.
+
+    `resources`: what each actor reserves, by default one CPU. `inline`: bytes up to which a row travels with its answer.
+    ValueError if the hosts do not fit, or if there is no cluster at `address`.
+    """
     check_numbers(n, 1 if hosts is None else hosts, delays)
-    needs = HostResources() if needs is None else needs
-    transport = RayTransport(work, address, needs, inline)
+    resources = HostResources() if resources is None else resources
+    transport = RayTransport(work, address, resources, inline)
     try:
         room = transport.room()
         if (hosts or 1) > room:
-            raise ValueError(f"{hosts or 1} hosts of {needs} do not fit: the cluster has room for {room}")
+            raise ValueError(f"{hosts or 1} hosts of {resources} do not fit: the cluster has room for {room}")
         started = hosts or min(n, room)
         most = n if elastic or hosts is None else hosts
         return HostPool(n, transport, started, delays=delays, silent_after=silent_after, elastic=elastic, most=most)
@@ -237,7 +253,8 @@ def ray_pool(
 
 
 def _cause(error: Exception) -> str:
-    """The sentences of Ray's message, without its tables and the logs that it appends."""
+    """The text of Ray's message, without its tables and the logs that it appends."""
+    # Those are indented or start with a bracket.
     lines = [line.strip() for line in str(error).splitlines() if line and not line[0].isspace() and line[0] != "["]
     return " ".join(lines)[:CAUSE] or type(error).__name__
 
@@ -247,7 +264,8 @@ def _answers(actor: Any) -> Any:
 
 
 def _check_answered(address: str) -> None:
-    """ValueError when HOST:PORT or ray://HOST:PORT is where nobody listens: Ray would go on trying for a quarter of an hour."""
+    """ValueError if nobody listens at HOST:PORT or ray://HOST:PORT."""
+    # Ray itself would go on trying for a quarter of an hour.
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdigit():
         return
@@ -262,6 +280,7 @@ def _init(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address == "local":
+        # A local run needs no dashboard, which costs a second to start and 80 MB.
         options |= {"num_cpus": os.cpu_count() or 1, "include_dashboard": False}
     try:
         ray.init(address=address, **options)

@@ -1,6 +1,6 @@
-"""What Ray would send of a working directory, by Ray's own rules, without sending it.
+"""Lists the files of a working directory that Ray would upload, by Ray's own rules.
 
-The rules are inside Ray and have changed between its versions: 2.52 has no default excludes and always honours .gitignore.
+The rules are internal to Ray and have changed between versions: 2.52 has no default excludes and always honours .gitignore.
 """
 
 import inspect
@@ -16,9 +16,9 @@ SILENT = logging.Logger("distseq.package", logging.CRITICAL + 1)
 
 
 def contents(folder: Path, excludes: list[str]) -> dict[str, int]:
-    """Path below `folder` -> bytes of each file that neither .gitignore, .rayignore nor `excludes` leave out.
+    """Path below `folder` -> size in bytes, of each file that .gitignore, .rayignore and `excludes` do not exclude.
 
-    ValueError when a file cannot be looked at.
+    ValueError if a file cannot be read.
     """
     sizes: dict[str, int] = {}
 
@@ -28,6 +28,7 @@ def contents(folder: Path, excludes: list[str]) -> dict[str, int]:
 
     defaults: list[str] = getattr(ray_constants, "get_runtime_env_default_excludes", list)()
     options = {"include_gitignore": os.environ.get(ray_constants.RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"}
+    # Ray 2.52 has no such argument: it always honours .gitignore.
     known = inspect.signature(_dir_travel).parameters
     try:
         _dir_travel(

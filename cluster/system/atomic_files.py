@@ -1,4 +1,4 @@
-"""Files and folders that are either there whole or not at all."""
+"""Writes files and folders atomically: a crash leaves either the whole or nothing."""
 
 import os
 import shutil
@@ -8,12 +8,15 @@ from typing import BinaryIO
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file under a temporary name beside `path`, flush it to disk and rename it; on failure leave nothing behind."""
+    """Write a file under a temporary name beside `path`, flush it to disk and rename it. On failure nothing is left behind."""
+    # In the same folder, since a rename is atomic only within one file system. With the process id, since several runs may write
+    # beside each other.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
+            # Before the rename: otherwise a power cut may keep the new name and lose the bytes.
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
@@ -21,7 +24,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file through to the disk."""
+    """Write a file and flush it to disk."""
     with open(path, "wb") as file:
         file.write(data)
         file.flush()
@@ -29,16 +32,18 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes], write: Callable[[Path, bytes], object] = write_synced) -> None:
-    """Write a folder under a temporary name beside `path` and rename it, in place of one that is there.
+    """Write a folder of files under a temporary name beside `path` and rename it, replacing a folder that is there.
 
-    After an OSError nothing of it is left behind; what a crash leaves goes with the next `sweep`.
+    After an OSError nothing is left behind; what a crash leaves is removed by the next `sweep`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
         for name, data in files.items():
             write(temporary / name, data)
+        # The names in a folder are data of the folder, which is synced by itself; below, so is the new name in its parent.
         _sync_folder(temporary)
+        # A folder that is not empty cannot be replaced by a rename, so the old one goes first, in one step.
         remove_folder(path)
         temporary.rename(path)
     except OSError:
@@ -48,15 +53,16 @@ def write_folder(path: Path, files: Mapping[str, bytes], write: Callable[[Path, 
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, if it is there, so that no half of it is ever seen under its name."""
+    """Remove a folder if it exists, without ever leaving a part of it under its name."""
     if path.exists():
+        # Renamed first: a crash in the middle of rmtree would leave a checkpoint that looks like one and is damaged.
         temporary = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
         path.rename(temporary)
         shutil.rmtree(temporary)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what crashes in the middle of `write_folder` and `remove_folder` have left in a folder."""
+    """Remove what crashes during `write_folder` and `remove_folder` have left in a folder."""
     for path in folder.glob(".*.tmp"):
         shutil.rmtree(path)
 

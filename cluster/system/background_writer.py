@@ -1,4 +1,4 @@
-"""Slow writing that nobody waits for: one thread does what it is given, in order, and keeps what went wrong."""
+"""A background thread that runs slow writes in order and returns their errors to the caller."""
 
 import queue
 import threading
@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 
 class Writer:
-    """At most one action waits behind the one under way: a caller that is faster than the disk is held up.
-
-    What an action raises is returned by the next `submit` or `flush`, once.
-    """
+    """Runs actions on one thread. What an action raises is returned, once, by the next `submit`, `flush` or `close`."""
 
     def __init__(self) -> None:
+        # One action may wait behind the running one, then `submit` blocks: a run that checkpoints faster than its disk writes
+        # slows down instead of filling the memory with checkpoints, and loses a bounded number of jobs (docs/decisions/008).
         self._actions: queue.Queue[Callable[[], object] | None] = queue.Queue(maxsize=1)
         self._errors: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -24,7 +23,8 @@ class Writer:
                 if action is None:
                     return
                 action()
-            except BaseException as error:  # reported to the caller, whose thread decides
+            # The thread must go on to write the next checkpoint; what to do about the error is decided in the caller's thread.
+            except BaseException as error:
                 self._errors.put(error)
             finally:
                 self._actions.task_done()
@@ -34,12 +34,12 @@ class Writer:
         return self._failed()
 
     def flush(self) -> list[BaseException]:
-        """Wait until everything is done."""
+        """Wait until every action is done."""
         self._actions.join()
         return self._failed()
 
     def close(self) -> list[BaseException]:
-        """Finish what was submitted and end the thread; may be called twice."""
+        """Finish all actions and end the thread; may be called twice."""
         if self._thread.is_alive():
             self._actions.put(None)
             self._thread.join()

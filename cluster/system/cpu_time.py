@@ -1,4 +1,4 @@
-"""How long something took this thread to compute."""
+"""Measures the CPU time of a call."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,8 @@ V = TypeVar("V")
 
 
 def timed(action: Callable[[], V]) -> tuple[V, float]:
-    """What it returns, and the seconds that this thread was computing, which do not depend on who else was."""
+    """The action's result, and the CPU seconds that this thread spent on it."""
+    # CPU time, since wall-clock time would also count other processes: two ways of computing are compared on busy machines.
     begun = time.thread_time()
-    found = action()
-    return found, time.thread_time() - begun
+    result = action()
+    return result, time.thread_time() - begun

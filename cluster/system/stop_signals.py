@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to stop: the first is noted, the second ends the process at once."""
+"""Turns SIGINT and SIGTERM into a request to stop; a second signal ends the process at once."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
-    """A run was asked to stop, and has. `code` is the exit code that shells give the signal."""
+    """A run has stopped on request. `code` is the exit code that shells use for the signal."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -15,9 +15,9 @@ class Stopped(Exception):  # noqa: N818 - it is no error
 
 
 class StopRequest:
-    """`code` is 128 + the first signal's number, 0 before it.
+    """`code` is 128 + the number of the first signal, 0 until there is one.
 
-    Handles signals from `install` to `restore`, in the main thread only: elsewhere Python has no say in them.
+    Handles signals between `install` and `restore`. In other threads than the main one both do nothing.
     """
 
     def __init__(self) -> None:
@@ -28,15 +28,17 @@ class StopRequest:
         return self.code > 0
 
     def install(self) -> None:
+        # Python allows signal handlers to be set in the main thread only; `train` may be called in another one.
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore(self) -> None:
         for number, handler in self._before.items():
-            # None: set by C code, which Python cannot put back
+            # None stands for a handler set by C code, which Python cannot restore.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        # A user who insists wants no clean-up: sys.exit would wait for threads and exit handlers, which may be what hangs.
         if self.code:
             os._exit(128 + number)
         self.code = 128 + number

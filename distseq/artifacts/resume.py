@@ -7,10 +7,10 @@ from rich.console import Console
 
 from distseq.artifacts.checkpoint import Checkpoint, newest
 from distseq.config.schema import Config
-from distseq.engine.journal import RunHistory, past, read_journal
+from distseq.engine.journal import RunHistory, read_journal, run_history
 from distseq.learners.fleet import Fleet
 
-NO_PAST = RunHistory((), 0, 0, 0.0)
+NO_HISTORY = RunHistory((), 0, 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ResumePoint:
 
     done: tuple[int, ...]
     next_job: int = 0
-    past: RunHistory = NO_PAST
+    history: RunHistory = NO_HISTORY
 
 
 def resumed(folder: Path, configuration: str, fleet: Fleet, console: Console) -> ResumePoint:
@@ -31,7 +31,7 @@ def resumed(folder: Path, configuration: str, fleet: Fleet, console: Console) ->
     if checkpoint.configuration != configuration:
         raise ValueError(f"the checkpoint in {folder} is of a run with other learners, data, seed or dtype")
     try:
-        before = past(read_journal(folder / "journal.jsonl"), checkpoint.steps)
+        before = run_history(read_journal(folder / "journal.jsonl"), checkpoint.steps)
     except OSError as error:
         raise ValueError(f"cannot read {folder / 'journal.jsonl'}: {error.strerror}") from None
     for one in fleet.learners:

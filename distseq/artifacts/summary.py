@@ -36,7 +36,7 @@ def summarize(
     """The numbers of summary.json, the replays excepted. `texts`: of the learners that are evaluated on their own text."""
     models: dict[str, dict[str, Any]] = {}
     for learner in learners:
-        losses, failed = tally.losses.get(learner.name), tally.failed.get(learner.name)
+        losses, failed = tally.losses.get(learner.name), tally.failures.get(learner.name)
         loss = float(np.mean(losses[-LAST:])) if losses else None
         models[learner.name] = {"steps": learner.steps if failed is None else failed.step, "training_loss": loss}
         step, held_out = tally.evaluations.get(learner.name, (-1, 0.0))
@@ -45,8 +45,8 @@ def summarize(
         if step == learner.steps and learner.name in texts:
             models[learner.name]["bits_per_char"] = held_out / math.log(2)
             models[learner.name]["unigram_bits_per_char"] = texts[learner.name].unigram_entropy
-        if learner.name in tally.evaluations_failed:
-            models[learner.name]["evaluation_error"] = tally.evaluations_failed[learner.name].error
+        if learner.name in tally.evaluation_failures:
+            models[learner.name]["evaluation_error"] = tally.evaluation_failures[learner.name].error
     return {
         "scheme": name_of(config),
         "exact": exact_of(config) and tally.exact,
@@ -56,7 +56,7 @@ def summarize(
         "workers": config.pool.workers,
         "delays": config.pool.delays,
         "models": models,
-        "failures": [one.brief() for one in tally.failed.values()],
+        "failures": [one.brief() for one in tally.failures.values()],
         "jobs": tally.jobs,
         "rounds": tally.rounds,
         "waits": tally.waits,

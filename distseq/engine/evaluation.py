@@ -130,10 +130,10 @@ class Evaluations:
     def _fail(self, one: Running, fault: Fault, host: str = "") -> None:
         self._forget(one)
         self._over.add(one.learner)
-        failed = LearnerFailure(self._learners[one.learner].name, one.step, fault.text, host, fault.traceback)
-        self._write({**asdict(failed), "kind": "evaluation failed"})
+        failure = LearnerFailure(self._learners[one.learner].name, one.step, fault.text, host, fault.traceback)
+        self._write({**asdict(failure), "kind": "evaluation failed"})
         for observer in self._observers:
-            observer.evaluation_failed(failed)
+            observer.evaluation_failed(failure)
 
     def drop(self, learner: int) -> None:
         """The learner has failed: nobody wants to know how well it does."""

@@ -51,13 +51,13 @@ class Observer:
     def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
         """A learner has made a step; `metrics` are what its `apply` returned, `now` is pool time in seconds."""
 
-    def learner_failed(self, failed: LearnerFailure) -> None:
+    def learner_failed(self, failure: LearnerFailure) -> None:
         """The learner is trained no further."""
 
     def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
         """`loss`: mean over the samples to evaluate on, after so many steps."""
 
-    def evaluation_failed(self, failed: LearnerFailure) -> None:
+    def evaluation_failed(self, failure: LearnerFailure) -> None:
         """The learner trains on, and is evaluated no more."""
 
     def round_ended(self, ended: Round) -> None:

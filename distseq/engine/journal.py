@@ -101,7 +101,7 @@ class RunHistory:
     exact: bool = True  # every part of it
 
 
-def past(records: Iterable[Record], steps: Mapping[str, int]) -> RunHistory:
+def run_history(records: Iterable[Record], steps: Mapping[str, int]) -> RunHistory:
     """The past of learners that have made these steps."""
     jobs: list[Record] = []
     rounds, waits, seconds, latest, exact = 0, 0, 0.0, 0.0, True

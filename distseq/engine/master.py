@@ -15,7 +15,7 @@ from distseq.scheduling.scheduler import Decision, Round, Scheduler
 
 
 class Master:
-    """Trains the learners to their last step, or until `keeper` stops it; `run` returns the pool's time at the end.
+    """Trains the learners to their last step, or until `checkpoint_hook` stops it; `run` returns the pool's time at the end.
 
     `done`: steps that the learners have already made. Who has made fewer opens first, as in a run without a break.
     `ahead`: jobs of one learner that are open at once; they are applied in their order. With more than one, a job's parameters
@@ -33,38 +33,42 @@ class Master:
         *,
         first_job: int = 0,
         done: Sequence[int] | None = None,
-        keeper: CheckpointHook | None = None,
+        checkpoint_hook: CheckpointHook | None = None,
         evaluate: Evaluate | None = None,
         ahead: int = 1,
     ) -> None:
         self._learners, self._scheduler, self._pool = learners, scheduler, pool
         self._journal, self._observers = journal, observers
-        self._opened = first_job  # number of the next job
+        self._next_job = first_job  # number of the next job
         self._done = [0] * len(learners) if done is None else list(done)  # steps made by each learner
-        self._ahead, self._next = ahead, list(self._done)  # step that each learner opens next
-        self._keeper = keeper
-        self._openings: dict[int, tuple[int, int, int, JobInput]] = {}  # open job -> learner, step, made then, opening
-        self._waiting: dict[tuple[int, int], tuple[int, Mapping[MiniTask, float]]] = {}  # learner, step -> complete job
+        self._ahead, self._next_step = ahead, list(self._done)  # step that each learner opens next
+        self._checkpoint_hook = checkpoint_hook
+        self._open_jobs: dict[
+            int, tuple[int, int, int, JobInput]
+        ] = {}  # open job -> learner, step, made then, job_input
+        self._decodable: dict[
+            tuple[int, int], tuple[int, Mapping[MiniTask, float]]
+        ] = {}  # learner, step -> complete job
         self._payloads: dict[int, Payload] = {}  # published job -> payload
         self._arrivals: list[list[float]] = []
         self._members: Mapping[int, str] = {}
         self._evaluations = Evaluations(
-            evaluate or Evaluate([0] * len(learners)), learners, pool, self._number, self._write, observers
+            evaluate or Evaluate([0] * len(learners)), learners, pool, self._new_number, self._write, observers
         )
-        self.failed: list[LearnerFailure] = []
-        self.stopped = False  # by the keeper, before the end
+        self.failures: list[LearnerFailure] = []
+        self.stopped = False  # by the checkpoint_hook, before the end
 
     def run(self) -> float:
         for learner in sorted(range(len(self._learners)), key=lambda m: self._done[m]) * self._ahead:
             self._open(learner)
-        while self._openings:
+        while self._open_jobs:
             if self._asked_to_stop():
                 return self._pool.now()
-            self._follow()
+            self._report_pool_changes()
             decision = self._scheduler.step(self._pool.now())
             self._act(decision)
             if not decision.decode:
-                self._take(self._pool.poll(decision.wake))
+                self._receive(self._pool.poll(decision.wake))
         seconds = self._pool.now()
         self._act(self._scheduler.step(seconds))
         self._evaluate_all()
@@ -80,15 +84,15 @@ class Master:
 
     def _await_evaluations(self) -> None:
         while self._evaluations.running and not self._asked_to_stop():
-            self._follow()
-            self._take(self._pool.poll(None))
+            self._report_pool_changes()
+            self._receive(self._pool.poll(None))
 
     def _asked_to_stop(self) -> bool:
-        self.stopped = self.stopped or (self._keeper is not None and self._keeper.stopping())
+        self.stopped = self.stopped or (self._checkpoint_hook is not None and self._checkpoint_hook.stopping())
         return self.stopped
 
-    def _number(self) -> int:
-        job, self._opened = self._opened, self._opened + 1
+    def _new_number(self) -> int:
+        job, self._next_job = self._next_job, self._next_job + 1
         return job
 
     def _write(self, record: Record) -> None:
@@ -96,15 +100,15 @@ class Master:
             self._journal.write(record)
 
     def _open(self, learner: int) -> None:
-        step, steps = self._next[learner], self._learners[learner].steps
+        step, steps = self._next_step[learner], self._learners[learner].steps
         if step == steps:
             return
-        self._next[learner] = step + 1
-        job, opening = self._number(), self._learners[learner].open(step)
-        self._openings[job] = (learner, step, self._done[learner], opening)
-        self._scheduler.opened(job, learner, opening.cost, steps - step - 1, self._pool.now())
+        self._next_step[learner] = step + 1
+        job, job_input = self._new_number(), self._learners[learner].open(step)
+        self._open_jobs[job] = (learner, step, self._done[learner], job_input)
+        self._scheduler.opened(job, learner, job_input.cost, steps - step - 1, self._pool.now())
 
-    def _follow(self) -> None:
+    def _report_pool_changes(self) -> None:
         """Pass on what has become of the pool's hosts."""
         now, members = self._pool.now(), self._pool.members()
         if members is not self._members:
@@ -115,14 +119,14 @@ class Master:
             for observer in self._observers:
                 observer.pool_changed(line)
 
-    def _take(self, polled: list[Delivery]) -> None:
+    def _receive(self, polled: list[Delivery]) -> None:
         now = self._pool.now()
         deliveries = [delivery for delivery in polled if not self._evaluations.take(delivery)]
         self._scheduler.delivered(deliveries, now)
         if self._journal is not None:
             self._arrivals += [arrival(delivery, self._load(delivery)) for delivery in deliveries]
         for delivery in deliveries:
-            if delivery.fault is not None and delivery.task.job in self._openings:
+            if delivery.fault is not None and delivery.task.job in self._open_jobs:
                 self._fail(delivery.task.job, delivery.fault, delivery.host)
         for observer in self._observers:
             observer.polled(self._scheduler, now)
@@ -144,7 +148,7 @@ class Master:
         for ended in decision.ended:
             self._end_round(ended)
         for job, weights in decision.decode.items():
-            if job in self._openings:  # its learner may have failed just now
+            if job in self._open_jobs:  # its learner may have failed just now
                 self._complete(job, weights, decision.roundless)
         for job, scheme in decision.start.items():
             self._publish(job, scheme)
@@ -153,30 +157,30 @@ class Master:
 
     def _end_round(self, ended: Round) -> None:
         if self._journal is not None:
-            self._journal.write({"kind": "round", **asdict(ended), "arrivals": self._taken()})
+            self._journal.write({"kind": "round", **asdict(ended), "arrivals": self._pop_arrivals()})
         for observer in self._observers:
             observer.round_ended(ended)
 
-    def _taken(self) -> list[list[float]]:
+    def _pop_arrivals(self) -> list[list[float]]:
         """The arrivals that no record holds yet."""
         arrivals, self._arrivals = self._arrivals, []
         return arrivals
 
     def _publish(self, job: int, scheme: Scheme) -> None:
-        learner, step, _, o = self._openings[job]
+        learner, step, _, o = self._open_jobs[job]
         payload = Payload(job, learner, step, o.parameters, o.ids, o.seed, scheme.spec, scheme.n, cost=o.cost)
         self._payloads[job] = payload
         self._pool.publish(job, payload)
 
     def _complete(self, job: int, weights: Mapping[MiniTask, float], roundless: bool) -> None:
         """Apply the jobs of a learner whose turn it is, now that this one can be decoded."""
-        learner, step, *_ = self._openings[job]
-        self._waiting[learner, step] = (job, weights)
-        while (turn := (learner, self._done[learner])) in self._waiting:
-            self._decode(*self._waiting.pop(turn), roundless)
+        learner, step, *_ = self._open_jobs[job]
+        self._decodable[learner, step] = (job, weights)
+        while (turn := (learner, self._done[learner])) in self._decodable:
+            self._decode(*self._decodable.pop(turn), roundless)
 
     def _decode(self, job: int, weights: Mapping[MiniTask, float], roundless: bool) -> None:
-        learner, step, made, _ = self._openings[job]
+        learner, step, made, _ = self._open_jobs[job]
         try:
             total = self._pool.collect(job, weights)
             self._pool.retire(job)
@@ -189,18 +193,18 @@ class Master:
             return self._fail(job, Fault(" ".join(str(error).split())))
         except Exception as error:  # what is called in a step may be the user's, and raise anything
             return self._fail(job, fault_of(error))
-        del self._openings[job]
+        del self._open_jobs[job]
         payload, now, name = self._payloads.pop(job), self._pool.now(), self._learners[learner].name
         for observer in self._observers:
             observer.job_decoded(payload, weights, total)
         record = {"kind": "job", "job": job, "learner": name, "step": step, "scheme": payload.scheme}
         rows = [[task.group, task.worker] for task in weights]
-        arrivals = {"arrivals": self._taken()} if roundless else {}
+        arrivals = {"arrivals": self._pop_arrivals()} if roundless else {}
         record |= {"staleness": step - made, "decoded": round(now, 6), "rows": rows}
         self._write({**record, **metrics, **arrivals})
         self._done[learner] = step + 1
-        if self._keeper is not None:
-            self._keeper.applied(self._done, self._opened)
+        if self._checkpoint_hook is not None:
+            self._checkpoint_hook.applied(self._done, self._next_job)
         for observer in self._observers:
             observer.job_applied(name, step, metrics, now)
         self._evaluations.step_made(learner, step + 1)
@@ -208,18 +212,18 @@ class Master:
 
     def _fail(self, job: int, fault: Fault, host: str = "") -> None:
         """Stop the learner of an open job, for a fault on a worker's host or, without one, in this process."""
-        learner = self._openings[job][0]
-        for own in [other for other, opening in self._openings.items() if opening[0] == learner]:
-            del self._openings[own]
+        learner = self._open_jobs[job][0]
+        for own in [other for other, job_input in self._open_jobs.items() if job_input[0] == learner]:
+            del self._open_jobs[own]
             self._payloads.pop(own, None)
             self._scheduler.withdrawn(own, learner)
             self._pool.retire(own)
         self._evaluations.drop(learner)
         host += f" on {fault.machine}" if fault.machine else ""
-        failed = LearnerFailure(self._learners[learner].name, self._done[learner], fault.text, host, fault.traceback)
-        self.failed.append(failed)
-        if self._keeper is not None:
-            self._done[learner] = self._keeper.failed(learner)
-        self._write({"kind": "failed", **asdict(failed)})
+        failure = LearnerFailure(self._learners[learner].name, self._done[learner], fault.text, host, fault.traceback)
+        self.failures.append(failure)
+        if self._checkpoint_hook is not None:
+            self._done[learner] = self._checkpoint_hook.failed(learner)
+        self._write({"kind": "failed", **asdict(failure)})
         for observer in self._observers:
-            observer.learner_failed(failed)
+            observer.learner_failed(failure)

@@ -13,7 +13,7 @@ class DataError(ValueError):
     """A data set is missing, differs or cannot be read. The message is one line and names data set and samples."""
 
 
-def opened(data: str, args: Mapping[str, Any]) -> Dataset:
+def open_data(data: str, args: Mapping[str, Any]) -> Dataset:
     """A data set whose fingerprint can be told. DataError when it cannot be opened."""
     try:
         dataset = open_dataset(data, **args)

@@ -32,28 +32,28 @@ class PassTrials:
         self._passed: dict[Hashable, bool] = {}
         self._met: set[int] = set()
 
-    def rows(self, shape: Hashable, asked: Sequence[RowRequest]) -> Rows:
+    def rows(self, shape: Hashable, requests: Sequence[RowRequest]) -> Rows:
         """The rows, in passes of powers of two, so that few counts are tried; alone where that is as good, or one is not
         finite: then whoever computes it says why."""
         found: Rows = []
-        for part in powers_of_two(asked):
+        for part in powers_of_two(requests):
             rows = self._together(part) if len(part) > 1 and self.passed((shape, len(part)), part) else []
             found += rows if rows and np.isfinite([row.sum() for row in rows]).all() else self._alone(part)
         return found
 
-    def passed(self, key: Hashable, asked: Sequence[RowRequest]) -> bool:
+    def passed(self, key: Hashable, requests: Sequence[RowRequest]) -> bool:
         """What is known, or what a trial shows where the shape, or one of the learners, is new."""
-        learners = {each.payload.learner for each in asked}
+        learners = {each.payload.learner for each in requests}
         if self._passed.get(key, True) and not (key in self._passed and learners <= self._met):
-            self._passed[key] = self._try(asked)
+            self._passed[key] = self._try(requests)
             self._met |= learners if self._passed[key] else set()
         return self._passed[key]
 
-    def _try(self, asked: Sequence[RowRequest]) -> bool:
+    def _try(self, requests: Sequence[RowRequest]) -> bool:
         """The first time memory is got and libraries choose, so the second, with disturbed parameters, is timed."""
         try:
-            same = bits(self._alone(asked)) == bits(self._together(asked))
-            others = disturbed(asked)
+            same = bits(self._alone(requests)) == bits(self._together(requests))
+            others = disturbed(requests)
             expected, alone = timed(partial(self._alone, others))
             found, together = timed(partial(self._together, others))
         except Exception:  # a user's model may raise anything where its tensors are stacked
@@ -65,19 +65,19 @@ def bits(rows: Rows) -> list[bytes]:
     return [row.tobytes() for row in rows]
 
 
-def powers_of_two(asked: Sequence[RowRequest]) -> Iterator[Sequence[RowRequest]]:
+def powers_of_two(requests: Sequence[RowRequest]) -> Iterator[Sequence[RowRequest]]:
     """Pieces whose lengths are powers of two, the largest first."""
-    while asked:
-        count = 1 << (len(asked).bit_length() - 1)
-        yield asked[:count]
-        asked = asked[count:]
+    while requests:
+        count = 1 << (len(requests).bit_length() - 1)
+        yield requests[:count]
+        requests = requests[count:]
 
 
-def disturbed(asked: Sequence[RowRequest]) -> list[RowRequest]:
+def disturbed(requests: Sequence[RowRequest]) -> list[RowRequest]:
     """The same of other parameters, as another version of the job: rows of one job have the same."""
 
     def other(one: Payload) -> Payload:
         added = SPREAD * np.random.default_rng(0).standard_normal(one.parameters.shape).astype(one.parameters.dtype)
         return replace(one, parameters=one.parameters + added, version=-1 - one.version)
 
-    return [each._replace(payload=other(each.payload)) for each in asked]
+    return [each._replace(payload=other(each.payload)) for each in requests]

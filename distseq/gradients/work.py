@@ -15,7 +15,7 @@ import torch
 
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import RowRequest
-from distseq.gradients.data import Source, opened
+from distseq.gradients.data import Source, open_data
 from distseq.gradients.device import choose_device, moved
 from distseq.gradients.passes import LARGEST, PassTrials
 from distseq.gradients.problem import DTYPES, EXTRAS, Problem, build_model, load_vector, losses, trained
@@ -46,7 +46,7 @@ class GradientWork:
             spec = self._specs[learner]
             data, model = spec["data"], spec["model"]
             if isinstance(data, str):
-                source = Source(data, opened(data, spec["data_args"]), spec["fingerprint"])
+                source = Source(data, open_data(data, spec["data_args"]), spec["fingerprint"])
             else:
                 source = Source(type(data).__name__, data)
             if isinstance(model, str):
@@ -60,7 +60,7 @@ class GradientWork:
         if learner not in self._evaluations:
             problem, spec = self.problem(learner), self._specs[learner]
             given = spec["evaluation"]
-            data = opened(given, spec["evaluation_args"]) if isinstance(given, str) else given
+            data = open_data(given, spec["evaluation_args"]) if isinstance(given, str) else given
             data = held_out(problem.data) if data is None else data
             if data is None:
                 raise ValueError(f"learner {learner} has no data to be evaluated on")
@@ -102,29 +102,29 @@ class GradientWork:
             problem.source.check_finite(ids, batch)
         return row
 
-    def shape(self, asked: RowRequest) -> Hashable:
+    def shape(self, request: RowRequest) -> Hashable:
         """Of gradients of models that are built alike, on batches that are; None of a model made in Python, of which only its
         code says what it computes, of a large one, or where the batch is no dict of tensors."""
-        spec, batch = self._specs[asked.payload.learner], asked.samples
+        spec, batch = self._specs[request.payload.learner], request.samples
         tensors = isinstance(batch, dict) and all(isinstance(each, torch.Tensor) for each in batch.values())
-        small = asked.payload.parameters.size <= LARGEST
-        if asked.payload.kind != "gradient" or not (isinstance(spec["model"], str) and tensors and small):
+        small = request.payload.parameters.size <= LARGEST
+        if request.payload.kind != "gradient" or not (isinstance(spec["model"], str) and tensors and small):
             return None
         sizes = tuple((name, each.shape, each.dtype) for name, each in batch.items())
         return spec["model"], json.dumps(spec["model_args"], sort_keys=True), sizes
 
-    def rows(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
+    def rows(self, requests: Sequence[RowRequest]) -> list[np.ndarray]:
         """As `row` of each, of one shape; in one pass where that has the same bits and takes less time."""
-        return self._trials.rows(self.shape(asked[0]), asked)
+        return self._trials.rows(self.shape(requests[0]), requests)
 
-    def _alone(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
-        return [self.row(*each) for each in asked]
+    def _alone(self, requests: Sequence[RowRequest]) -> list[np.ndarray]:
+        return [self.row(*each) for each in requests]
 
-    def _together(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
-        models = [self.problem(each.payload.learner).model for each in asked]
-        batches = [moved(each.samples, self._device) for each in asked]
-        vectors_MP = self._tensor([each.payload.parameters for each in asked])
-        weights_MB = self._tensor([each.weights for each in asked])
+    def _together(self, requests: Sequence[RowRequest]) -> list[np.ndarray]:
+        models = [self.problem(each.payload.learner).model for each in requests]
+        batches = [moved(each.samples, self._device) for each in requests]
+        vectors_MP = self._tensor([each.payload.parameters for each in requests])
+        weights_MB = self._tensor([each.weights for each in requests])
         with _one_thread():
             sums_M1 = torch.stack([weights_B.sum() for weights_B in weights_MB])[:, None]
             rows = torch.cat([stacked_gradients(models, vectors_MP, batches, weights_MB), sums_M1], 1)

@@ -21,22 +21,22 @@ UNUSUAL = 0x5EED_0DD  # a seed
 KEYED = "randomness must be keyed by (seed, job, sample)"
 
 
-def check_contract(task: GradientWork, payload: Payload, built: nn.Module) -> np.ndarray:
+def check_contract(work: GradientWork, payload: Payload, built: nn.Module) -> np.ndarray:
     """A row (P + 2,) of a learner that keeps the contract; `built` is a second model from the same seed.
 
     ValueError for a broken contract, and whatever the model or its data raise. A row that is not finite is not checked further.
     """
-    problem = task.problem(payload.learner)
-    _no_running_statistics(problem.model)
-    _built_alike(problem.model, built)
+    problem = work.problem(payload.learner)
+    _check_no_running_statistics(problem.model)
+    _check_rebuild(problem.model, built)
     load_vector(problem.parameters, payload.parameters)
     ids, weights = _samples(len(problem.data)), np.repeat(WEIGHTS, PARTS)
     before = _state(problem.model)
-    _reaches_a_parameter(problem, ids)
-    _keeps_state(before, problem.model)
-    row = _repeatable(task, payload, ids, weights)
+    _check_reaches_parameter(problem, ids)
+    _check_unchanged(before, problem.model)
+    row = _check_repeatable(work, payload, ids, weights)
     if np.isfinite(row).all():
-        _adds_up(task, payload, ids, weights, row)
+        _check_additive(work, payload, ids, weights, row)
     return row
 
 
@@ -62,7 +62,7 @@ def _generators() -> tuple[bytes, str, object]:
     return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()), random.getstate()
 
 
-def _no_running_statistics(model: nn.Module) -> None:
+def _check_no_running_statistics(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) or getattr(module, "running_mean", None) is not None:
             raise ValueError(
@@ -71,7 +71,7 @@ def _no_running_statistics(model: nn.Module) -> None:
             )
 
 
-def _built_alike(model: nn.Module, built: nn.Module) -> None:
+def _check_rebuild(model: nn.Module, built: nn.Module) -> None:
     """Trained parameters are sent to every host; what is not trained must come out the same there."""
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     one, other = _state(model), _state(built)
@@ -82,7 +82,7 @@ def _built_alike(model: nn.Module, built: nn.Module) -> None:
             )
 
 
-def _reaches_a_parameter(problem: Problem, ids: np.ndarray) -> None:
+def _check_reaches_parameter(problem: Problem, ids: np.ndarray) -> None:
     total = losses(problem, ids, problem.source.batch(ids)).sum()
     if total.requires_grad:
         found = torch.autograd.grad(total, problem.parameters, allow_unused=True)
@@ -91,7 +91,7 @@ def _reaches_a_parameter(problem: Problem, ids: np.ndarray) -> None:
     raise ValueError("the gradient is None for every parameter: the loss does not depend on any that requires one")
 
 
-def _keeps_state(before: dict[str, torch.Tensor], model: nn.Module) -> None:
+def _check_unchanged(before: dict[str, torch.Tensor], model: nn.Module) -> None:
     after = _state(model)
     for name in (*before, *(after.keys() - before.keys())):
         if not _same(before.get(name), after.get(name)):
@@ -101,14 +101,14 @@ def _keeps_state(before: dict[str, torch.Tensor], model: nn.Module) -> None:
             )
 
 
-def _repeatable(task: GradientWork, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _check_repeatable(work: GradientWork, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The row, computed twice from two states of torch's generator: the same bits, and no draws that the state decides."""
     rows, draws = [], []
     for seed in range(2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             start = torch.get_rng_state()
-            rows.append(task.row(payload, ids, weights))
+            rows.append(work.row(payload, ids, weights))
             draws.append((start, torch.get_rng_state()))
     (start, first), (_, second) = draws
     if not torch.equal(start, first) and not torch.equal(first, second):
@@ -118,10 +118,12 @@ def _repeatable(task: GradientWork, payload: Payload, ids: np.ndarray, weights: 
     return rows[0]
 
 
-def _adds_up(task: GradientWork, payload: Payload, ids: np.ndarray, weights: np.ndarray, row: np.ndarray) -> None:
+def _check_additive(
+    work: GradientWork, payload: Payload, ids: np.ndarray, weights: np.ndarray, row: np.ndarray
+) -> None:
     """The row over both parts is the weighted sum of the parts' rows, its gradient and its loss."""
     parts = np.split(ids, [PARTS[0]])
-    rows = [w * task.row(payload, p, np.ones(len(p))).astype(float) for w, p in zip(WEIGHTS, parts, strict=True)]
+    rows = [w * work.row(payload, p, np.ones(len(p))).astype(float) for w, p in zip(WEIGHTS, parts, strict=True)]
     off = np.abs(row - sum(rows))
     scale = sum(np.linalg.norm(r[:-EXTRAS]) for r in rows)
     loss_scale = scale + sum(abs(r[-EXTRAS]) for r in rows)

@@ -24,9 +24,9 @@ class Fleet:
     must have too."""
 
     learners: tuple[Learner, ...]
-    task: GradientWork
+    work: GradientWork
     spec: WorkSpec
-    same: str
+    description: str
 
     @property
     def evaluated(self) -> tuple[int, ...]:
@@ -47,7 +47,7 @@ def _tried(fleet: Fleet) -> Fleet:
     for m in range(len(fleet.learners)):
         _try(fleet, m)
     # What a thread reads may draw from the generators too.
-    apart = not any(draws(fleet.task.problem(m)) for m in range(len(fleet.learners)))
+    apart = not any(draws(fleet.work.problem(m)) for m in range(len(fleet.learners)))
     return replace(fleet, spec=replace(fleet.spec, prefetch=fleet.spec.prefetch and apart))
 
 
@@ -59,11 +59,11 @@ def _try(fleet: Fleet, m: int) -> None:
     try:
         o = learner.open(0)
         payload = Payload(-1, m, 0, o.parameters, o.ids, o.seed, "uncoded", 1, version=-1)
-        row = check_contract(fleet.task, payload, learner.model)
+        row = check_contract(fleet.work, payload, learner.model)
         for _ in range(learner.accumulate):
             learner.apply(row.astype(np.float64))
         if fleet.evaluated[m]:
-            fleet.task.row(replace(payload, kind="evaluation"), np.zeros(1, np.int64), np.ones(1))
+            fleet.work.row(replace(payload, kind="evaluation"), np.zeros(1, np.int64), np.ones(1))
         pack(learner.snapshot())
     except FloatingPointError as error:
         raise FloatingPointError(f"learner {learner.name}: {error}") from None

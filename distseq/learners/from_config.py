@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from distseq.config.schema import Config, LearnerConfig
-from distseq.gradients.data import DataError, opened
+from distseq.gradients.data import DataError, open_data
 from distseq.gradients.problem import DTYPES, build_model, trained
 from distseq.gradients.work import GradientWork
 from distseq.learners.fleet import Fleet, _tried, _work
@@ -36,7 +36,7 @@ def build_fleet(config: Config) -> Fleet:
 
 def _open(one: LearnerConfig) -> Dataset:
     try:
-        return opened(one.data, one.data_args)
+        return open_data(one.data, one.data_args)
     except DataError as error:
         raise ValueError(f"learner {one.name}: {error}") from error
 
@@ -45,7 +45,7 @@ def _open_evaluation(one: LearnerConfig, data: Dataset) -> Dataset | None:
     if one.evaluation is None and one.evaluation_args:
         raise ValueError(f"learner {one.name}: evaluation_args without an evaluation")
     try:
-        return held_out(data) if one.evaluation is None else opened(one.evaluation, one.evaluation_args)
+        return held_out(data) if one.evaluation is None else open_data(one.evaluation, one.evaluation_args)
     except DataError as error:
         raise ValueError(f"learner {one.name}: {error}") from error
 

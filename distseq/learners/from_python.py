@@ -12,7 +12,7 @@ from distseq.learners.fleet import Fleet, _tried, _work
 from distseq.learners.learner import Learner
 
 
-def live_config(learners: Sequence[Learner], config: Config | None = None) -> Config:
+def config_of_learners(learners: Sequence[Learner], config: Config | None = None) -> Config:
     """A configuration of learners made in Python, the rest as in `config`; the dtype is that of their parameters."""
     described = tuple(map(_live, learners))
     config = Config(described) if config is None else replace(config, learner=described)
@@ -47,23 +47,23 @@ def _dtype(learners: Iterable[Learner]) -> str:
     return found.popitem()[0]
 
 
-def live_fleet(config: Config, learners: Sequence[Learner]) -> Fleet:
-    """Learners made in Python, to make the steps that `config`, from `live_config`, says; each is tried and left as it was.
+def fleet_of_learners(config: Config, learners: Sequence[Learner]) -> Fleet:
+    """Builds a fleet of learners made in Python; each is tried on one step, which is then undone.
 
     ValueError for a broken contract, two that share parameters, or a model, loss or data that cannot be pickled.
     """
-    from distseq.learners import pickling as live
+    from distseq.learners import pickling
 
     for learner, one in zip(learners, config.learner, strict=True):
         learner.steps = config.run.steps if one.steps is None else one.steps
     _share_nothing(learners)
-    models = live.models(learners)
+    models = pickling.models(learners)
     same = json.dumps([one.description for one in learners])
     here = config.pool.kind == "simulated" and config.pool.device == "cpu"
-    sent = b"" if here else pickle.dumps((models, live.data(learners)))
+    sent = b"" if here else pickle.dumps((models, pickling.data(learners)))
     work = json.dumps({"dtype": config.run.dtype, "device": config.pool.device})
-    spec = replace(_work(config, "distseq.learners.pickling:there", work), blob=sent)
-    return _tried(Fleet(tuple(learners), live.here(learners, models, config.run.dtype), spec, same))
+    spec = replace(_work(config, "distseq.learners.pickling:work_on_host", work), blob=sent)
+    return _tried(Fleet(tuple(learners), pickling.work_on_driver(learners, models, config.run.dtype), spec, same))
 
 
 def _share_nothing(learners: Sequence[Learner]) -> None:

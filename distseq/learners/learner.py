@@ -15,7 +15,7 @@ from distseq.cluster.work import fault_of
 from distseq.engine.interfaces import JobInput
 from distseq.gradients.problem import EXTRAS, Loss, trained
 from distseq.learners.optimizers import Optimizer, Schedule
-from distseq.learners.snapshot import Snapshot, check_alike, described
+from distseq.learners.snapshot import Snapshot, check_compatible, described
 from distseq.models.data.held_out import held_out
 from distseq.models.data.torch_data import as_dataset
 
@@ -202,7 +202,7 @@ class Learner:
 
     def check_fits(self, kept: Snapshot) -> None:
         """ValueError when this is no state of a learner of the same kind: when its tensors have other shapes."""
-        check_alike(self.name, self.snapshot(), kept, self.accumulate)
+        check_compatible(self.name, self.snapshot(), kept, self.accumulate)
 
     def restore(self, kept: Snapshot) -> None:
         """Become what a learner of the same kind was. ValueError, with nothing changed, when it does not fit."""

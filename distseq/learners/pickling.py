@@ -25,13 +25,13 @@ def data(learners: Sequence[Learner]) -> bytes:
     return _pickled(learners, [_data(one) for one in learners])
 
 
-def here(learners: Sequence[Learner], models: bytes, dtype: str) -> GradientWork:
+def work_on_driver(learners: Sequence[Learner], models: bytes, dtype: str) -> GradientWork:
     """The Work on this machine: copies of the models, as the workers have them, on the very data."""
     own = ({"data": one.data, "evaluation": one.evaluation} for one in learners)
     return GradientWork([{**model, **data} for model, data in zip(pickle.loads(models), own, strict=True)], dtype)
 
 
-def there(dtype: str, device: str, blob: bytes) -> GradientWork:
+def work_on_host(dtype: str, device: str, blob: bytes) -> GradientWork:
     """The Work on a worker; `blob` is the two pickles, models and data, as one."""
     parts = (pickle.loads(part) for part in pickle.loads(blob))
     return GradientWork([{**model, **data} for model, data in zip(*parts, strict=True)], dtype, device)

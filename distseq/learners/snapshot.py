@@ -25,7 +25,7 @@ class Snapshot:
     summed: int = 0  # jobs in that sum
 
 
-def check_alike(name: str, own: Snapshot, kept: Snapshot, accumulate: int) -> None:
+def check_compatible(name: str, own: Snapshot, kept: Snapshot, accumulate: int) -> None:
     """ValueError when the learner `name`, whose state is `own`, cannot become `kept`."""
     for place, mine, theirs in (
         ("model", _shapes(own.model), _shapes(kept.model)),

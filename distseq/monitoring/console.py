@@ -70,15 +70,15 @@ class Display(Observer):
             line = f"{learner} after {step} steps: held-out {self._held_out[learner]}"
             self._console.print(line, highlight=False, soft_wrap=True)
 
-    def evaluation_failed(self, failed: LearnerFailure) -> None:
-        self._say(f"evaluation of {failed}", failed)
+    def evaluation_failed(self, failure: LearnerFailure) -> None:
+        self._say(f"evaluation of {failure}", failure)
 
-    def learner_failed(self, failed: LearnerFailure) -> None:
-        self._steps[failed.learner] = failed.step
-        self._say(str(failed), failed)
+    def learner_failed(self, failure: LearnerFailure) -> None:
+        self._steps[failure.learner] = failure.step
+        self._say(str(failure), failure)
 
-    def _say(self, line: str, failed: LearnerFailure) -> None:
-        text = f"{line}\n{failed.traceback}".rstrip()
+    def _say(self, line: str, failure: LearnerFailure) -> None:
+        text = f"{line}\n{failure.traceback}".rstrip()
         self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _shown(self, name: str) -> str:

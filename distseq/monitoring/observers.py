@@ -19,13 +19,13 @@ class Tally(Observer):
         self.exact = True  # before it was resumed
         self.losses: dict[str, list[float]] = {}
         self.evaluations: dict[str, tuple[int, float]] = {}
-        self.failed: dict[str, LearnerFailure] = {}
-        self.evaluations_failed: dict[str, LearnerFailure] = {}
+        self.failures: dict[str, LearnerFailure] = {}
+        self.evaluation_failures: dict[str, LearnerFailure] = {}
 
-    def remember(self, past: RunHistory) -> None:
+    def restore(self, history: RunHistory) -> None:
         """Count what the run did before it was resumed."""
-        self.rounds, self.waits, self.exact = past.rounds, past.waits, past.exact
-        for job in past.jobs:
+        self.rounds, self.waits, self.exact = history.rounds, history.waits, history.exact
+        for job in history.jobs:
             self.job_applied(job["learner"], job["step"], job, job["decoded"])
 
     def round_ended(self, ended: Round) -> None:
@@ -40,14 +40,14 @@ class Tally(Observer):
     def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
         self.choices.append(choice)
 
-    def learner_failed(self, failed: LearnerFailure) -> None:
-        self.failed[failed.learner] = failed
+    def learner_failed(self, failure: LearnerFailure) -> None:
+        self.failures[failure.learner] = failure
 
     def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
         self.evaluations[learner] = (step, loss)
 
-    def evaluation_failed(self, failed: LearnerFailure) -> None:
-        self.evaluations_failed[failed.learner] = failed
+    def evaluation_failed(self, failure: LearnerFailure) -> None:
+        self.evaluation_failures[failure.learner] = failure
 
 
 class Meter(Protocol):

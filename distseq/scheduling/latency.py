@@ -61,7 +61,7 @@ class Prediction:
         staying = set(workers.values())
         self._hosts = {name: host for name, host in self._hosts.items() if name in staying}
 
-    def sent(self, workers: Iterable[int], now: float) -> None:
+    def record_sent(self, workers: Iterable[int], now: float) -> None:
         """New work for these workers. Who has not answered the work before has taken longer than this."""
         for worker in workers:
             since = self._since.get(worker)
@@ -71,7 +71,7 @@ class Prediction:
                 host.startup.add(silent if usual is None else max(silent, exp(usual)))
             self._since[worker] = now
 
-    def told(self, delivery: Delivery, load: float) -> None:
+    def record_delivery(self, delivery: Delivery, load: float) -> None:
         """A row, or word of work that went stale; `load` of the row, 0 where it is not known."""
         worker = delivery.task.worker
         self._host[worker] = delivery.host
@@ -85,7 +85,7 @@ class Prediction:
         if load > 0 and delivery.compute > 0:
             host.compute.add(delivery.compute / load)
 
-    def outlasted(self, worker: int, seconds: float) -> None:
+    def record_cancelled(self, worker: int, seconds: float) -> None:
         """The worker's message was given up when it had taken this long; a worker that was quicker than usual says nothing."""
         if worker in self._host:
             host = self._of(worker)

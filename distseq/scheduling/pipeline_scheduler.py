@@ -15,7 +15,7 @@ from distseq.scheduling.latency import Prediction
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.scheduler import Decision
 
-UNHEARD = 8  # a cancelled copy is given up when the others have been heard of so many times each
+PATIENCE = 8  # a cancelled copy is given up when the others have been heard of so many times each
 
 
 @dataclass(eq=False)
@@ -25,7 +25,7 @@ class Part:
     job: int
     group: int
     sent: int = -1  # number of its latest sending
-    on: list[MiniTask] = field(default_factory=list)
+    copies: list[MiniTask] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class Site:
 
 
 @dataclass(eq=False)
-class Open:
+class OpenJob:
     """An open job."""
 
     site: int  # of all its parts; -1 where each has its own
@@ -50,30 +50,30 @@ class Open:
 
 
 @dataclass(eq=False)
-class Message:
+class Outstanding:
     """What a worker is doing."""
 
     since: float
     wanted: dict[MiniTask, None] = field(default_factory=dict)
-    gone: set[MiniTask] = field(default_factory=set)  # cancelled, and not heard of since
+    cancelled: set[MiniTask] = field(default_factory=set)  # cancelled, and not heard of since
 
 
 class PipelineScheduler:
     """`n`: the most workers that there will ever be; `members` says how many there are.
 
-    `frees`: a worker whose copies are cancelled is idle at once (what it was doing is gone, or goes on beside the new). Else
+    `frees`: a worker whose copies are cancelled is idle at once (what it was doing is cancelled, or goes on beside the new). Else
     it is idle when the pool has said that it is done, with a row or with stale word. A host that dies says nothing: a worker
-    is taken for idle, too, when the pool has been heard of UNHEARD times n since, or when nothing else would go on.
+    is taken for idle, too, when the pool has been heard of PATIENCE times n since, or when nothing else would go on.
     """
 
     def __init__(self, pipeline: Pipeline, n: int, *, frees: bool = False) -> None:
         self._pipeline, self._scheme, self._frees = pipeline, pipeline.scheme(n), frees
         self._prediction = Prediction()
         self._ready: dict[int, float] = {}  # job -> cost
-        self._jobs: dict[int, Open] = {}  # oldest first
+        self._jobs: dict[int, OpenJob] = {}  # oldest first
         self._complete: list[int] = []
-        self._busy: dict[int, Message] = {}  # worker -> what is waited for
-        self._draining: dict[int, tuple[Message, int]] = {}  # worker -> all cancelled; what was heard before
+        self._busy: dict[int, Outstanding] = {}  # worker -> what is waited for
+        self._draining: dict[int, tuple[Outstanding, int]] = {}  # worker -> all cancelled; what was heard before
         self._idle: dict[int, tuple[float, int]] = {}  # worker -> predicted seconds, and when it became idle: a count
         self._cancel: set[MiniTask] = set()
         self._heard = self._sent = self._freed = 0
@@ -91,7 +91,7 @@ class PipelineScheduler:
             self._divide(workers)
 
     def retune(self, pipeline: Pipeline) -> None:
-        """Open the next jobs under other numbers; open jobs keep their parts. Not from or to pipelines with places."""
+        """OpenJob the next jobs under other numbers; open jobs keep their parts. Not from or to pipelines with places."""
         assert pipeline.places == self._pipeline.places == 0, "parts that cannot move stay where they are"
         self._pipeline, self._scheme = pipeline, pipeline.scheme(self._scheme.n)
         self._divide(self._workers)
@@ -114,12 +114,12 @@ class PipelineScheduler:
                 job.site %= len(self._sites)
                 self._sites[job.site].jobs += 1
             for part in job.parts.values():
-                if not part.on:
+                if not part.copies:
                     self._site(part).waiting.append(part)
         for part in sorted(
-            (p for job in self._jobs.values() for p in job.parts.values() if p.on), key=lambda p: p.sent
+            (p for job in self._jobs.values() for p in job.parts.values() if p.copies), key=lambda p: p.sent
         ):
-            if len(part.on) < self._pipeline.copies:
+            if len(part.copies) < self._pipeline.copies:
                 self._site(part).copied[part] = None
 
     def _site(self, part: Part) -> Site:
@@ -135,14 +135,14 @@ class PipelineScheduler:
         for part in self._jobs[job].parts.values():
             site = self._site(part)
             site.copied.pop(part, None)
-            if not part.on:
+            if not part.copies:
                 site.waiting.remove(part)
-            for task in part.on:
+            for task in part.copies:
                 self._give_up(task)
         self._close(job)
         self._cancel = {task for task in self._cancel if task.job != job}
 
-    def _close(self, job: int) -> Open:
+    def _close(self, job: int) -> OpenJob:
         over = self._jobs.pop(job)
         if over.site >= 0:
             self._sites[over.site].jobs -= 1
@@ -152,18 +152,18 @@ class PipelineScheduler:
         for delivery in arrivals:
             self._heard += 1
             task, worker = delivery.task, delivery.task.worker
-            self._prediction.told(delivery, self._load(task.job))
-            message = self._busy.get(worker)
-            if message is not None and task in message.wanted and (delivery.fault is not None or not delivery.stale):
-                del message.wanted[task]
-                if not message.wanted:
+            self._prediction.record_delivery(delivery, self._load(task.job))
+            work = self._busy.get(worker)
+            if work is not None and task in work.wanted and (delivery.fault is not None or not delivery.stale):
+                del work.wanted[task]
+                if not work.wanted:
                     del self._busy[worker]
                     self._free(worker)
-            elif worker in self._draining and task in self._draining[worker][0].gone:
+            elif worker in self._draining and task in self._draining[worker][0].cancelled:
                 del self._draining[worker]
                 self._free(worker)
-            elif message is not None:
-                message.gone.discard(task)
+            elif work is not None:
+                work.cancelled.discard(task)
             self._cancel.discard(task)
             if not delivery.stale and task.job in self._jobs:
                 self._row(task, now)
@@ -179,7 +179,7 @@ class PipelineScheduler:
             return
         job.rows[task.group] = task
         self._site(part).copied.pop(part, None)
-        for other in part.on:
+        for other in part.copies:
             if other != task:
                 self._give_up(other, now)
                 self._cancel.add(other)
@@ -188,20 +188,20 @@ class PipelineScheduler:
 
     def _give_up(self, task: MiniTask, now: float | None = None) -> None:
         """Wait for a copy no more; `now` when it is because another was faster."""
-        message = self._busy.get(task.worker)
-        if message is None or task not in message.wanted:
+        work = self._busy.get(task.worker)
+        if work is None or task not in work.wanted:
             return
-        del message.wanted[task]
-        message.gone.add(task)
-        if message.wanted:
+        del work.wanted[task]
+        work.cancelled.add(task)
+        if work.wanted:
             return
         del self._busy[task.worker]
         if self._frees:
             if now is not None:
-                self._prediction.outlasted(task.worker, now - message.since)
+                self._prediction.record_cancelled(task.worker, now - work.since)
             self._free(task.worker)
         else:
-            self._draining[task.worker] = (message, self._heard)
+            self._draining[task.worker] = (work, self._heard)
 
     def _free(self, worker: int) -> None:
         if worker in self._serves:
@@ -209,7 +209,7 @@ class PipelineScheduler:
             self._idle[worker] = (self._prediction.expected(worker, 1 / self._pipeline.parts), self._freed)
 
     def missing(self) -> Mapping[int, int]:
-        return {worker: len(message.wanted) for worker, message in self._busy.items()}
+        return {worker: len(work.wanted) for worker, work in self._busy.items()}
 
     def step(self, now: float) -> Decision:
         cancel = tuple(sorted(self._cancel))
@@ -217,10 +217,10 @@ class PipelineScheduler:
         if self._complete:
             return Decision(decode=self._decode(), cancel=cancel, roundless=True)
         start = self._start()
-        self._presume(UNHEARD * len(self._workers))
+        self._assume_idle(PATIENCE * len(self._workers))
         send = self._fill(now)
         if not self._busy and any(site.waiting for site in self._sites):
-            self._presume(0)
+            self._assume_idle(0)
             send = self._fill(now)
         return Decision(start=start, send=send, cancel=cancel)
 
@@ -229,19 +229,19 @@ class PipelineScheduler:
         return {job: {task: 1.0 for _, task in sorted(self._close(job).rows.items())} for job in jobs}
 
     def _start(self) -> dict[int, Scheme]:
-        """Open the jobs of all learners that are ready."""
+        """OpenJob the jobs of all learners that are ready."""
         ready, self._ready = self._ready, {}
         for job, cost in ready.items():
             k = -1 if self._pipeline.places else min(range(len(self._sites)), key=lambda k: self._sites[k].jobs)
             parts = {g: Part(job, g) for g in range(self._pipeline.parts)}
-            self._jobs[job] = Open(k, cost / self._pipeline.parts, parts)
+            self._jobs[job] = OpenJob(k, cost / self._pipeline.parts, parts)
             if k >= 0:
                 self._sites[k].jobs += 1
             for part in parts.values():
                 self._site(part).waiting.append(part)
         return dict.fromkeys(ready, self._scheme)
 
-    def _presume(self, patience: int) -> None:
+    def _assume_idle(self, patience: int) -> None:
         """Take workers for idle that have not said that they are, while the pool was heard of so many times."""
         while self._draining:
             worker, (_, before) = next(iter(self._draining.items()))
@@ -272,11 +272,11 @@ class PipelineScheduler:
         else:
             return False
         task = MiniTask(part.job, part.group, worker)
-        part.on.append(task)
+        part.copies.append(task)
         part.sent, self._sent = self._sent, self._sent + 1
         self._idle.pop(worker, None)
-        self._busy.setdefault(worker, Message(now)).wanted[task] = None
-        if len(part.on) < self._pipeline.copies:
+        self._busy.setdefault(worker, Outstanding(now)).wanted[task] = None
+        if len(part.copies) < self._pipeline.copies:
             self._site(part).copied[part] = None
         send.append(task)
         return True

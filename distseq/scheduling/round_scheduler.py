@@ -78,7 +78,7 @@ class RoundScheduler:
         for delivery in arrivals:
             task = delivery.task
             if self._prediction is not None:
-                self._prediction.told(delivery, self._load(task))
+                self._prediction.record_delivery(delivery, self._load(task))
             if delivery.stale:
                 continue
             if task in self._sent:
@@ -194,7 +194,7 @@ class RoundScheduler:
                 send += stream.ledger.begin(job if stream is self._streams[-1] else None, order)
             if send:
                 if self._prediction is not None:
-                    self._prediction.sent({task.worker for task in send}, now)
+                    self._prediction.record_sent({task.worker for task in send}, now)
                 self._progress = _progress(send, now, max(s.ledger.scheme.n for s in self._streams))
                 self._sent = set(send)
                 return Decision(start=start, send=send)

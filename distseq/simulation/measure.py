@@ -10,6 +10,7 @@ import numpy as np
 
 from distseq.cluster.errors import PoolError
 from distseq.cluster.hosts.host_pool import HostPool
+from distseq.cluster.ray import check_installed
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 from distseq.coding.schemes.gradient_coding import GC
@@ -46,8 +47,8 @@ def probe(pool: HostPool, workers: int, rounds: int) -> Trace:
     journal = MemoryJournal()
     master = Master([ProbeLearner(workers, rounds)], RoundScheduler(GC(workers, 0), Mu(PATIENCE)), pool, journal)
     master.run()
-    if master.failed:
-        raise PoolError(str(master.failed[0]))
+    if master.failures:
+        raise PoolError(str(master.failures[0]))
     return arrival_table(journal.records, workers)
 
 
@@ -107,6 +108,7 @@ def _probed_pool(kind: str, workers: int, hosts: int | None, address: str, secon
 
         return local_pool(workers, probe_spec(seconds), hosts=hosts)
     if kind == "ray":
+        check_installed("pool ray")
         from distseq.cluster.ray.pool import ray_pool
 
         return ray_pool(workers, probe_spec(seconds), hosts=hosts, address=address)

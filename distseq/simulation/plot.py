@@ -22,7 +22,7 @@ def check_plot(path: Path) -> None:
     if not path.parent.is_dir():
         raise ValueError(f"cannot write plot {path}: there is no folder {path.parent}")
     if find_spec("matplotlib") is None:
-        raise ValueError("a plot needs matplotlib, which is not installed: python -m pip install 'distseq[plot]'")
+        raise ValueError("a plot needs matplotlib, which is not installed: python -m pip install matplotlib")
 
 
 def draw(

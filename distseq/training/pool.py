@@ -1,6 +1,7 @@
 """From the [pool] of a job to its workers."""
 
 from distseq.cluster.pool import Pool
+from distseq.cluster.ray import check_installed
 from distseq.cluster.simulated import SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.config.schema import Config
@@ -11,12 +12,13 @@ def make_pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
     """Started and ready. ValueError when there is no room, or no cluster at the address; PoolError when it does not start."""
     options = config.pool
     if options.kind == "simulated":
-        work = fleet.task if options.device == "cpu" else fleet.spec.load()
+        work = fleet.work if options.device == "cpu" else fleet.spec.load()
         return SimulatedPool(trace, work, unfinished=options.unfinished, compute=options.compute)
     if options.kind == "local":
         from distseq.cluster.local.pool import local_pool
 
         return local_pool(options.workers, fleet.spec, hosts=options.hosts, delays=trace)
+    check_installed("pool ray")
     from distseq.cluster.ray.pool import ray_pool
     from distseq.cluster.ray.resources import HostResources
 
@@ -25,7 +27,7 @@ def make_pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
         fleet.spec,
         hosts=options.hosts,
         address=options.address,
-        needs=HostResources(options.cpus, options.gpus, options.resources),
+        resources=HostResources(options.cpus, options.gpus, options.resources),
         delays=trace,
         elastic=options.elastic,
     )

@@ -16,7 +16,7 @@ from distseq.config.schema import Config
 from distseq.config.strategy import check_scheme, name_of, scheduler_of, scheme_of
 from distseq.learners.fleet import Fleet
 from distseq.learners.from_config import build_fleet
-from distseq.learners.from_python import live_fleet
+from distseq.learners.from_python import fleet_of_learners
 from distseq.learners.learner import Learner
 from distseq.scheduling.replay import prepare
 from distseq.scheduling.scheduler import Scheduler
@@ -55,11 +55,11 @@ def _prepare(
     trace = delays(config.pool.delays, config.pool.workers, config.run.seed)
     for n in range(1, scheme.n + 1) if config.pool.elastic else [scheme.n]:
         check_scheme(scheme.on(n), len(config.learner), config.run.dtype)
-    fleet = build_fleet(config) if learners is None else live_fleet(config, learners)
+    fleet = build_fleet(config) if learners is None else fleet_of_learners(config, learners)
     scheduler = scheduler_of(config, max(len(learner.publish()) for learner in fleet.learners))
     if config.scheduler.kind == "auto":
         prepare()
     _warn_of_empty_parts(config, scheme, console)
-    own = identity(config, fleet.same)
+    own = identity(config, fleet.description)
     start = resumed(out, own, fleet, console) if resume else ResumePoint((0,) * len(fleet.learners))
     return PreparedRun(config, scheduler, trace, fleet, own, start)

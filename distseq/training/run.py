@@ -63,27 +63,27 @@ def run(
         return Result(job.fleet.learners, out, json.loads((out / "summary.json").read_bytes()))
     one_pass = config.pool.kind == "simulated" and config.pool.compute == "decoded"
     check = GradientCheck(
-        job.fleet.task,
+        job.fleet.work,
         list(job.steps.values()),
         config.run.checks,
         lambda m: job.fleet.learners[m].publish(),
         one_pass=one_pass,
     )
     tally, kept, texts = Tally(), MemoryJournal(), job.fleet.texts()
-    tally.remember(job.start.past)
+    tally.restore(job.start.history)
     folder = RunFolder.resumed(out) if resume else RunFolder(out, config)
     display = Display(console, job.steps, frozenset(texts), dict(zip(job.steps, job.start.done, strict=True)))
     seconds = _drive(job, folder, kept, console, display, [tally, check, display, *watchers], resume)
     for learner in job.fleet.learners:
-        for name, state in learner.weights().items() if learner.name not in tally.failed else ():
+        for name, state in learner.weights().items() if learner.name not in tally.failures else ():
             folder.save_weights(name, state)
     plain = {one.name: texts[one.name] for one in config.learner if one.name in texts and one.evaluation is None}
-    summary = summarize(config, job.fleet.learners, plain, tally, check, job.start.past.seconds + seconds)
+    summary = summarize(config, job.fleet.learners, plain, tally, check, job.start.history.seconds + seconds)
     folder.save_summary(summary)
     summary |= replays(config, kept.records, tally.jobs)
     folder.save_summary(summary)
-    if len(tally.failed) == len(job.fleet.learners):
-        raise FailedError(list(tally.failed.values()), str(folder.path))
+    if len(tally.failures) == len(job.fleet.learners):
+        raise FailedError(list(tally.failures.values()), str(folder.path))
     return Result(job.fleet.learners, folder.path, summary)
 
 
@@ -122,9 +122,11 @@ def _drive(
 
             observers = [*observers, Metered(RunMeter())]
         stack.enter_context(display)
-        keeper = Checkpointer(folder.checkpoints, learners, job.identity, config.checkpoint, console, request.asked)
-        stack.callback(keeper.close)
-        keeper.begin(start.done, start.next_job, resumed=resume)
+        checkpointer = Checkpointer(
+            folder.checkpoints, learners, job.identity, config.checkpoint, console, request.asked
+        )
+        stack.callback(checkpointer.close)
+        checkpointer.begin(start.done, start.next_job, resumed=resume)
         master = Master(
             learners,
             job.scheduler,
@@ -133,11 +135,11 @@ def _drive(
             observers,
             first_job=start.next_job,
             done=start.done,
-            keeper=keeper,
+            checkpoint_hook=checkpointer,
             evaluate=Evaluate(job.fleet.evaluated, config.run.evaluate_every),
             ahead=ahead_of(config),
         )
-        return _to_the_end(master, keeper, sum(job.steps.values()), request, _again(config, folder.path))
+        return _to_the_end(master, checkpointer, sum(job.steps.values()), request, _again(config, folder.path))
 
 
 def _again(config: Config, out: Path) -> str:
@@ -145,13 +147,13 @@ def _again(config: Config, out: Path) -> str:
     return f"go on with: {f'distseq.train([...], resume={str(out)!r})' if live else f'distseq train --resume {out}'}"
 
 
-def _to_the_end(master: Master, keeper: Checkpointer, jobs: int, request: StopRequest, again: str) -> float:
+def _to_the_end(master: Master, checkpointer: Checkpointer, jobs: int, request: StopRequest, again: str) -> float:
     """Run the master; whatever ends it, its last state is kept, unless an error may have come in the middle of a step."""
     try:
         seconds = master.run()
     except PoolError as error:
-        raise PoolError(f"{error}; {again}" if keeper.finish() else str(error)) from error
-    kept = keeper.finish()
+        raise PoolError(f"{error}; {again}" if checkpointer.finish() else str(error)) from error
+    kept = checkpointer.finish()
     if master.stopped:
-        raise Stopped(f"stopped after {keeper.jobs} of {jobs} jobs; {again if kept else NOT_KEPT}", request.code)
+        raise Stopped(f"stopped after {checkpointer.jobs} of {jobs} jobs; {again if kept else NOT_KEPT}", request.code)
     return seconds

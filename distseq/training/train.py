@@ -10,7 +10,7 @@ from rich.console import Console
 from distseq.config.overrides import override
 from distseq.config.schema import Config
 from distseq.config.toml_file import from_dict, load_config
-from distseq.learners.from_python import live_config
+from distseq.learners.from_python import config_of_learners
 from distseq.learners.learner import Learner
 from distseq.training.run import Result, run
 
@@ -47,13 +47,13 @@ def train(
         if out is not None:
             raise ValueError("a resumed run goes on in its own folder: give no other one to write to")
         path, job = Path(resume), load_config(Path(resume) / "config.toml")
-        job = override(job if learners is None else live_config(learners, job), options)
+        job = override(job if learners is None else config_of_learners(learners, job), options)
         return run(job, path, console or Console(), watchers, resume=True, learners=learners)
     if resume is not None or config is None:
         raise ValueError("train needs either a job or the run folder to resume")
     name = Path(config).stem if isinstance(config, str | Path) else "job"
     folder = next(Path(f"runs/{name}-{k}") for k in count(1) if not Path(f"runs/{name}-{k}").exists())
-    job = override(_config(config) if learners is None else live_config(learners), options)
+    job = override(_config(config) if learners is None else config_of_learners(learners), options)
     return run(job, folder if out is None else Path(out), console or Console(), watchers, learners=learners)
 
 

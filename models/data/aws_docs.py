@@ -56,5 +56,5 @@ def _botocore_data() -> Path:
     """botocore's data folder, found without importing botocore."""
     spec = find_spec("botocore")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("AWS documentation comes with botocore, which is not installed: pip install boto3")
+        raise ValueError("AWS documentation comes with botocore, which is not installed: python -m pip install boto3")
     return Path(spec.submodule_search_locations[0]) / "data"

@@ -84,7 +84,7 @@ class Workers:
         keeping = Keeping(learners, begun)
         deadline = Deadline(pool, begun + most)
         scheduler = scheduler_of(config)
-        master = Master(learners, scheduler, pool, journal, [keeping], first_job=self._jobs, keeper=deadline)
+        master = Master(learners, scheduler, pool, journal, [keeping], first_job=self._jobs, checkpoint_hook=deadline)
         with slowed(pool.pids(), Stops(), repetition):
             master.run()
         for job in range(self._jobs, self._jobs + total):
@@ -93,7 +93,7 @@ class Workers:
         quiet = pool.now() + QUIET
         while pool.now() < quiet:
             pool.poll(quiet)
-        assert not master.failed, str(master.failed[0])
+        assert not master.failures, str(master.failures[0])
         return Run([keeping.kept[one.name] for one in learners], busy(journal, begun), not master.stopped)
 
 

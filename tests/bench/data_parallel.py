@@ -137,12 +137,12 @@ def rank() -> None:
     import torch
     import torch.distributed as dist
 
-    from distseq.gradients.data import opened
+    from distseq.gradients.data import open_data
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     configs = [LearnerConfig(**one) for one in json.loads(sys.argv[1])]
-    data = [opened(one.data, one.data_args) for one in configs]
+    data = [open_data(one.data, one.data_args) for one in configs]
     orders = map(json.loads, sys.stdin)
     for order in orders:
         folder = Path(order["folder"])

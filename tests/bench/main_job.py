@@ -66,7 +66,7 @@ class MainJob:
         payload = Payload(0, 0, 0, o.parameters, o.ids, o.seed, "uncoded", 1)
         for _ in range(COSTS):
             begun = time.process_time()
-            self.fleet.task.row(payload, ids, np.ones(len(ids)))
+            self.fleet.work.row(payload, ids, np.ones(len(ids)))
             times.append(time.process_time() - begun)
         return 1e3 * min(times)
 
@@ -81,7 +81,7 @@ class MainJob:
             for step in range(MOST):
                 o, number = one.open(step), number + 1
                 payload = Payload(number, m, step, o.parameters, o.ids, o.seed, "uncoded", 1, version=number)
-                one.apply(self.fleet.task.row(payload, o.ids, np.ones(len(o.ids))).astype(np.float64))
+                one.apply(self.fleet.work.row(payload, o.ids, np.ones(len(o.ids))).astype(np.float64))
                 bits = self.bits(m)
                 if bits <= self.target:
                     curve.steps.append(step + 1)

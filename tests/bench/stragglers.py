@@ -68,7 +68,7 @@ def block(one: Contender, config: Config, journal: Journal, slowness: Slowness, 
     """Train new models to their last step over the contender's pool; seconds per job."""
     fleet = build_fleet(config)
     steps = [learner.steps for learner in fleet.learners]
-    check = GradientCheck(fleet.task, steps, CHECKS, lambda m: fleet.learners[m].publish(), one_pass=False)
+    check = GradientCheck(fleet.work, steps, CHECKS, lambda m: fleet.learners[m].publish(), one_pass=False)
     scheduler = RoundScheduler(parse(one.scheme, config.pool.workers), Safe())
     master = Master(fleet.learners, scheduler, one.pool, journal, [check], first_job=one.jobs)
     begun = one.pool.now()

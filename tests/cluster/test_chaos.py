@@ -169,7 +169,7 @@ def test_recovery_takes_at_most_twice_the_respawn(
     watch = Blows(pool, [signal.SIGKILL] * 5 + [signal.SIGSTOP] * 3)
     learner = Sums("m")
     learner.steps = 10**9
-    Master([learner], RoundScheduler(parse("uncoded", N)), pool, observers=[watch], keeper=watch).run()
+    Master([learner], RoundScheduler(parse("uncoded", N)), pool, observers=[watch], checkpoint_hook=watch).run()
     pool.close()
     usual = statistics.median(watch.jobs)
     killed = statistics.median(took for blow, took in watch.recoveries if blow == signal.SIGKILL) - usual

@@ -186,7 +186,7 @@ def test_job_numbers_are_not_used_twice(make_pool: MakePool) -> None:
     pool = make_pool()
     publish(pool, 3)
     pool.retire(3)
-    with pytest.raises(ValueError, match="only grow"):
+    with pytest.raises(ValueError, match="must increase"):
         publish(pool, 3)
 
 

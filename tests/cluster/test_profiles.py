@@ -91,7 +91,7 @@ def test_delays_are_a_trace_file_too_as_wide_as_asked(tmp_path: Path) -> None:
     times = np.random.default_rng(0).random((3, 5))
     Trace(times, 0.0, 1.0).save(tmp_path / "trace.npz")
     np.testing.assert_array_equal(delays(str(tmp_path / "trace.npz"), 4, seed=0).times, times[:, :4])
-    with pytest.raises(ValueError, match="the trace has 5 workers, 6 are asked for"):
+    with pytest.raises(ValueError, match="the trace has 5 workers, but 6 are needed"):
         delays(str(tmp_path / "trace.npz"), 6, seed=0)
 
 

@@ -43,7 +43,7 @@ def test_rows_longer_than_a_chunk_are_added_alike() -> None:
 
 @pytest.mark.parametrize("add", [weighted_sum, sum_in_place])
 def test_rows_of_different_lengths_are_refused(add: object) -> None:
-    with pytest.raises(ValueError, match="rows of one job must have one length: got 3 and 2"):
+    with pytest.raises(ValueError, match="rows of one job must have equal lengths: got 3 and 2"):
         add([(1.0, np.ones(2)), (1.0, np.ones(3))])  # type: ignore[operator]
 
 

@@ -73,7 +73,7 @@ def test_the_first_workers_of_a_trace_are_its_first_columns() -> None:
     first = trace.first(2)
     np.testing.assert_array_equal(first.times, [[0.0, 1.0], [3.0, 4.0]])
     assert (first.load, first.slope, trace.first(3).workers) == (0.5, 2.0, 3)
-    with pytest.raises(ValueError, match="the trace has 3 workers, 4 are asked for"):
+    with pytest.raises(ValueError, match="the trace has 3 workers, but 4 are needed"):
         trace.first(4)
 
 
@@ -164,8 +164,8 @@ def unreadable(folder: Path) -> dict[str, str]:
         "pickled.npz": "Object arrays cannot be loaded",
         "pickled-load.npz": "Object arrays cannot be loaded",
         "pickled.npy": "",
-        "array.npy": "it is a single array, not an .npz",
-        "no-slope.npz": "it has no slope",
+        "array.npy": "the file holds a single array, not an .npz archive",
+        "no-slope.npz": "the archive lacks slope",
         "two-loads.npz": "load, slope and master must be single numbers: got shapes (2,), () and ()",
         "words.npz": "",
         "complex.npz": "",

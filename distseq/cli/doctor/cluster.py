@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, ok
-from distseq.cli.doctor.machine import at_least, requirements
+from distseq.cli.doctor.machine import OPTIONAL, at_least, requirements
+from distseq.cluster.ray import check_installed
 from distseq.cluster.ray.auth_token import Token
 
 GiB = 1 << 30
@@ -25,10 +26,11 @@ def _survey(address: str, subject: Subject) -> dict[str, Any]:
     # Ray would take these before the address that it is given.
     for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         os.environ.pop(variable, None)
+    check_installed("a look at a cluster")
     from distseq.cluster.ray.inventory import survey
 
     _, needed = subject.once("requirements", requirements)
-    return survey(address, token.source, subject.python, [*(name for name, _ in needed), "distseq"])
+    return survey(address, token.source, subject.python, [*(one.name for one in needed), "distseq"])
 
 
 def reachable(subject: Subject) -> list[Finding]:
@@ -66,8 +68,12 @@ def differences(
     if node["ray"] != driver["ray"]:
         yield "error", f"the driver has Ray {driver['ray']}: install the same on every node"
     missing = [name for name, version in node.items() if version is None and name != "distseq"]
-    if missing:
-        yield "error", f"{', '.join(missing)} missing: install on every node what distseq needs"
+    needed = [name for name in missing if name not in OPTIONAL]
+    for name in missing:
+        if name in OPTIONAL:
+            yield "warning", f"{name} is missing, needed only for {OPTIONAL[name]}"
+    if needed:
+        yield "error", f"{', '.join(needed)} missing: install on every node what distseq needs"
     elif node["torch"] != driver["torch"]:
         yield "warning", f"the driver has torch {driver['torch'] or 'missing'}: replicas may differ in their last bits"
     if not submits and node["distseq"] is None:

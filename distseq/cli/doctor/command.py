@@ -18,11 +18,16 @@ def doctor(job: Path | None, address: str | None, python: str, token_file: Path 
     Example: distseq doctor job.toml --address auto
     """
     from distseq.cli.doctor import cluster, findings, machine
-    from distseq.cli.doctor import job as of_job
 
+    checks = [*machine.CHECKS, *cluster.CHECKS]
+    if job is not None:
+        # Not before: it imports what may be missing, which the checks above say.
+        from distseq.cli.doctor import job as of_job
+
+        checks += of_job.CHECKS
     subject = findings.Subject(job, address, python, token_file)
     found = []
-    for finding in findings.examine([*machine.CHECKS, *cluster.CHECKS, *of_job.CHECKS], subject):
+    for finding in findings.examine(checks, subject):
         found.append(finding)
         if not as_json:
             click.echo(f"{finding.level:<8} {finding.about}: {finding.text}")

@@ -20,13 +20,24 @@ MiB = 1 << 20
 OBJECT_STORE = 512 * MiB  # of the Ray that `distseq train` starts
 DESCRIPTORS = 4096  # Ray's own processes and a connection to every host
 SHARED_MEMORY = Path("/dev/shm")
+# Packages that only some of distseq needs, and what: local and simulated pools, simulation and layers run without them.
+OPTIONAL = {
+    "ray": "pool ray, distseq submit and what doctor says of a cluster",
+    "boto3": "aws: data",
+    "triton": "Triton kernels",
+}
 
 
 class Requirement(NamedTuple):
-    """A package and the lowest version that will do."""
+    """A package, the lowest version that will do, and what pip is told to install."""
 
     name: str
     least: str
+    line: str
+
+    @property
+    def install(self) -> str:
+        return f"python -m pip install '{self.line}'"
 
 
 def requirements() -> tuple[str, list[Requirement]]:
@@ -49,7 +60,7 @@ def parse_requirement(line: str) -> Requirement | None:
     match = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?\s*>=\s*([\d.]+)", wanted.strip())
     if match is None:
         raise ValueError(f"cannot read the requirement {line!r}")
-    return Requirement(match[1], match[2])
+    return Requirement(match[1], match[2], wanted.strip())
 
 
 def at_least(version: str, least: str) -> bool:
@@ -70,21 +81,32 @@ def python_version(subject: Subject) -> list[Finding]:
 
 
 def packages(subject: Subject) -> Iterator[Finding]:
-    for name, least in subject.once("requirements", requirements)[1]:
-        yield package(name, least, importlib.metadata.version, importlib.import_module)
+    """Each package; then, if some are missing, the one command that installs them all."""
+    needed, missing = subject.once("requirements", requirements)[1], []
+    for one in needed:
+        found = package(one, importlib.metadata.version, importlib.import_module)
+        if found.level != "ok":
+            missing.append((one, found.level))
+        yield found
+    if missing:
+        level = "error" if any(level == "error" for _, level in missing) else "warning"
+        lines = " ".join(f"'{one.line}'" for one, _ in missing)
+        yield Finding("packages", level, f"what is missing comes with: python -m pip install {lines}")
 
 
-def package(name: str, least: str, version: Callable[[str], str], load: Callable[[str], object]) -> Finding:
-    """Whether a package is there, new enough, and can be imported."""
-    install = f"python -m pip install '{name}>={least}'"
+def package(wanted: Requirement, version: Callable[[str], str], load: Callable[[str], object]) -> Finding:
+    """Whether a package is there, new enough, and can be imported; one of OPTIONAL may be missing."""
+    name, least, _ = wanted
     try:
         found = version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "error", f"is not installed: {install}")
+        if name in OPTIONAL:
+            return Finding(name, "warning", f"is not installed, needed only for {OPTIONAL[name]}: {wanted.install}")
+        return Finding(name, "error", f"is not installed: {wanted.install}")
     if not at_least(found, least):
-        return Finding(name, "error", f"{found} is too old: {install}")
+        return Finding(name, "error", f"{found} is too old: {wanted.install}")
     try:
-        load(name)
+        load(name.replace("-", "_"))
     except Exception as failure:  # a broken installation may raise anything
         reason = " ".join(str(failure).split())
         return Finding(name, "error", f"{found} cannot be imported: {type(failure).__name__}: {reason}")

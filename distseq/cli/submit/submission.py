@@ -11,6 +11,7 @@ from typing import Any
 
 from distseq.cli.submit import working_dir as travel
 from distseq.cli.submit.package import excludes, stage
+from distseq.cluster.ray import check_installed
 from distseq.cluster.ray.auth_token import client_token
 from distseq.config.schema import Config
 from distseq.config.toml_file import load_config
@@ -101,6 +102,7 @@ def submit(
     # Ray would take these before the address that it is given.
     for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         os.environ.pop(variable, None)
+    check_installed("distseq submit")
     from distseq.cluster.ray.jobs import JobServer
 
     left = excludes(folder)

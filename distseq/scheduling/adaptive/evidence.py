@@ -19,7 +19,7 @@ from distseq.scheduling.latency import LEAST
 
 DEPTH = 24  # latest invocations of each worker
 ROWS = 32  # of a table
-LIKENESS, LIKENESSES = 5.0, (0.1, 20.0)  # of workers, before each was seen twice; and within what it is believed
+PRIOR, PRIOR_RANGE = 5.0, (0.1, 20.0)  # of workers, before each was seen twice; and within what it is believed
 LATEST = 128  # start-ups that a sudden change shows in
 UNITS = 512  # latest rows whose compute is kept
 CHANGED = (
@@ -48,7 +48,7 @@ class Evidence:
     """Told of everything that is sent, given up and delivered. `silent`: of what is given up the pool says nothing more."""
 
     def __init__(self, *, silent: bool) -> None:
-        self.tail = RareEvents()
+        self.rare_events = RareEvents()
         self.invocations = 0
         self._silent = silent
         self._seen: dict[int, deque[Seen]] = {}
@@ -68,12 +68,12 @@ class Evidence:
                 table.pop(worker, None)
         self._hosts = dict(workers)
 
-    def sent(self, tasks: Iterable[MiniTask], now: float, load: Callable[[MiniTask], float]) -> None:
+    def record_sent(self, tasks: Iterable[MiniTask], now: float, load: Callable[[MiniTask], float]) -> None:
         for task in tasks:
             self._waited.setdefault(task.worker, Waited(now)).tasks[task] = load(task)
             self._of_job.setdefault(task.job, set()).add(task)
 
-    def given_up(self, tasks: Iterable[MiniTask], now: float) -> None:
+    def record_cancelled(self, tasks: Iterable[MiniTask], now: float) -> None:
         """Cancelled, or of jobs that are over."""
         for task in tasks:
             waited = self._waited.get(task.worker)
@@ -85,12 +85,12 @@ class Evidence:
                     if self._silent and so_far > 0:
                         self._add(task.worker, so_far, whole=False)
 
-    def over(self, jobs: Iterable[int], now: float) -> None:
+    def record_finished(self, jobs: Iterable[int], now: float) -> None:
         """These jobs are decoded or withdrawn."""
         for job in jobs:
-            self.given_up(self._of_job.pop(job, ()), now)
+            self.record_cancelled(self._of_job.pop(job, ()), now)
 
-    def told(self, delivery: Delivery, load: float) -> None:
+    def record_delivery(self, delivery: Delivery, load: float) -> None:
         """A row, or word of work that went stale; `load` of the row, 0 where it is not known."""
         worker, message = delivery.task.worker, (delivery.invocation, delivery.attempt)
         waited = self._waited.get(worker)
@@ -103,7 +103,7 @@ class Evidence:
             self._heard[worker] = message
             self._add(worker, delivery.startup)
             self._latest.append(delivery.startup)
-            self.tail.add(delivery.startup)
+            self.rare_events.add(delivery.startup)
         if load > 0 and delivery.compute > 0:
             self._units.append(delivery.compute / load)
             self._looked_at += 1
@@ -146,14 +146,14 @@ class Evidence:
         every = [one for seen in columns.values() for one in seen]
         seconds, whole = np.array([one.seconds for one in every]), np.array([one.whole for one in every])
         who = np.repeat(np.arange(len(lengths)), lengths)
-        alike = _alike(seconds, whole, who)
+        alike = _prior_strength(seconds, whole, who)
         usual = _usual(seconds, whole, who, alike)[who]
         known = np.split(usual * _imputed(seconds / usual, whole), np.cumsum(lengths)[:-1])
         by_worker = dict(zip(columns, known, strict=True))
         draws = np.random.Generator(np.random.Philox(self.invocations))
         pooled = np.concatenate(known)
         table = np.array([_column(by_worker.get(i, pooled[:0]), pooled, alike, draws) for i in range(n)]).T
-        return Trace(self.tail.expected_in(table), 0.0, self.slope)
+        return Trace(self.rare_events.expected_in(table), 0.0, self.slope)
 
 
 def _column(own: np.ndarray, pooled: np.ndarray, alike: float, draws: np.random.Generator) -> np.ndarray:
@@ -187,17 +187,17 @@ def _changed(columns: list[list[Seen]]) -> int:
     return since
 
 
-def _alike(seconds: np.ndarray, whole: np.ndarray, who: np.ndarray) -> float:
+def _prior_strength(seconds: np.ndarray, whole: np.ndarray, who: np.ndarray) -> float:
     """How many invocations of a worker say as much of it as those of all others: variance within workers over between them."""
     logs, who = np.log(np.maximum(seconds[whole], LEAST)), who[whole]
     counts = np.bincount(who)
     twice = counts >= 2
     if not twice.any():
-        return LIKENESS
+        return PRIOR
     means = np.bincount(who, weights=logs) / np.maximum(counts, 1)
     within = float(((logs - means[who]) ** 2)[twice[who]].sum() / (counts[twice] - 1).sum())
     between = float(np.var(means[twice])) - within / float(counts[twice].mean())
-    return float(np.clip(within / max(between, 1e-9), *LIKENESSES))
+    return float(np.clip(within / max(between, 1e-9), *PRIOR_RANGE))
 
 
 def _usual(seconds: np.ndarray, whole: np.ndarray, who: np.ndarray, alike: float) -> np.ndarray:

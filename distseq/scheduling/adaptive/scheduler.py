@@ -33,7 +33,7 @@ MESSAGES = 120  # replayed for each delivery
 AGAIN = 12  # of the most promising candidates that are looked at again, while what is seen is ALIKE
 ALIKE, SUDDEN = 1.15, 1.4  # times as long
 SHOWN = 8  # candidates that a record names
-Asked = tuple[tuple[int, ...], tuple[float, ...]]
+Conditions = tuple[tuple[int, ...], tuple[float, ...]]
 
 
 def first_pipeline(n: int, models: int, batch: int | None, places: int) -> Pipeline:
@@ -67,8 +67,8 @@ class AdaptiveScheduler:
         self._promising: list[Candidate] = []
         # Workers and learners, and what the start-ups were like, when the promising ones were found; and of a selection that
         # looks at all.
-        self._asked: Asked = ((), ())
-        self._asking: Asked | None = None
+        self._asked: Conditions = ((), ())
+        self._asking: Conditions | None = None
 
     @property
     def name(self) -> str:
@@ -97,14 +97,14 @@ class AdaptiveScheduler:
         self._forget([job], 0.0)
 
     def _forget(self, jobs: Sequence[int], now: float) -> None:
-        self.evidence.over(jobs, now)
+        self.evidence.record_finished(jobs, now)
         for job in jobs:
             for table in (self._cost, self._parts, self._waiting):
                 table.pop(job, None)
 
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
         for delivery in arrivals:
-            self.evidence.told(delivery, self._load(delivery.task))
+            self.evidence.record_delivery(delivery, self._load(delivery.task))
         self._heard += len(arrivals)
         self._credit += MESSAGES * len(arrivals)
         for scheduler, _ in self._schedulers:
@@ -138,9 +138,9 @@ class AdaptiveScheduler:
         for job, scheme in decision.start.items():
             del self._waiting[job]
             self._parts[job] = layout(scheme.spec, scheme.n).loads
-        self.evidence.given_up(decision.cancel, now)
+        self.evidence.record_cancelled(decision.cancel, now)
         self._forget(list(decision.decode), now)
-        self.evidence.sent(decision.send, now, self._load)
+        self.evidence.record_sent(decision.send, now, self._load)
 
     def _choose(self, now: float) -> Mapping[str, Any] | None:
         """Go on with selecting, and change over when something better was found: then what was found."""
@@ -200,7 +200,7 @@ class AdaptiveScheduler:
         seen = described(trace)
         # The slowest may differ by half before all are looked at again.
         asked, looks = (n, models), (seen["median"], seen["compute_per_batch"], seen["slowest_hundredth"] ** (1 / 3))
-        if self._promising and asked == self._asked[0] and _alike(looks, self._asked[1]):
+        if self._promising and asked == self._asked[0] and _similar(looks, self._asked[1]):
             grid, self._asking = self._promising[:AGAIN], None
         else:
             self._asking = (asked, looks)
@@ -261,7 +261,7 @@ def fits(candidate: Candidate, n: int, models: int) -> bool:
         return False
 
 
-def _alike(now: Sequence[float], then: Sequence[float]) -> bool:
+def _similar(now: Sequence[float], then: Sequence[float]) -> bool:
     return all(a == b or max(a, b) < ALIKE * min(a, b) for a, b in zip(now, then, strict=True))
 
 

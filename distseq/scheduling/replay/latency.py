@@ -25,14 +25,14 @@ def mean(worker: Any) -> float:
 
 
 @part
-def sent(worker: Any, now: float) -> None:
+def record_sent(worker: Any, now: float) -> None:
     if worker.silent < np.inf:
         add(worker, max(now - worker.silent, mean(worker)))
     worker.silent = now
 
 
 @part
-def told(pool: Pool, task: Any) -> None:
+def record_delivery(pool: Pool, task: Any) -> None:
     worker, startup = pool.workers[task.worker], pool.messages[task.message].startup
     if pool.state[0].now - startup - task.compute > worker.silent - 1e-9:
         worker.silent = np.inf

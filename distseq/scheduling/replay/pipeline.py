@@ -14,7 +14,7 @@ import numpy as np
 
 from distseq.cluster.trace import Trace
 from distseq.scheduling.pipeline import Pipeline
-from distseq.scheduling.pipeline_scheduler import UNHEARD
+from distseq.scheduling.pipeline_scheduler import PATIENCE
 from distseq.scheduling.replay import latency as prediction
 from distseq.scheduling.replay import pool as on
 from distseq.scheduling.replay.pool import Pool, inlined, loop, part, records
@@ -73,14 +73,14 @@ def _pipelined(pool: Pool, r: Lines) -> None:
             decoded += 1
             if decoded == len(r.decoded):
                 return
-        for patience in (UNHEARD * n, 0 * n):
+        for patience in (PATIENCE * n, 0 * n):
             if patience or (r.waiting[0] and not r.many[BUSY]):
-                _presume(pool, r, patience)
+                _assume_idle(pool, r, patience)
                 _fill(pool, r)
         on.poll(pool, np.inf)
         for x in pool.arrived[read : s.arrived]:
             task = pool.tasks[x]
-            prediction.told(pool, task)
+            prediction.record_delivery(pool, task)
             _told(pool, r, task)
             if not task.stale and _row(pool, r, x):
                 r.complete[completed] = task.job
@@ -149,7 +149,7 @@ def _pull(pool: Pool, r: Lines, worker: Any) -> bool:
 
 
 @part
-def _presume(pool: Pool, r: Lines, patience: int) -> None:
+def _assume_idle(pool: Pool, r: Lines, patience: int) -> None:
     """Take workers for idle that have not said that they are, while the pool was heard of so many times."""
     while r.many[DRAINING]:
         first = pool.workers[0]

@@ -7,7 +7,7 @@ group. `startups` (depth, n) and `seconds` (groups,) of computing a mini-task ar
 """
 
 from collections import namedtuple
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 from zlib import crc32
 
@@ -19,9 +19,16 @@ from distseq.cluster.trace import Trace
 
 NONE = -1
 Pool = namedtuple("Pool", "state workers messages tasks events arrived startups seconds slot stale")
-SOURCES = (*Path(__file__).parent.glob("*.py"), *Path(__file__).parents[1].glob("*.py"))
+
+
+def _sources(package: str) -> bytes:
+    """The modules of a package, one after the other; also where the package lies in an archive."""
+    modules = [file for file in files(package).iterdir() if file.name.endswith(".py")]
+    return b"".join(file.read_bytes() for file in sorted(modules, key=lambda file: file.name))
+
+
 # A field of `state`, so that no loop is taken from the cache that was compiled from other sources: numba looks at one file only.
-VERSION = f"version{crc32(b''.join(path.read_bytes() for path in sorted(SOURCES)))}"
+VERSION = f"version{crc32(_sources('distseq.scheduling.replay') + _sources('distseq.scheduling'))}"
 # A loop allocates nothing, so arrays need not be counted, which would take longer than its work.
 HOW: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 LOOP: dict[str, Any] = HOW | {"cache": True, "no_cfunc_wrapper": True}

@@ -109,7 +109,7 @@ def _rounds(pool: Pool, r: Rounds) -> None:
         for x in pool.arrived[read : s.arrived]:
             task = pool.tasks[x]
             if r.ordered:
-                prediction.told(pool, task)
+                prediction.record_delivery(pool, task)
             if task.stale:
                 continue
             slot = pool.slot[task.job]
@@ -158,7 +158,7 @@ def _begin(pool: Pool, r: Rounds) -> None:
         _assign(pool, r, m, worker)
         on.send(pool, m)
         if r.ordered:
-            prediction.sent(worker, s.now)
+            prediction.record_sent(worker, s.now)
     for one in r.slots:
         one.owed = 0
     for task in pool.tasks[first : s.tasks]:

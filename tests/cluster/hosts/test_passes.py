@@ -135,7 +135,7 @@ def test_what_was_read_for_a_pass_and_did_not_fit_may_be_cancelled(start: Start)
     work = Cancelling({0: "a", 1: "a", 2: "b", 3: "b", 4: "b"})
     running = start(work, *opened(5), message(0, (0, 0), (1, 0), (2, 0), (3, 0), (4, 0)))
     assert jobs(running.take(3)) == [0, 1, 4]
-    assert not running.loop._held
+    assert not running.loop._set_aside
     running.post(message(0, (2, 0), invocation=1))
     assert jobs(running.take(1)) == [2]
 

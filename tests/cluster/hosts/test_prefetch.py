@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distseq.cluster.hosts.messages import Answer, Cancel, Command, Failure, Message, Publish, Retire, Stop
+from distseq.cluster.hosts.messages import Answer, Assign, Cancel, Command, Failure, Publish, Retire, Stop
 from distseq.cluster.hosts.prefetch import Prefetch, Reader
 from distseq.cluster.hosts.worker import WorkerLoop
 from distseq.cluster.pool import Payload
@@ -122,11 +122,11 @@ def publish(work: Staged, job: int) -> Publish:
     return Publish(job, fetch)
 
 
-def message(worker: int, *tasks: tuple[int, int]) -> Message:
-    return Message(worker, tuple(MiniTask(job, group, worker) for job, group in tasks), 1, 0, 0.0)
+def message(worker: int, *tasks: tuple[int, int]) -> Assign:
+    return Assign(worker, tuple(MiniTask(job, group, worker) for job, group in tasks), 1, 0, 0.0)
 
 
-def whole(worker: int, job: int) -> Message:
+def whole(worker: int, job: int) -> Assign:
     return message(worker, *((job, group) for group in range(GROUPS)))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distseq.cluster.hosts.messages import Answer, Cancel, Command, Failure, Message, Publish, Retire, Stop
+from distseq.cluster.hosts.messages import Answer, Assign, Cancel, Command, Failure, Publish, Retire, Stop
 from distseq.cluster.hosts.worker import WorkerLoop
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
@@ -69,8 +69,8 @@ def publish(job: int, scheme: str = "gc:1,q=2", version: int = 1) -> Publish:
 
 def message(
     worker: int, *tasks: tuple[int, int], startup: float = 0.0, invocation: int = 0, attempt: int = 1
-) -> Message:
-    return Message(worker, tuple(MiniTask(job, group, worker) for job, group in tasks), attempt, invocation, startup)
+) -> Assign:
+    return Assign(worker, tuple(MiniTask(job, group, worker) for job, group in tasks), attempt, invocation, startup)
 
 
 def test_rows_come_one_by_one_in_the_order_of_the_message(start: Start) -> None:

@@ -52,7 +52,7 @@ def test_the_exit_code_is_the_entrypoint_s_where_ray_knows_it(
 
 @pytest.mark.parametrize("address", ["", "auto", "127.0.0.1:8265", "ray://127.0.0.1:10001", "http://", "http://h:x"])
 def test_an_address_that_is_no_dashboard_s_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match=r"the address of a cluster's job server is http://HOST:8265: got "):
+    with pytest.raises(ValueError, match=r"the address of a cluster's job server must be like http://HOST:8265: got "):
         JobServer(address, None)
 
 
@@ -88,9 +88,13 @@ def test_the_answer_of_the_nodes_is_found_among_other_lines() -> None:
 @pytest.mark.parametrize(
     ("said", "source", "reason"),
     [
-        ("Traceback\nConnectionError: none\n\n", None, "cannot be asked what is on its nodes: ConnectionError: none"),
-        ("", None, "cannot be asked what is on its nodes: it wrote nothing"),
-        ("RPC error: InvalidAuthToken: x\nConnectionError: y", "T", r"refuses the token of T \(403\)"),
+        (
+            "Traceback\nConnectionError: none\n\n",
+            None,
+            r"cannot list the nodes of the cluster at .*: ConnectionError: none",
+        ),
+        ("", None, r"cannot list the nodes of the cluster at .*: the script wrote nothing"),
+        ("RPC error: InvalidAuthToken: x\nConnectionError: y", "T", r"rejects the token of T \(403\)"),
         ("RPC error: InvalidAuthToken: x\nConnectionError: y", None, r"sent none \(401\)"),
     ],
 )

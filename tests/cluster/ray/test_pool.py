@@ -34,7 +34,7 @@ def test_a_node_has_room_for_what_its_scarcest_resource_allows(
 
 @pytest.mark.parametrize("amounts", [{"cpus": -1}, {"cpus": 0}, {"resources": {"slot": -2.0}}, {"gpus": float("nan")}])
 def test_amounts_that_make_no_sense_are_refused(amounts: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="a host needs amounts >= 0"):
+    with pytest.raises(ValueError, match=r"a host.s resources must be >= 0"):
         HostResources(**amounts)  # type: ignore[arg-type]
 
 
@@ -61,7 +61,7 @@ def test_an_actor_occupies_what_it_needs_and_has_a_name(small: Callable[..., obj
     import ray
     from ray.util import list_named_actors
 
-    small(needs=HostResources(cpus=2.5))
+    small(resources=HostResources(cpus=2.5))
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"] - 2.5
     assert any(name.startswith("distseq-") and "-host-0-" in name for name in list_named_actors())
 
@@ -69,7 +69,7 @@ def test_an_actor_occupies_what_it_needs_and_has_a_name(small: Callable[..., obj
 @pytest.mark.ray
 def test_what_no_node_has_is_refused_by_its_name(ray_session: None) -> None:
     with pytest.raises(ValueError, match="1 hosts of 1 CPU, 3 moonrock do not fit: the cluster has room for 0"):
-        ray_pool(2, PROBE, hosts=1, needs=HostResources(resources={"moonrock": 3}))
+        ray_pool(2, PROBE, hosts=1, resources=HostResources(resources={"moonrock": 3}))
 
 
 @pytest.mark.ray

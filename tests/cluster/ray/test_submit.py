@@ -129,7 +129,7 @@ def test_an_interrupt_stops_the_job(cluster: Cluster, folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "asking job" in said
+    assert "asking Ray job" in said
     assert said.splitlines()[-1].endswith("was stopped")
 
 
@@ -137,8 +137,8 @@ def test_a_wrong_token_or_none_is_explained(cluster: Cluster, folder: Path) -> N
     wrong = run(cluster, folder, "submit", "job.toml", RAY_AUTH_TOKEN="0" * 64)
     none = run(cluster, folder, "submit", "job.toml")
     assert (wrong.returncode, none.returncode) == (2, 2)
-    assert f"error: the cluster at {cluster.address} refuses the token of RAY_AUTH_TOKEN (403)" in wrong.stderr
-    assert f"error: the cluster at {cluster.address} wants a token and was sent none (401)" in none.stderr
+    assert f"error: the cluster at {cluster.address} rejects the token of RAY_AUTH_TOKEN (403)" in wrong.stderr
+    assert f"error: the cluster at {cluster.address} requires a token and was sent none (401)" in none.stderr
     assert len(wrong.stderr.splitlines()) == len(none.stderr.splitlines()) == 1
 
 

@@ -49,7 +49,7 @@ def test_a_file_without_a_token_is_refused(tmp_path: Path, text: str | None, rea
         client_token({"RAY_AUTH_TOKEN_PATH": str(file)}, tmp_path)
 
 
-@pytest.mark.parametrize(("status", "reason"), [(401, "was sent none"), (403, "refuses the token of RAY_AUTH_TOKEN")])
+@pytest.mark.parametrize(("status", "reason"), [(401, "was sent none"), (403, "rejects the token of RAY_AUTH_TOKEN")])
 def test_a_refusal_says_where_a_token_is_looked_for(status: int, reason: str) -> None:
     said = refusal("http://head:8265", status, "RAY_AUTH_TOKEN")
     assert reason in said

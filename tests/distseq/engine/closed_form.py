@@ -114,7 +114,7 @@ def play(
     scheduler = wrap(inner or round_scheduler(scheme, closing, late=unfinished != "lost"))
     master = Master(learners, scheduler, pool, journal, ahead=ahead)
     seconds = master.run()
-    failed = {int(one.learner[1:]): one.step for one in master.failed}
+    failed = {int(one.learner[1:]): one.step for one in master.failures}
     assert failed.keys() == (fails or {}).keys()
     for m, (step, how) in (fails or {}).items():
         assert failed[m] == step or (how == "row" and step - ahead < failed[m] < step)

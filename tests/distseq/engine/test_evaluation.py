@@ -210,14 +210,14 @@ def test_rows_of_an_evaluation_add_up_in_any_pieces_and_leave_no_gradient(
     o, count = fleet.learners[0].open(0), fleet.evaluated[0]
     payload = Payload(0, 0, 0, o.parameters, np.arange(count), 0, "uncoded", 3, version=1, kind="evaluation")
     ids, weights = np.arange(count), np.linspace(-1, 2, count)
-    whole = fleet.task.row(payload, ids, weights)
+    whole = fleet.work.row(payload, ids, weights)
     assert whole[1] == pytest.approx(weights.sum())
     monkeypatch.setattr(task, "AT_ONCE", 7)
-    np.testing.assert_allclose(fleet.task.row(payload, ids, weights), whole, rtol=1e-12)
-    pieces = [fleet.task.row(payload, *piece) for piece in zip(np.split(ids, [5]), np.split(weights, [5]), strict=True)]
+    np.testing.assert_allclose(fleet.work.row(payload, ids, weights), whole, rtol=1e-12)
+    pieces = [fleet.work.row(payload, *piece) for piece in zip(np.split(ids, [5]), np.split(weights, [5]), strict=True)]
     np.testing.assert_allclose(sum(pieces), whole, rtol=1e-12)
-    np.testing.assert_array_equal(fleet.task.row(payload, ids[:0], weights[:0]), [0, 0])
-    assert all(parameter.grad is None for parameter in fleet.task.problem(0).model.parameters())
+    np.testing.assert_array_equal(fleet.work.row(payload, ids[:0], weights[:0]), [0, 0])
+    assert all(parameter.grad is None for parameter in fleet.work.problem(0).model.parameters())
 
 
 class Counts:

@@ -129,7 +129,7 @@ def one_machine(job: Path) -> dict[str, np.ndarray]:
         for step in range(STEPS) if learner.name != "falls" else ():
             o = learner.open(step)
             payload = Payload(100 * m + step, m, step, o.parameters, o.ids, o.seed, "uncoded", 4)
-            learner.apply(fleet.task.row(payload, o.ids, np.ones(len(o.ids))).astype(np.float64))
+            learner.apply(fleet.work.row(payload, o.ids, np.ones(len(o.ids))).astype(np.float64))
     return {learner.name: learner.publish() for learner in fleet.learners if learner.name != "falls"}
 
 
@@ -287,18 +287,20 @@ def test_a_broken_learner_without_a_checkpoint_is_never_written(tmp_path: Path) 
 
     learner, printed = falling(), io.StringIO()
     console = Console(file=printed, width=400)
-    keeper = Checkpointer(tmp_path / "c", [learner], "c", CheckpointConfig(1, 3), console, lambda: False, write=disk)
-    keeper.begin([0], 0, resumed=False)
+    checkpointer = Checkpointer(
+        tmp_path / "c", [learner], "c", CheckpointConfig(1, 3), console, lambda: False, write=disk
+    )
+    checkpointer.begin([0], 0, resumed=False)
     learner.optimizer.step = None  # type: ignore[method-assign, assignment]
     with pytest.raises(FaultError, match="TypeError"):
         learner.apply(np.ones(6))
     assert not learner.whole
-    assert keeper.failed(0) == 0
+    assert checkpointer.failed(0) == 0
     assert "learner m broke in the middle of a step, and no checkpoint in" in printed.getvalue()
     full = False
-    keeper.applied([0], 1)
-    assert not keeper.finish()
-    keeper.close()
+    checkpointer.applied([0], 1)
+    assert not checkpointer.finish()
+    checkpointer.close()
     assert not list((tmp_path / "c").glob("[0-9]*"))
 
 
@@ -334,9 +336,9 @@ def assert_only_the_first_fails(pool: Pool) -> None:
     learners = [Sums("bad"), Sums("good")]
     master = Master(learners, RoundScheduler(parse("uncoded", 4)), pool)
     master.run()
-    (failed,) = master.failed
+    (failed,) = master.failures
     assert (failed.learner, failed.step, failed.traceback) == ("bad", 1, "")
-    assert failed.error.startswith("rows of one job must have one length: got ")
+    assert failed.error.startswith("rows of one job must have equal lengths: got ")
     assert len(learners[0].totals) == 1
     assert len(learners[1].totals) == 4
     for step, total in enumerate(learners[1].totals):

@@ -75,7 +75,7 @@ def test_the_driver_computes_on_its_cpu_and_hosts_where_the_job_says(tmp_path: P
 
 
 def test_a_run_may_go_on_on_another_device(tmp_path: Path) -> None:
-    identities = {identity(config(tmp_path, device), fleet(tmp_path, device).same) for device in ("cpu", "auto")}
+    identities = {identity(config(tmp_path, device), fleet(tmp_path, device).description) for device in ("cpu", "auto")}
     assert len(identities) == 1
 
 

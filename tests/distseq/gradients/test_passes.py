@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from distseq.cluster.hosts.messages import Message, Publish, Stop
+from distseq.cluster.hosts.messages import Assign, Publish, Stop
 from distseq.cluster.hosts.worker import WorkerLoop
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import RowRequest, StackingWork, WorkSpec
@@ -262,7 +262,7 @@ def test_a_worker_computes_the_mini_tasks_of_four_learners_in_one_pass() -> None
     for job, payload in enumerate(payloads):
         loop.post(Publish(job, partial(replace, payload, version=job + 1)))
     for invocation, jobs in enumerate([(0, 1), (2, 3)]):
-        loop.post(Message(1, tuple(MiniTask(job, 0, 1) for job in jobs), 1, invocation, 0.0))
+        loop.post(Assign(1, tuple(MiniTask(job, 0, 1) for job in jobs), 1, invocation, 0.0))
     thread = threading.Thread(target=loop.run)
     thread.start()
     found = [answers.get(timeout=30) for _ in range(4)]

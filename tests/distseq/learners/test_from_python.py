@@ -335,10 +335,10 @@ def test_a_learner_that_is_refused_is_left_as_it_was() -> None:
 
 
 def test_trying_a_learner_leaves_no_trace_in_it() -> None:
-    from distseq.learners.from_python import live_config, live_fleet
+    from distseq.learners.from_python import config_of_learners, fleet_of_learners
 
     learners = [small(), large()]
-    live_fleet(live_config(learners), learners)
+    fleet_of_learners(config_of_learners(learners), learners)
     for one, fresh in zip(learners, (small(), large()), strict=True):
         assert_same_bits(learned(one), learned(fresh))
         assert repr(one.snapshot().optimizer) == repr(fresh.snapshot().optimizer)
@@ -450,12 +450,12 @@ def test_data_may_be_a_spec_a_dataset_of_ours_or_samples_under_a_collate() -> No
 
 def test_data_of_a_spec_that_differ_at_a_worker_are_found_out() -> None:
     from distseq.config.overrides import override
-    from distseq.learners.from_python import live_config, live_fleet
+    from distseq.learners.from_python import config_of_learners, fleet_of_learners
 
     Path("a.txt").write_text("to be or not to be, that is the question. " * 4)
     learners = [small(data="text:a.txt", data_args={"window": 3}, loss=by_length())]
-    config = override(live_config(learners), {"pool": "local"})
-    spec = live_fleet(config, learners).spec
+    config = override(config_of_learners(learners), {"pool": "local"})
+    spec = fleet_of_learners(config, learners).spec
     Path("a.txt").write_text("to be or not to be, this is the question. " * 4)
     with pytest.raises(ValueError, match=r"data 'text:a\.txt' differ on this host"):
         spec.load().problem(0)  # type: ignore[attr-defined]

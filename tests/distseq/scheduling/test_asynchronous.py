@@ -208,7 +208,7 @@ def pool_of(request: pytest.FixtureRequest) -> Iterator[Callable[[Fleet, int], P
 
             made.append(local_pool(N, fleet.spec, hosts=2, delays=stragglers(seed, scale=0.004)))
         else:
-            made.append(SimulatedPool(stragglers(seed), fleet.task, unfinished="serial", compute="rows"))
+            made.append(SimulatedPool(stragglers(seed), fleet.work, unfinished="serial", compute="rows"))
         return made[-1]
 
     yield make

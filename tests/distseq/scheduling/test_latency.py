@@ -36,11 +36,11 @@ def play(prediction: Prediction, startups: Sequence[Sequence[float]], units: Seq
     """Rounds in which each worker is sent one load and answers; the time at the end."""
     now = 0.0
     for t, row in enumerate(startups):
-        prediction.sent(range(len(row)), now)
+        prediction.record_sent(range(len(row)), now)
         seconds = [startup + unit * load for startup, unit in zip(row, units, strict=True)]
         for worker in np.argsort(seconds):
             i = int(worker)
-            prediction.told(answer(i, now + seconds[i], row[i], units[i] * load, invocation=t), load)
+            prediction.record_delivery(answer(i, now + seconds[i], row[i], units[i] * load, invocation=t), load)
         now += max(seconds)
     return now
 
@@ -71,10 +71,10 @@ def test_after_a_half_life_the_past_has_half_the_weight() -> None:
 def test_word_of_stale_work_is_evidence_and_rows_of_one_message_count_once() -> None:
     prediction = Prediction()
     for worker, startup in enumerate((1.0, 9.0)):
-        prediction.told(answer(worker, 9.0, startup, stale=worker == 1), 0.0)
+        prediction.record_delivery(answer(worker, 9.0, startup, stale=worker == 1), 0.0)
     np.testing.assert_allclose(prediction.seconds(2, 0.0, 9.0), [1.0, 9.0])
     for _ in range(50):
-        prediction.told(answer(0, 20.0, 4.0, invocation=1), 0.0)
+        prediction.record_delivery(answer(0, 20.0, 4.0, invocation=1), 0.0)
     assert 1.0 < prediction.seconds(1, 0.0, 20.0)[0] < 2.5
     decay = 0.5 ** (1 / HALF_LIFE)
     assert prediction.seconds(1, 0.0, 20.0)[0] == pytest.approx(4.0 ** (1 / (1 + decay)), abs=1e-6), (
@@ -85,16 +85,16 @@ def test_word_of_stale_work_is_evidence_and_rows_of_one_message_count_once() -> 
 def test_who_has_not_answered_takes_at_least_as_long_as_it_has_been_silent() -> None:
     prediction = Prediction()
     now = play(prediction, [[1.0, 1.0]] * 5, [0.0, 0.0], 1.0)
-    prediction.sent([0, 1], now)
-    prediction.told(answer(0, now + 1, 1.0, invocation=5), 0.0)
+    prediction.record_sent([0, 1], now)
+    prediction.record_delivery(answer(0, now + 1, 1.0, invocation=5), 0.0)
     np.testing.assert_allclose(prediction.seconds(2, 0.0, now + 7), [1.0, 7.0])
     assert list(prediction.order(2, 0.0, now + 7)) == [0, 1]
-    prediction.sent([0, 1], now + 7)
+    prediction.record_sent([0, 1], now + 7)
     assert prediction.seconds(2, 0.0, now + 7)[1] > 1.2, "that it was silent is remembered"
     late = answer(1, now + 7.5, 7.5, invocation=5)
-    prediction.told(late, 0.0)
+    prediction.record_delivery(late, 0.0)
     assert prediction.seconds(2, 0.0, now + 60)[1] == pytest.approx(53.0), "the late answer is of the work before"
-    prediction.told(answer(1, now + 61, 54.0, invocation=6), 0.0)
+    prediction.record_delivery(answer(1, now + 61, 54.0, invocation=6), 0.0)
     assert prediction.seconds(2, 0.0, now + 200)[1] < 53.0
 
 
@@ -110,9 +110,9 @@ def test_an_unknown_worker_is_taken_for_a_usual_one() -> None:
 def test_prediction_is_per_host_and_a_host_that_is_gone_is_forgotten() -> None:
     prediction = Prediction()
     prediction.members({0: "a", 1: "a", 2: "b"})
-    prediction.sent([0, 1, 2], 0.0)
-    prediction.told(answer(0, 5.0, 5.0, host="a"), 0.0)
-    prediction.told(answer(2, 1.0, 1.0, host="b"), 0.0)
+    prediction.record_sent([0, 1, 2], 0.0)
+    prediction.record_delivery(answer(0, 5.0, 5.0, host="a"), 0.0)
+    prediction.record_delivery(answer(2, 1.0, 1.0, host="b"), 0.0)
     np.testing.assert_allclose(prediction.seconds(3, 0.0, 0.0), [5.0, 5.0, 1.0])
     prediction.members({0: "c", 1: "b", 2: "b"})
     np.testing.assert_allclose(
@@ -127,14 +127,14 @@ def test_prediction_is_per_host_and_a_host_that_is_gone_is_forgotten() -> None:
 def test_a_copy_is_independent_and_predicts_the_same(n: int, draws: np.random.Generator) -> None:
     prediction = Prediction()
     now = play(prediction, draws.pareto(1.0, (4, n)).tolist(), draws.random(n).tolist(), 0.5)
-    prediction.sent(range(n), now)
+    prediction.record_sent(range(n), now)
     twin = copy.deepcopy(prediction)
     before = prediction.seconds(n, 0.3, now + 1)
     for worker in range(n):
-        twin.told(answer(worker, now + 50, 50.0, invocation=9), 0.0)
+        twin.record_delivery(answer(worker, now + 50, 50.0, invocation=9), 0.0)
     np.testing.assert_array_equal(prediction.seconds(n, 0.3, now + 1), before)
     for worker in range(n):
-        prediction.told(answer(worker, now + 50, 50.0, invocation=9), 0.0)
+        prediction.record_delivery(answer(worker, now + 50, 50.0, invocation=9), 0.0)
     np.testing.assert_array_equal(prediction.seconds(n, 0.3, now + 60), twin.seconds(n, 0.3, now + 60))
     order = prediction.order(n, 0.3, now + 60)
     assert sorted(order) == list(range(n))
@@ -160,9 +160,9 @@ def test_the_slow_workers_of_a_measured_round_are_predicted(shared: Path, name: 
         if t >= HALF_LIFE:
             scores.append(prediction.seconds(trace.workers, 0.0, now))
             slow.append(row > 1.3 * np.median(row))
-        prediction.sent(range(trace.workers), now)
+        prediction.record_sent(range(trace.workers), now)
         for worker, startup in enumerate(row.tolist()):
-            prediction.told(answer(worker, now + startup, startup, invocation=t), 0.0)
+            prediction.record_delivery(answer(worker, now + startup, startup, invocation=t), 0.0)
         now += float(row.max())
     assert area(np.concatenate(scores), np.concatenate(slow)) == pytest.approx(expected, abs=0.003)
 

@@ -16,7 +16,7 @@ from distseq.coding.plan import MiniTask
 from distseq.coding.schemes.scheme import missing
 from distseq.engine.journal import MemoryJournal
 from distseq.scheduling.pipeline import Pipeline
-from distseq.scheduling.pipeline_scheduler import UNHEARD, PipelineScheduler
+from distseq.scheduling.pipeline_scheduler import PATIENCE, PipelineScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 from distseq.simulation.recorded import arrival_table
 from distseq.simulation.simulate import Setting, simulate
@@ -171,7 +171,7 @@ class Rules(Through):
             assert not alone or not any(self.idle(worker) for worker in self.workers), "idle workers come first"
         elif not self.idle(task.worker):
             _, before = self.draining.pop(task.worker)
-            assert stuck or self.heard - before >= UNHEARD * self.fewest, "it is busy"
+            assert stuck or self.heard - before >= PATIENCE * self.fewest, "it is busy"
         fresh.add(task.worker)
         self.check_place(task)
         if part in self.todo:
@@ -316,14 +316,14 @@ def test_a_worker_that_never_says_that_it_is_done_is_taken_for_idle_in_the_end()
     scheduler.delivered(deliveries(tasks((0, 0, 1)), 1.0), 1.0)
     scheduler.step(1.0)
     used = []
-    for job in range(1, UNHEARD * 2 + 3):
+    for job in range(1, PATIENCE * 2 + 3):
         opened(scheduler, job)
         send = scheduler.step(float(job)).send
         used.append({task.worker for task in send})
         scheduler.delivered(deliveries(send[:1], job + 0.5), job + 0.5)
         scheduler.step(job + 0.5)
-    assert used[: UNHEARD * 2] == [{1}] * (UNHEARD * 2)
-    assert used[UNHEARD * 2] == {0, 1}
+    assert used[: PATIENCE * 2] == [{1}] * (PATIENCE * 2)
+    assert used[PATIENCE * 2] == {0, 1}
 
 
 def test_a_worker_is_taken_for_idle_when_nothing_else_would_go_on() -> None:

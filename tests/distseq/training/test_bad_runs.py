@@ -1,6 +1,7 @@
 """What a user can get wrong that shows only over real workers: one clear error, workers released, no process left.
 
-Checkpoints that are truncated, of another run or of a newer version: tests/distseq/artifacts/test_checkpoint.py.
+Checkpoints that are truncated or of a newer version: tests/distseq/artifacts/test_checkpoint.py; of another run: test_resume.py
+beside it.
 """
 
 import os
@@ -163,5 +164,5 @@ def test_a_model_that_workers_build_in_another_size_is_one_error(folder: Path, p
 @pytest.mark.parametrize("which", ["All", "Some"])
 def test_a_row_of_the_wrong_length_is_one_error(folder: Path, pool: str, which: str) -> None:
     ended = train(folder, "distseq.models.char_lstm:CharLSTM", "--pool", pool, script=SHORT.replace("WHICH", which))
-    assert_one_error(ended, (1, 2), "a row must have|rows of one job must have one length")
+    assert_one_error(ended, (1, 2), "a row must have|rows of one job must have equal lengths")
     assert_gone(ended.processes)

@@ -93,7 +93,7 @@ def train_on(pool: Pool, config: Config, chosen: Scheduler, *, first_job: int = 
     fleet = build_fleet(config)
     master = Master(fleet.learners, chosen, pool, first_job=first_job)
     master.run()
-    assert master.failed == []
+    assert master.failures == []
     return parameters(fleet)
 
 
@@ -115,7 +115,7 @@ def one_machine(config: Config, total: Callable[[Fleet, Payload], np.ndarray]) -
 
 
 def full_batch(fleet: Fleet, payload: Payload) -> np.ndarray:
-    return fleet.task.row(payload, payload.ids, np.ones(len(payload.ids))).astype(np.float64)
+    return fleet.work.row(payload, payload.ids, np.ones(len(payload.ids))).astype(np.float64)
 
 
 def same_parts(spec: str) -> Callable[[Fleet, Payload], np.ndarray]:
@@ -128,7 +128,7 @@ def same_parts(spec: str) -> Callable[[Fleet, Payload], np.ndarray]:
 
     def total(fleet: Fleet, payload: Payload) -> np.ndarray:
         return weighted_sum(
-            (1.0, fleet.task.row(payload, *cut.row(task, payload.ids))) for group in first for task in group
+            (1.0, fleet.work.row(payload, *cut.row(task, payload.ids))) for group in first for task in group
         )
 
     return total

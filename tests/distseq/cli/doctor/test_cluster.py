@@ -36,6 +36,7 @@ def test_nodes_like_the_driver_are_fine() -> None:
         ({"python": "3.13.0"}, "error", "the driver has Python 3.12.3: install the same on every node"),
         ({"ray": "2.59.0"}, "error", "the driver has Ray 2.60.0: install the same on every node"),
         ({"torch": None, "scipy": None}, "error", "torch, scipy missing: install on every node what distseq needs"),
+        ({"boto3": None}, "warning", "boto3 is missing, needed only for aws: data"),
         ({"torch": "2.12.0"}, "warning", "the driver has torch 2.13.0: replicas may differ in their last bits"),
         ({"distseq": None}, "warning", "distseq is missing there: install it, or use distseq submit, which brings it"),
         ({"distseq": "0.0.9"}, "warning", "the driver has distseq 0.1.0: install the same on every node"),

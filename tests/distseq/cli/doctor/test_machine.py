@@ -36,7 +36,23 @@ def broken(name: str) -> object:
     ],
 )
 def test_a_package_is_there_new_enough_and_importable(version, load, level: str, text: str) -> None:  # type: ignore[no-untyped-def]
-    assert machine.package("torch", "2.6", version, load) == ("torch", level, text)
+    assert machine.package(machine.Requirement("torch", "2.6", "torch>=2.6"), version, load) == ("torch", level, text)
+
+
+def test_a_missing_package_that_little_needs_is_a_warning() -> None:
+    found = machine.package(machine.Requirement("ray", "2.52", "ray[default]>=2.52"), missing, str)
+    assert (found.level, found.text.partition(",")[0]) == ("warning", "is not installed")
+    assert found.text.endswith(": python -m pip install 'ray[default]>=2.52'")
+
+
+def test_what_is_missing_comes_with_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: missing(name) if name in ("ray", "click") else there(name)
+    )
+    *_, last = machine.packages(Subject())
+    assert last[:2] == ("packages", "error")
+    assert last.text.endswith(": python -m pip install 'ray[default]>=2.52' 'click>=8.1'")
 
 
 @pytest.mark.parametrize(
@@ -59,18 +75,18 @@ def test_every_dependency_is_looked_at() -> None:
     python, found = machine.requirements()
     assert f">={python}" == project["requires-python"]
     here = [line for line in project["dependencies"] if "platform_system" not in line]
-    assert {name for name, _ in found} >= {line.partition(">=")[0].partition("[")[0] for line in here}
+    assert {one.name for one in found} >= {line.partition(">=")[0].partition("[")[0] for line in here}
 
 
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("ray[default]>=2.52", ("ray", "2.52")),
+        ("ray[default]>=2.52", ("ray", "2.52", "ray[default]>=2.52")),
         ("numpy>=1.26; platform_system == 'Nowhere'", None),
         ('pytest>=8; extra == "test"', None),
     ],
 )
-def test_a_requirement_of_another_platform_or_an_extra_is_none(line: str, found: tuple[str, str] | None) -> None:
+def test_a_requirement_of_another_platform_or_an_extra_is_none(line: str, found: tuple[str, str, str] | None) -> None:
     assert machine.parse_requirement(line) == found
 
 

@@ -22,19 +22,19 @@ class Told:
 
     def invocation(self, worker: int, startup: float, *, load: float = 0.0, slope: float = 1.0) -> None:
         task = MiniTask(self.count, 0, worker)
-        self.evidence.sent([task], self.now, lambda _: load)
+        self.evidence.record_sent([task], self.now, lambda _: load)
         self.now += startup + slope * load
         self.count += 1
         row = Delivery(task, self.now, startup, slope * load, f"host-{worker}", 1, self.count)
-        self.evidence.told(row, load)
-        self.evidence.over([task.job], self.now)
+        self.evidence.record_delivery(row, load)
+        self.evidence.record_finished([task.job], self.now)
 
     def given_up(self, worker: int, after: float) -> None:
         task = MiniTask(self.count, 0, worker)
-        self.evidence.sent([task], self.now, lambda _: 0.0)
+        self.evidence.record_sent([task], self.now, lambda _: 0.0)
         self.now += after
         self.count += 1
-        self.evidence.given_up([task], self.now)
+        self.evidence.record_cancelled([task], self.now)
 
     def table(self, n: int) -> np.ndarray:
         trace = self.evidence.trace(n, self.now)
@@ -73,10 +73,10 @@ def test_compute_is_told_from_start_up_and_what_is_slower_than_usual_is_kept() -
 def test_rows_of_one_message_are_one_invocation() -> None:
     told = Told(silent=False)
     tasks = [MiniTask(0, g, 0) for g in range(3)]
-    told.evidence.sent(tasks, 0.0, lambda _: 0.0)
+    told.evidence.record_sent(tasks, 0.0, lambda _: 0.0)
     for k, task in enumerate(tasks):
-        told.evidence.told(Delivery(task, 4.0 + k, 4.0, 0.0, "a", 1, 0), 0.0)
-    assert told.evidence.invocations == told.evidence.tail.invocations == 1
+        told.evidence.record_delivery(Delivery(task, 4.0 + k, 4.0, 0.0, "a", 1, 0), 0.0)
+    assert told.evidence.invocations == told.evidence.rare_events.invocations == 1
 
 
 def test_work_that_is_given_up_took_longer_than_it_was_waited_for() -> None:
@@ -104,7 +104,7 @@ def test_who_owes_a_row_has_taken_as_long_as_it_has_been_waited_for() -> None:
     for worker in range(3):
         told.invocation(worker, 1.0)
     task = MiniTask(9, 0, 2)
-    told.evidence.sent([task], told.now, lambda _: 0.0)
+    told.evidence.record_sent([task], told.now, lambda _: 0.0)
     told.now += 50.0
     assert told.table(3)[1, 2] >= 50.0
 
