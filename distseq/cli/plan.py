@@ -9,7 +9,11 @@ import click
 
 @click.command()
 @click.argument("job", type=click.Path(path_type=Path), required=False)
-@click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    help="Trace file: .npz, or .csv with a column for each worker.",
+)
 @click.option("--profile", help="Generated delays, NAME[:base=SECONDS].  [default: the job's]")
 @click.option("--run", type=click.Path(path_type=Path), help="The delays that this run folder's journal holds.")
 @click.option("--slope", type=float, metavar="SECONDS", help="Of compute per batch, in place of the trace's.")

@@ -8,7 +8,11 @@ import click
 
 
 @click.command()
-@click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    help="Trace file: .npz, or .csv with a column for each worker.",
+)
 @click.option("--profile", help="Generated delays, NAME[:base=SECONDS], in place of a trace.")
 @click.option("--slope", type=float, metavar="SECONDS", help="Of compute per batch, in place of the trace's.")
 @click.option("--scheme", "schemes", multiple=True, help="May be given several times: best first.")
