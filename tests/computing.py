@@ -12,6 +12,7 @@ FOLDERS = (
     *(f"tests/distseq/{folder}/" for folder in ("config", "scheduling", "simulation")),
 )
 FILES = {
+    "tests/cluster/test_trace_csv.py",
     "tests/distseq/artifacts/test_checkpoint.py",
     "tests/distseq/cli/test_cli.py",
     "tests/distseq/engine/test_journal.py",
@@ -21,7 +22,11 @@ FILES = {
     "tests/distseq/training/test_exactness.py",
 }
 # Of those folders, what starts pools.
-BUT = {"tests/distseq/scheduling/test_asynchronous.py", "tests/distseq/simulation/test_measure.py"}
+BUT = {
+    "tests/distseq/scheduling/test_asynchronous.py",
+    "tests/distseq/simulation/test_measure.py",
+    "tests/project/test_researcher.py",
+}
 # What these make is made once for a file.
 TOGETHER = {"tests/kernels/test_triton_compile.py", "tests/project/test_packaging.py"}
 
