@@ -17,7 +17,7 @@ from distseq.monitoring.observers import Tally
 from distseq.scheduling.adaptive.candidates import Candidate, family
 from distseq.scheduling.adaptive.cost import FREE, Prices, Question
 from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler
-from distseq.scheduling.asynchronous import AsyncTraining, allow, stale_of
+from distseq.scheduling.asynchronous import AsyncTraining, allow, parse_async
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Closing, Safe
 from distseq.scheduling.pipeline import Pipeline
@@ -141,7 +141,7 @@ def _prepared(setting: Setting, candidate: Candidate) -> _Simulated:
         return _adaptive(setting)
     if isinstance(candidate, Pipeline):
         return _pipelined(setting, candidate)
-    stale = stale_of(candidate)
+    stale = parse_async(candidate)
     return _in_rounds(setting, parse(candidate, setting.trace.workers)) if stale is None else _stale(setting, stale)
 
 

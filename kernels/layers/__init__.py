@@ -1,4 +1,4 @@
-"""Layers, each projection + primitive + output, by the names that model descriptions use."""
+"""Sequence layers by name, each made of a projection, a primitive and an output."""
 
 from functools import partial
 from typing import Any
@@ -29,9 +29,9 @@ LAYERS: dict[str, Any] = {  # name -> (width, **options) -> Layer
 
 
 def layers_of(text: str, width: int) -> list[Layer]:
-    """The layers of a description such as "lstm*2" or "ssm:states=16*3,attention:window=64", all of one width.
+    """The layers, all of one width, of a description such as "lstm*2" or "ssm:states=16*3,attention:window=64".
 
-    An item is NAME[:OPTION=VALUE]...[*COUNT]. ValueError naming the item that is wrong.
+    An item is NAME[:OPTION=VALUE]...[*COUNT]. ValueError, naming the item, if one is wrong.
     """
     made: list[Layer] = []
     for item in text.split(","):
