@@ -10,15 +10,17 @@ from rich.table import Table
 
 from distseq.cluster.errors import PoolError
 from distseq.config.schema import Config
-from distseq.config.strategy import ahead_of, exact_of, name_of, pipeline_of, question_of, scheme_of, unfinished_of
+from distseq.config.strategy import exact_of, name_of, pipeline_of, question_of, scheme_of
 from distseq.engine.journal import Record
 from distseq.learners.learner import Learner
 from distseq.monitoring.gradient_check import GradientCheck
 from distseq.monitoring.observers import Tally
+from distseq.scheduling.adaptive.candidates import Candidate
+from distseq.scheduling.adaptive.candidates import name_of as candidate_name
 from distseq.scheduling.asynchronous import marked
 from distseq.scheduling.closing import closing_rule
 from distseq.simulation.recorded import arrival_table
-from distseq.simulation.simulate import simulate, simulate_auto, simulate_pipeline
+from distseq.simulation.simulate import Setting, simulate
 
 LAST = 10  # steps whose losses make the final training loss
 
@@ -71,25 +73,28 @@ def replays(config: Config, records: list[Record], jobs: int) -> dict[str, Any]:
     {"replayed_seconds_per_job": {scheme: seconds}}; with nothing in it, and the reason beside, when a replay is impossible.
     """
     own, pipeline = scheme_of(config), pipeline_of(config)
-    rule = closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu)
-    models = len(config.learner)
-    unfinished = unfinished_of(config)
     spare = max(own.tolerance) if pipeline is None else pipeline.copies - 1
     others = ["uncoded", f"gc:{min(spare or 1, own.n - 1)}"]
-    seconds: dict[str, Any] = {}
+    first: Candidate = own.spec
+    if pipeline is not None:
+        first = pipeline if config.scheduler.kind == "pipeline" else name_of(config)
+    question, seconds = question_of(config), dict[str, Any]()
     try:
-        trace = arrival_table(records, config.pool.workers)
-        if pipeline is not None:
-            options: dict[str, Any] = {"ahead": ahead_of(config), "unfinished": unfinished}
-            if config.scheduler.kind == "auto":
-                result = simulate_auto(trace, question=question_of(config), jobs=jobs, places=config.scheduler.places)
-            else:
-                result = simulate_pipeline(trace, pipeline, models=models, jobs=jobs, **options)
-            seconds[marked(name_of(config), exact_of(config))] = result["seconds_per_job"]
-        for spec in dict.fromkeys([own.spec, *others] if pipeline is None else others):
-            options = {"unfinished": unfinished, "arrival": "row", "inexact": config.scheduler.inexact}
-            result = simulate(trace, spec, rule, models=models, jobs=jobs, **options)
-            seconds[marked(spec, bool(result["exact"]))] = result["seconds_per_job"]
+        setting = Setting(
+            arrival_table(records, config.pool.workers),
+            question.models,
+            jobs,
+            closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu),
+            question.unfinished,
+            arrival="row",
+            inexact=config.scheduler.inexact,
+            objective=question.objective,
+            prices=question.prices,
+            places=config.scheduler.places,
+        )
+        for candidate in dict.fromkeys([first, *others]):
+            result = simulate(setting, candidate)
+            seconds[marked(candidate_name(candidate), result["exact"])] = result["seconds_per_job"]
     except (ValueError, PoolError) as error:
         return {"replayed_seconds_per_job": {}, "not_replayed": str(error)}
     return {"replayed_seconds_per_job": seconds}
