@@ -61,6 +61,10 @@ class Setting:
     places: of "auto": workers that have the data of a part, which cannot move; 0 = all.
 
     ValueError for no model, no job, or an unknown name.
+
+    >>> from distseq.cluster.profiles import profile
+    >>> Setting(profile("bursts", 32, seed=0), models=2, jobs=10).trace.workers
+    32
     """
 
     trace: Trace
