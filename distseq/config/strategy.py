@@ -8,7 +8,7 @@ from distseq.coding.schemes.scheme import Scheme
 from distseq.config.schema import Config
 from distseq.scheduling.adaptive.cost import Prices, Question, prices
 from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler, first_pipeline
-from distseq.scheduling.asynchronous import AsyncTraining, allow, stale_of
+from distseq.scheduling.asynchronous import AsyncTraining, allow, parse_async
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import closing_rule
 from distseq.scheduling.pipeline import Pipeline
@@ -28,7 +28,7 @@ def pipeline_of(config: Config) -> Pipeline | None:
 
 
 def _stale_of(config: Config) -> AsyncTraining | None:
-    return stale_of(config.scheduler.scheme) if config.scheduler.kind == "rounds" else None
+    return parse_async(config.scheduler.scheme) if config.scheduler.kind == "rounds" else None
 
 
 def ahead_of(config: Config) -> int:

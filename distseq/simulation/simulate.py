@@ -15,7 +15,7 @@ from distseq.engine.master import Master
 from distseq.monitoring.observers import Tally
 from distseq.scheduling.adaptive.cost import Question
 from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler
-from distseq.scheduling.asynchronous import allow, stale_of
+from distseq.scheduling.asynchronous import allow, parse_async
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Closing
 from distseq.scheduling.pipeline import Pipeline
@@ -61,7 +61,7 @@ def simulate(
     Returns the numbers that `distseq simulate --json` prints. ValueError for bad arguments, and for a scheme that is not
     exact unless `inexact`; "async:A" has no rounds.
     """
-    stale = stale_of(scheme)
+    stale = parse_async(scheme)
     if stale is not None:
         allow(stale.spec, False, inexact)
         pipeline, ahead = stale.pipeline, stale.A

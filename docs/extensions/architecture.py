@@ -92,9 +92,10 @@ def svg(edges: Edges) -> str:
     """The picture: a row for each rank, an arrow from each layer to those that it imports directly."""
     row = ranks(edges)
     rows = [sorted(one for one in row if row[one] == k) for k in range(max(row.values()) + 1)]
-    width, height = max(len(each) for each in rows) * (WIDTH + 40) + 40, len(rows) * ROW + 10
+    width, height = max(len(each) for each in rows) * (WIDTH + 60) - 20, len(rows) * ROW + 10
+    # Columns, not centred rows: an arrow that passes a row by then runs between its boxes.
     at = {
-        one: ((2 * k + 1) * width / (2 * len(each)), height - 10 - ROW / 2 - n * ROW)
+        one: (20 + WIDTH / 2 + k * (WIDTH + 60), height - 10 - ROW / 2 - n * ROW)
         for n, each in enumerate(rows)
         for k, one in enumerate(each)
     }
@@ -131,7 +132,9 @@ def files(root: Path) -> str:
         first = (text or "").strip().split("\n\n")[0].replace("\n", " ")
         escaped = first.replace("|", "\\|").replace("<", "\\<").replace("*", "\\*").replace("[", "\\[")
         folders.setdefault(path.parent.as_posix(), []).append(f"| `{path.name}` | {escaped} |")
-    parts = [f"### {folder}/\n\n| file | what it is |\n|---|---|\n" + "\n".join(rows) for folder, rows in folders.items()]
+    parts = [
+        f"### {folder}/\n\n| file | what it is |\n|---|---|\n" + "\n".join(rows) for folder, rows in folders.items()
+    ]
     return "\n\n".join(parts)
 
 

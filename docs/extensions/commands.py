@@ -7,6 +7,7 @@ import click
 
 from distseq.cli.main import cli
 
+
 def markdown() -> str:
     """A section for each command."""
     return "\n".join(_section(name, command) for name, command in cli.commands.items())
@@ -21,7 +22,8 @@ def _section(name: str, command: click.Command) -> str:
     lines = [f"## distseq {name}", "", f"`distseq {name} {usage}`", "", *(f"{_plain(part)}\n" for part in prose)]
     if examples:
         lines += ["```text", *examples, "```", ""]
-    rows = [record for option in command.get_params(context) if (record := option.get_help_record(context))]
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    rows = [record for option in options if (record := option.get_help_record(context))]
     return "\n".join([*lines, "| option | what it does |", "|---|---|", *(_row(*record) for record in rows), ""])
 
 

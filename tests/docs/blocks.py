@@ -16,7 +16,8 @@ CHECKED = (*RUN, "toml")
 PROSE = ("text", "diff", "math")  # outputs, changes, formulas: nothing to run
 DIRECTIVES = ("file", "append", "not run", "exit")
 FENCE = re.compile(
-    r"^(?:<!-- (?P<directive>[a-z ]+): (?P<value>.*?) -->\n)?^(?P<fence>`{3,})(?P<language>\S*).*\n(?P<code>(?:.*\n)*?)(?P=fence)$",
+    r"^(?:<!-- (?P<directive>[a-z ]+): (?P<value>.*?) -->\n)?"
+    r"^(?P<fence>`{3,})(?P<language>\S*).*\n(?P<code>(?:.*\n)*?)(?P=fence)$",
     re.MULTILINE,
 )
 

@@ -82,7 +82,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     result, printed = train(resume=run)
     assert printed.count("warning: ") == 1
     assert f"warning: checkpoint {latest} is damaged: " in printed
-    assert f"going on from job {before[0][0]}" in printed
+    assert f"resuming from job {before[0][0]}" in printed
     assert_same_bits(weights(result), whole())
 
 
@@ -106,7 +106,7 @@ def test_when_all_checkpoints_are_damaged_it_is_one_line(job: Path, capsys: pyte
     assert out == ""
     assert err.count("\n") == 1
     assert "00000009 is damaged: " in err
-    assert "no whole one before it" in err
+    assert "no older one is intact" in err
     assert (run / "journal.jsonl").read_bytes() == journal
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from distseq.cluster.pool import Delivery
@@ -17,6 +17,7 @@ from distseq.scheduling.closing import Closing, Mu, Safe
 from distseq.simulation.recorded import arrival_table, master_seconds
 from distseq.simulation.simulate import simulate
 from tests.coding.strategies import PROPERTY, generators
+from tests.examples import examples
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -187,7 +188,7 @@ def serial(trace: Trace, scheme: str, closing: Closing, jobs: int) -> tuple[floa
     return float(result["total_seconds"]), journal  # type: ignore[arg-type]
 
 
-@settings(PROPERTY, max_examples=80)
+@examples(80)
 @given(
     n=st.integers(3, 7),
     scheme=st.sampled_from(SCHEMES),

@@ -385,19 +385,19 @@ def test_a_run_on_local_workers_is_resumed_on_simulated_ones() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: [small("other"), large()], "has learners small, large, the job other, large"),
-        (lambda: [small()], "has learners small, large, the job small"),
-        (lambda: [small(steps=1), large()], "learner small has made 4 steps already: got steps=1"),
+        (lambda: [small("other"), large()], "has the learners small, large, the configuration has other, large: "),
+        (lambda: [small()], "has the learners small, large, the configuration has small: "),
+        (lambda: [small(steps=1), large()], "learner small has already made 4 steps in the checkpoint: .*got steps=1"),
         (lambda: [small(), large(accumulate=1)], "accumulate=1, the checkpoint is at job 2"),
         (lambda: [small(), large(ema=None)], "an average of the weights is in one of checkpoint and job only"),
         (lambda: [small(), large(schedule=None)], "a learning-rate schedule is in one of checkpoint and job only"),
-        (lambda: [small(), large(ema=0.7)], "other learners, data, seed or dtype"),
-        (lambda: [small(batch=11), large()], "other learners, data, seed or dtype"),
-        (lambda: [small(seed=1), large()], "other learners, data, seed or dtype"),
-        (lambda: [small(lr=0.06), large()], "other learners, data, seed or dtype"),
-        (lambda: [small(clip=None), large()], "other learners, data, seed or dtype"),
-        (lambda: [small(data=points(seed=2)), large()], "other learners, data, seed or dtype"),
-        (lambda: [small(loss=cubes()), large()], "other learners, data, seed or dtype"),
+        (lambda: [small(), large(ema=0.7)], "different learners, data, seed or dtype"),
+        (lambda: [small(batch=11), large()], "different learners, data, seed or dtype"),
+        (lambda: [small(seed=1), large()], "different learners, data, seed or dtype"),
+        (lambda: [small(lr=0.06), large()], "different learners, data, seed or dtype"),
+        (lambda: [small(clip=None), large()], "different learners, data, seed or dtype"),
+        (lambda: [small(data=points(seed=2)), large()], "different learners, data, seed or dtype"),
+        (lambda: [small(loss=cubes()), large()], "different learners, data, seed or dtype"),
         (lambda: [small(buffers={"scale": 2.0}), large()], "scale of its model is float64 .*, in the checkpoint None"),
     ],
 )
@@ -413,7 +413,7 @@ def test_other_learners_are_not_resumed_and_stay_as_they_were(make: Callable[[],
 
 def test_what_is_not_trained_must_be_the_same_for_a_resume() -> None:
     crashed(small(buffers={"scale": 1.0}), jobs=2)
-    with pytest.raises(ValueError, match="other learners, data, seed or dtype"):
+    with pytest.raises(ValueError, match="different learners, data, seed or dtype"):
         train(small(buffers={"scale": 2.0}), resume="run")
     assert train(small(buffers={"scale": 1.0}), resume="run").summary["jobs"] == STEPS
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distseq.cluster.pool import Delivery
@@ -17,9 +17,10 @@ from distseq.scheduling.closing import Safe
 from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 from distseq.simulation.simulate import simulate
-from tests.coding.strategies import PROPERTY, generators
+from tests.coding.strategies import generators
 from tests.distseq.engine.closed_form import checked, play
 from tests.distseq.scheduling.test_round_scheduler import Case, Through, cases
+from tests.examples import examples
 
 
 class Watching(Through):
@@ -50,7 +51,7 @@ class Watching(Through):
         return decision
 
 
-@settings(PROPERTY, max_examples=100)
+@examples(100)
 @given(case=cases(("backup",)))
 def test_missing_parts_are_copied_once_each_to_idle_workers(case: Case) -> None:
     checked(case.play(Safe(), Watching), case.scheme)
@@ -80,7 +81,7 @@ def test_nothing_is_copied_before_enough_has_come_and_copies_are_waited_for() ->
     assert scheduler.missing() == {}
 
 
-@settings(PROPERTY, max_examples=40)
+@examples(40)
 @given(
     n=st.integers(2, 9),
     draws=generators(),

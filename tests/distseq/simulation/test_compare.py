@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distseq.cli.main import cli
@@ -17,8 +17,9 @@ from distseq.scheduling.closing import Closing, Mu, Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation.compare import Setting, best_of_families, simulate_schemes
 from distseq.simulation.tables import table
-from tests.coding.strategies import PROPERTY, generators
+from tests.coding.strategies import generators
 from tests.distseq.simulation.test_simulate import DEFAULTS, any_trace
+from tests.examples import examples
 
 RECORDED = (
     "canada_l000",
@@ -60,7 +61,7 @@ def check_laws(trace: Trace, s: int) -> None:
     assert streamed <= seconds(trace, "uncoded") + 1e-9
 
 
-@settings(PROPERTY, max_examples=40)
+@examples(40)
 @given(sizes=st.sampled_from([(4, 2), (6, 2), (6, 3), (8, 2), (8, 4), (9, 3), (8, 8)]), draws=generators())
 def test_bounds_and_schemes_are_in_order_on_any_trace(sizes: tuple[int, int], draws: np.random.Generator) -> None:
     n, replicas = sizes
@@ -78,7 +79,7 @@ def test_bounds_and_schemes_are_in_order_on_recorded_traces(shared: Path, name: 
     check_laws(load_trace(shared / "traces" / f"{name}.npz").first(32), 3)
 
 
-@settings(PROPERTY, max_examples=30)
+@examples(30)
 @given(
     n=st.integers(1, 9),
     models=st.integers(1, 5),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distseq.cluster.trace import Trace
@@ -19,7 +19,8 @@ from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation.compare import simulate_schemes
 from distseq.simulation.simulate import simulate, simulate_pipeline
 from distseq.simulation.tables import table
-from tests.coding.strategies import PROPERTY, generators
+from tests.coding.strategies import generators
+from tests.examples import examples
 
 ROOT = Path(__file__).resolve().parents[3]
 JSON_KEYS = {
@@ -240,7 +241,7 @@ def seconds(trace: Trace, scheme: str, closing: Closing) -> float:
     return float(result["total_seconds"])  # type: ignore[arg-type]
 
 
-@settings(PROPERTY, max_examples=40)
+@examples(40)
 @given(
     n=st.integers(2, 9), draws=generators(), mu=st.sampled_from((0.0, 0.3, 1.0)), code=st.sampled_from(("cyclic", "fr"))
 )
@@ -251,7 +252,7 @@ def test_safe_is_never_slower_than_the_mu_rule_under_gradient_coding(
     assert seconds(trace, scheme, Safe()) <= seconds(trace, scheme, Mu(mu)) + 1e-9
 
 
-@settings(PROPERTY, max_examples=40)
+@examples(40)
 @given(sizes=st.sampled_from([(4, 2), (6, 2), (6, 3), (8, 2), (8, 4), (9, 3), (8, 8)]), draws=generators())
 def test_fractional_repetition_is_never_slower_than_the_cyclic_code(
     sizes: tuple[int, int], draws: np.random.Generator
@@ -261,7 +262,7 @@ def test_fractional_repetition_is_never_slower_than_the_cyclic_code(
     assert seconds(trace, f"gc:{s}", Safe()) <= seconds(trace, f"gc:{s},code=cyclic", Safe()) + 1e-9
 
 
-@settings(PROPERTY, max_examples=40)
+@examples(40)
 @given(sizes=st.sampled_from([(4, 2), (6, 2), (6, 3), (8, 2), (8, 4), (9, 3), (8, 8)]), draws=generators())
 def test_streaming_each_replica_s_own_part_first_is_never_slower_than_uncoded(
     sizes: tuple[int, int], draws: np.random.Generator
@@ -271,7 +272,7 @@ def test_streaming_each_replica_s_own_part_first_is_never_slower_than_uncoded(
     assert seconds(trace, f"gc:{replicas - 1},q={replicas}", Safe()) <= seconds(trace, "uncoded", Safe()) + 1e-9
 
 
-@settings(PROPERTY, max_examples=40)
+@examples(40)
 @given(
     n=st.integers(4, 9),
     draws=generators(),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distseq.cluster.profiles import PROFILES, profile
@@ -20,9 +20,10 @@ from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.replay import replay
 from distseq.scheduling.scheduler import Decision
 from distseq.simulation.simulate import simulate, simulate_auto, simulate_pipeline
-from tests.coding.strategies import PROPERTY, generators
+from tests.coding.strategies import generators
 from tests.distseq.engine.closed_form import Played, check_exact, failing, play
 from tests.distseq.scheduling.test_round_scheduler import UNFINISHED, Changing, Through, Twice, Twin, Withdrawn, delays
+from tests.examples import examples
 
 
 @dataclass(frozen=True)
@@ -79,25 +80,25 @@ class Restless(Through):
         return super().step(now)
 
 
-@settings(PROPERTY, max_examples=80)
+@examples(80)
 @given(case=cases())
 def test_whatever_it_chooses_every_learner_has_its_exact_sums_in_order(case: Case) -> None:
     check_exact(case.play(), "fr")
 
 
-@settings(PROPERTY, max_examples=150)
+@examples(150)
 @given(case=cases(places=False), draws=generators())
 def test_whenever_it_changes_no_job_is_lost_and_every_sum_is_exact(case: Case, draws: np.random.Generator) -> None:
     check_exact(case.play(lambda inner: Restless(inner, case, draws)), "fr")
 
 
-@settings(PROPERTY, max_examples=80)
+@examples(80)
 @given(case=cases(places=False), draws=generators())
 def test_changes_beside_workers_that_come_and_go_are_exact_too(case: Case, draws: np.random.Generator) -> None:
     check_exact(case.play(lambda inner: Changing(Restless(inner, case, draws), case.n, draws)), "fr")
 
 
-@settings(PROPERTY, max_examples=60)
+@examples(60)
 @given(case=cases(places=False), draws=generators(), data=st.data())
 def test_whoever_fails_whenever_the_others_get_their_exact_sums(
     case: Case, draws: np.random.Generator, data: st.DataObject
@@ -106,13 +107,13 @@ def test_whoever_fails_whenever_the_others_get_their_exact_sums(
     check_exact(case.play(lambda inner: Withdrawn(Restless(inner, case, draws)), fails), "fr", fails)
 
 
-@settings(PROPERTY, max_examples=30)
+@examples(30)
 @given(case=cases())
 def test_a_second_step_with_nothing_new_decides_nothing_new(case: Case) -> None:
     assert case.play(Twice).records == case.play().records
 
 
-@settings(PROPERTY, max_examples=30)
+@examples(30)
 @given(case=cases(), at=st.integers(1, 40))
 def test_a_copy_made_in_the_middle_of_a_run_decides_the_same(case: Case, at: int) -> None:
     assert case.play(lambda inner: Twin(inner, at)).records == case.play().records
@@ -256,7 +257,7 @@ def test_workers_that_share_hosts_cannot_compute_more_than_the_hosts() -> None:
     ],
 )
 def test_what_is_no_price_is_refused(spec: str, message: str) -> None:
-    rule = "a price must be KEY=DOLLARS, not negative, of worker_second, held_second, message, gigabyte: "
+    rule = "a price must be KEY=DOLLARS with DOLLARS >= 0, KEY one of worker_second, held_second, message, gigabyte: "
     with pytest.raises(ValueError, match=rule + message):
         prices(spec)
 
@@ -264,5 +265,5 @@ def test_what_is_no_price_is_refused(spec: str, message: str) -> None:
 def test_an_objective_must_be_known_and_a_price_have_prices() -> None:
     with pytest.raises(ValueError, match="the objective must be one of seconds, worker-seconds, price: got 'speed'"):
         Question(1, objective="speed")
-    with pytest.raises(ValueError, match="the objective price needs prices"):
+    with pytest.raises(ValueError, match="objective = price needs prices"):
         Question(1, objective="price")
