@@ -58,6 +58,7 @@ class Layout:
     def row(self, task: MiniTask, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sample ids (B,) and weights (B,) that a mini-task sums over, part after part."""
         cuts, first = self.cuts(len(ids)), self._first[task.group]
+        # In the order of the code's row, which is the same for all replicas: sums in another order would have other bits.
         pieces = [(cuts[first + k], cuts[first + k + 1], c) for k, c in self.scheme.codes[task.group].row(task.worker)]
         chosen = [ids[begin:end] for begin, end, _ in pieces]
         weights = [np.full(end - begin, c) for begin, end, c in pieces]
@@ -73,6 +74,7 @@ class Layout:
         return total
 
 
+# Every mini-task looks its layout up. 64 schemes are far more than a run moves between.
 @lru_cache(maxsize=64)
 def layout(spec: str, n: int) -> Layout:
     """The layout of a scheme, given by its specification, on n workers. Cached."""

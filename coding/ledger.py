@@ -82,6 +82,7 @@ class Ledger:
     def receive(self, task: MiniTask) -> bool:
         """Record a row. Returns False if it is in hand already or its job is not open."""
         start = self._start.get(task.job)
+        # A pool delivers at least once: a row may come twice, after a retry, and after its job was decoded without it.
         if start is None or self._rows[start][task.group, task.worker]:
             return False
         self._rows[start][task.group, task.worker] = True
@@ -101,6 +102,7 @@ class Ledger:
 
     def due_complete(self) -> bool:
         """Whether the job that is due in this round is complete; True if there is none."""
+        # A job that was retired has been decoded, or given up with its learner; nothing waits for it.
         job = self._job.get(self.round - self.scheme.delay)
         return job is None or job not in self._start or self.complete(job)
 

@@ -36,9 +36,11 @@ class Plan:
 
     def tasks(self, names: Mapping[int, int] | None = None) -> list[MiniTask]:
         """All mini-tasks, worker by worker, each worker's in order. `names`: round in which a job started -> its number."""
+        # Transposed, so that nonzero goes through workers first: the tasks of one worker travel in one message.
         busy = (self.groups != NOTHING).T
         jobs, groups, workers = self.jobs.T[busy], self.groups.T[busy], np.nonzero(busy)[0]
         if names is not None and jobs.size:
+            # A small table instead of a dictionary: one look-up for all mini-tasks at once.
             first = int(jobs.min())
             jobs = np.array([names.get(start, NOTHING) for start in range(first, int(jobs.max()) + 1)])[jobs - first]
         return list(map(MiniTask._make, zip(jobs.tolist(), groups.tolist(), workers.tolist(), strict=True)))

@@ -82,6 +82,7 @@ class EitherInWindow:
 
     @property
     def window(self) -> int:
+        # Shorter models look at every window of their own within the longest one.
         return max(model.window for model in self.models)
 
     def allows(self, window: np.ndarray) -> bool:

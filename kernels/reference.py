@@ -13,6 +13,7 @@ from distseq.kernels.backend import accumulator
 from distseq.kernels.cells import CELLS, State
 
 
+# The dtype of sums, also for the inputs: rounding of a half-precision product must not be part of what others are compared with.
 def _wide(*tensors: Tensor) -> list[Tensor]:
     return [tensor.to(accumulator(tensor.dtype)) for tensor in tensors]
 

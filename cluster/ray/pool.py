@@ -118,6 +118,7 @@ class RayTransport:
             "num_cpus": self._resources.cpus,
             "num_gpus": self._resources.gpus,
             "resources": dict(self._resources.resources),
+            # A node that leaves then takes few hosts with it, and replicas on neighbouring hosts are on different machines.
             "scheduling_strategy": "SPREAD",
             # Ray would restart the actor empty and report its calls as lost only later; the pool replaces it with a new one.
             "max_restarts": 0,
@@ -125,6 +126,7 @@ class RayTransport:
         }
         actor = ray.remote(**options)(Host).remote(self._spec, name, self._inline)
         number = actor.pid.options(concurrency_group="control").remote()
+        # One blocking call is always out: an answer then takes one way, where polling would take two.
         return Actor(actor, number, _answers(actor))
 
     def wait_ready(self, handles: Sequence[Actor], seconds: float) -> None:
@@ -138,6 +140,7 @@ class RayTransport:
             raise PoolError(f"an actor died before it was ready: {error}") from None
 
     def share(self, payload: Payload) -> list[Any]:
+        # In a list, which `unshare` can empty: Ray frees an object when its last reference is gone.
         return [ray.put(payload)]
 
     def unshare(self, shared: list[Any]) -> None:
@@ -157,6 +160,7 @@ class RayTransport:
     def _answers_of(self, handle: Actor) -> list[Answer | Failure] | Death:
         try:
             answers: list[Answer | Failure] = ray.get(handle.pending)
+        # The actor died, or the node that stored its answer.
         except GONE as error:
             return Death(_cause(error))
         except ray.exceptions.RayError as error:

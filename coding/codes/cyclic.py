@@ -27,8 +27,8 @@ class DenseCode:
     the stragglers.
     """
 
-    # Solving for z has at most s unknowns instead of n: at n = 256, s = 27 it takes .2 ms (docs/benchmarks.md), where least squares
-    # for a took 120 to 680 ms, with the same condition number. a0 and N depend on B alone.
+    # Solving for z has at most s unknowns instead of n: at n = 256, s = 27 it takes .2 ms (docs/benchmarks.md), where least
+    # squares for a took 120 to 680 ms, with the same condition number. a0 and N depend on B alone.
 
     B: np.ndarray = field(repr=False)  # (n, parts)
     s: int
@@ -73,12 +73,13 @@ class DenseCode:
         a0, null = self._solutions
         weights = a0
         if not has.all():
+            # Without a null space there is nothing that could make a vanish on a straggler: s is 0.
             if not null.shape[1]:
                 raise ValueError("this code decodes only from all of its rows")
             z = np.linalg.lstsq(null[~has], -a0[~has], rcond=None)[0]
             weights = a0 + null @ z
-        # Exactly zero on stragglers, whose rows are not there to be multiplied. The residual is then checked with these weights: it
-        # is what tells rows that do not decode.
+        # Exactly zero on stragglers, whose rows are not there to be multiplied. The residual is checked with these weights, and
+        # is the only sign of rows that do not decode: the least-squares solution exists for any rows.
         weights = np.where(has, weights, 0.0)
         residual = float(np.abs(weights @ self.B - 1.0).max())
         if not residual <= RESIDUAL:
@@ -89,6 +90,7 @@ class DenseCode:
         weights.setflags(write=False)
         return weights
 
+    # Packed to bytes, an array can be a key of the cache.
     def decode(self, has: np.ndarray) -> np.ndarray:
         return self._cached(np.packbits(has).tobytes())
 
@@ -122,6 +124,7 @@ def _straggler_sets(n: int, s: int) -> list[np.ndarray]:
 
 def cyclic_matrix(n: int, s: int, seed: int) -> np.ndarray:
     """B (n, n) of the cyclic (n, s) code: row i is supported on parts i to i + s modulo n (Tandon et al. 2017, Alg. 2)."""
+    # H would have no rows.
     if s == 0:
         return np.eye(n)
     # H has rows of sum zero, so the all-ones vector is in its null space. Each row of B is a vector of that null space with the
@@ -141,8 +144,8 @@ class Cyclic(DenseCode):
 
     def __init__(self, n: int, s: int) -> None:
         _check_range(n, s)
-        # Draws differ: at n = 256, s = 27 two of them amplify 9.5e4 and 3e5 times. For s <= 3, where the code is usable in float32,
-        # they are compared by their amplification; beyond that by the largest coefficient, which takes no decoding.
+        # Draws differ: at n = 256, s = 27 two of them amplify 9.5e4 and 3e5 times. For s <= 3, where the code is usable in
+        # float32, they are compared by their amplification; beyond that by the largest coefficient, which takes no decoding.
         draws = [cyclic_matrix(n, s, seed) for seed in range(8)]
         super().__init__(min(draws, key=lambda B: _measured(B, s) if s <= 3 else float(np.abs(B).max())), s)
 

@@ -15,7 +15,10 @@ from distseq.coding.schemes.scheme import Rows, silent
 
 @dataclass(frozen=True)
 class Backup(Interchangeable):
-    """Once `percent` of a job's parts are in hand, other workers may do the missing ones too. ValueError unless 0 < percent < 100."""
+    """Once `percent` of a job's parts are in hand, other workers may do the missing ones too.
+
+    ValueError unless 0 < percent < 100.
+    """
 
     percent: int
 
@@ -35,6 +38,7 @@ class Backup(Interchangeable):
         return -(-self.percent * self.n // 100)
 
     def assign(self, t: int, rows: Rows) -> Plan:
+        # Without copies: who is idle in the middle of a round is known to the scheduler alone (docs/decisions/012).
         own = np.arange(self.n) if t in rows else np.full(self.n, NOTHING)
         return Plan(np.full((1, self.n), t), own[None, :])
 

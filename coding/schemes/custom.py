@@ -6,6 +6,7 @@ from distseq.coding.import_string import load_object
 from distseq.coding.schemes.scheme import Scheme
 from distseq.coding.schemes.specification import example_of, from_words
 
+# The values of built-in schemes are numbers, so that NAME:VALUE, also with a mistyped name, never has this form.
 FORM = re.compile(r"\s*([A-Za-z_][\w.]*:[A-Za-z_]\w*)(?=\s*$|:)")
 # Methods that a scheme must define if its jobs last longer than one round: the defaults are those of a single round.
 OF_A_DELAY = ("assign", "shortage", "within")
@@ -33,7 +34,8 @@ def custom_scheme(spec: str, n: int) -> Scheme:
     except TypeError as error:
         raise ValueError(f"scheme {spec!r}: {error}") from None
     _check(spec, scheme)
-    # Hosts and resumed runs rebuild the scheme from its specification: if that gave another one, they would cut batches otherwise.
+    # Hosts and resumed runs rebuild the scheme from its specification; if that gave another one, they would cut batches
+    # differently.
     own = import_string_of(scheme.spec)
     if own is None or from_words(_class_of(scheme.spec, own), scheme.spec, own, example, n=n) != scheme:
         raise ValueError(f"scheme {spec!r}: its property spec must specify the same scheme: got {scheme.spec!r}")
@@ -41,6 +43,7 @@ def custom_scheme(spec: str, n: int) -> Scheme:
 
 
 def _class_of(spec: str, target: str) -> type[Scheme]:
+    # On a host, __main__ is the worker's own program.
     if target.startswith("__main__:"):
         raise ValueError(f"scheme {spec!r}: hosts cannot import __main__; put the class into a module of its own")
     try:
@@ -69,6 +72,7 @@ def _check(spec: str, scheme: Scheme) -> None:
     for code in codes:
         if code.n != scheme.n:
             raise ValueError(f"scheme {spec!r} needs codes for n={scheme.n} workers: got one for {code.n}")
+    # Found out here: the defaults would run, and silently lose what is missing at the end of the first round.
     lacking = [name for name in OF_A_DELAY if getattr(type(scheme), name) is getattr(Scheme, name)]
     if scheme.delay and lacking:
         raise ValueError(f"scheme {spec!r}: with a delay of {scheme.delay} it must define {', '.join(lacking)}")

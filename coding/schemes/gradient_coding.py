@@ -18,8 +18,8 @@ from distseq.coding.schemes.scheme import Rows, Scheme
 class GC(Scheme):
     """(n, s) gradient coding (Tandon et al. 2017); s = 0 is uncoded training.
 
-    With q > 1 it is streamed: the batch is cut into q groups under the same code. A worker computes its q rows one by one and sends
-    each at once, so that a straggler's first rows count too. ValueError unless 0 <= s < n and q >= 1.
+    With q > 1 it is streamed: the batch is cut into q groups under the same code. A worker computes its q rows one by one and
+    sends each at once, so that a straggler's first rows count too. ValueError unless 0 <= s < n and q >= 1.
     """
 
     s: int
@@ -28,6 +28,7 @@ class GC(Scheme):
     streams: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        # Made now, so that a wrong n, s or code is refused where the scheme is written and not in the middle of a run.
         make_code(self.code, self.n, self.s)
         if self.q < 1:
             raise ValueError(f"streamed GC needs q >= 1 groups: got q={self.q}")
@@ -59,6 +60,7 @@ class GC(Scheme):
         return Plan(jobs, self._order if t in rows else np.full((self.q, self.n), NOTHING))
 
     def on(self, n: int) -> Scheme:
+        # The same s, not the same load: with fewer workers each straggler weighs more.
         return replace(self, n=n, s=min(self.s, n - 1))
 
 

@@ -26,4 +26,5 @@ class Interchangeable(Scheme):
 
     @property
     def models(self) -> tuple[StragglerModel, ...]:
+        # Nothing is computed twice in advance, so that no straggler is tolerated without waiting or copies.
         return (PerRound(0),)

@@ -48,10 +48,12 @@ class AnyK:
         count = int(np.count_nonzero(has))
         if count < self.K:
             raise ValueError(f"ksync needs {self.K} rows of {self.n}: got {count}")
+        # By the rows there are, not by K: rows beyond the K-th that are here already make the estimate better.
         return has * (self.n / count)
 
     @property
     def amplification(self) -> float:
+        # Rounding grows with the sum by n/m, so that relative to it nothing is amplified.
         return 1.0
 
 

@@ -60,8 +60,8 @@ class MSGC(Scheme):
     @property
     def share(self) -> Fraction:
         """The fraction of the batch in one mini-task: (lam + 1)/Z for the cyclic code and for even replica sets."""
-        # The x that solves n (W - 1) x + B x / load(code) = 1. Mini-tasks stay equal where replica sets are uneven, because then a
-        # retry costs as much as a coded row, on which the schedule rests (docs/decisions/003).
+        # The x that solves n (W - 1) x + B x / load(code) = 1. Mini-tasks stay equal where replica sets are uneven, because then
+        # a retry costs as much as a coded row, on which the schedule rests (docs/decisions/003).
         uncoded = Fraction(self.n * (self.W - 1))
         return 1 / (uncoded + self.B / self.codes[-1].load if self.coded else uncoded)
 
@@ -95,6 +95,7 @@ class MSGC(Scheme):
         if age < self.W - 1:
             return np.full(self.n, age)
         lost = ~rows[: self.W - 1]
+        # The first missing part, not the last: it was tried in the oldest round, and retries keep this order.
         return np.where(lost.any(axis=0), lost.argmax(axis=0), age if self.coded else NOTHING)
 
     def shortage(self, t: int, rows: Rows) -> Shortage | None:
@@ -108,16 +109,18 @@ class MSGC(Scheme):
     def _shortage(self, age: int, rows: np.ndarray) -> Shortage | None:
         """The shortage of a job of this age, at the end of the round."""
         # After the W - 1 first attempts, a worker uses each complete round to make up one missing uncoded part, and computes the
-        # coded row of that age only if none is missing. With m parts missing it skips the next m coded rows. The job is safe if all
-        # parts are made up by its last round, and each coded group still decodes with the rows that are not skipped.
+        # coded row of that age only if none is missing. With m parts missing it skips the next m coded rows. The job is safe if
+        # all parts are made up by its last round, and each coded group still decodes with the rows that are not skipped.
         attempted, retried = min(age + 1, self.W - 1), max(age, self.W - 2)
         behind = attempted - rows[:attempted].sum(axis=0)  # (n,) parts to make up
         late = behind - (self.delay - retried)
+        # Only the worker that is farthest behind is named: nothing else helps before it has answered.
         if late.max() > 0:
             worst = int(late.argmax())
             return Shortage(np.arange(self.n) == worst, int(late[worst]))
         for k in range(self.coded):
             group = self.W - 1 + k
+            # Rounds to come are taken for complete: in its round, a worker computes this group's row unless it is still behind.
             has = rows[group] if group <= age else behind <= group - retried - 1
             shortage = self.codes[group].shortage(has)
             if shortage is not None:
@@ -127,6 +130,7 @@ class MSGC(Scheme):
     def within(self, delay: int) -> Scheme:
         if delay >= self.delay:
             return self
+        # Without delay, gradient coding at the load that the run was planned for.
         if delay == 0:
             return of_load(self.n, self.load, self.code)
         # The longest window first, since most of the batch is uncoded then; B takes what is left of the delay.

@@ -51,7 +51,7 @@ class Redispatch(Interchangeable):
             per_worker[worker].append(again[k])
         # What is due first is computed first, and a worker's part of the new job, which has T more rounds, last.
         for own in per_worker:
-            own.sort(key=lambda mini: mini[0])
+            own.sort(key=lambda task: task[0])
         if t in rows:
             for worker, own in enumerate(per_worker):
                 own.append((t, worker))
@@ -67,13 +67,14 @@ class Redispatch(Interchangeable):
     def within(self, delay: int) -> Scheme:
         if delay >= self.T:
             return self
+        # Without a later round, what the copies would have done is done at once: as many replicas of each part.
         return replace(self, T=delay) if delay else GC(self.n, min(self.copies, self.n) - 1)
 
 
 def _places(items: int, copies: int, n: int) -> list[tuple[int, int]]:
     """(item, worker) for `copies` copies of each item, never two copies of one item on the same worker. Needs copies <= n."""
-    # All items once on the first workers, then all again on the next ones. A copy whose first worker is taken would repeat another
-    # copy's places; it moves on by one.
+    # All items once on the first workers, then all again on the next ones. A copy that would start at the same worker as an
+    # earlier one, and so repeat all its places, starts one further.
     places, taken = [], set[int]()
     for copy in range(copies):
         first = copy * items % n

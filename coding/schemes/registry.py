@@ -23,6 +23,7 @@ class Entry:
 
 
 SCHEMES: dict[str, Entry] = {
+    # A name of its own for what everybody compares with; the specification of GC(n, 0) is "uncoded" too.
     "uncoded": Entry(lambda n: GC(n, 0), "uncoded"),
     "gc": Entry(GC, "gc:3,q=4,code=cyclic"),
     "srsgc": Entry(SRSGC, "srsgc:2,3,23"),

@@ -107,6 +107,7 @@ def missing(codes: tuple[GradientCode, ...], rows: np.ndarray) -> Shortage | Non
     # Pipelined jobs have dozens of groups of one part, for which one count over all groups tells more than the first shortage.
     if codes[0] is codes[-1] and codes[0].parts == 1:
         return silent(rows)
+    # The first group that lacks something is enough: the caller asks again when that has arrived.
     for code, has in zip(codes, rows, strict=True):
         shortage = code.shortage(has)
         if shortage is not None:
@@ -123,4 +124,5 @@ def silent(rows: np.ndarray) -> Shortage | None:
 
 def interchangeable(scheme: Scheme) -> bool:
     """Whether each row is the sum over its whole group, so that any worker may do any mini-task in place of another."""
+    # A set, because groups share their codes: one comparison in place of one for each of n groups.
     return all(code.parts == 1 for code in set(scheme.codes))

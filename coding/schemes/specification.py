@@ -41,6 +41,7 @@ def from_words(kind: Callable[..., T], spec: str, name: str, example: str, **fix
     values = [word for word in words if "=" not in word]
     pairs = [word.split("=", 1) for word in words if "=" in word]
     named = dict(pairs)
+    # A dictionary keeps the last of two equal options; a typing error should not be decided by order.
     if len(named) < len(pairs):
         raise ValueError(f"scheme {spec!r}: an option is given twice")
     if len(values) != len(positional):

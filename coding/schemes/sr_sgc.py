@@ -72,6 +72,7 @@ class SRSGC(Scheme):
         return repeat
 
     def assign(self, t: int, rows: Rows) -> Plan:
+        # A job that is complete is not in `rows`, and needs no repetition.
         none = np.zeros(self.n, dtype=bool)
         repeat = self.repeaters(t, rows[t - self.B][0]) if t - self.B in rows else none
         jobs = np.where(repeat, t - self.B, t)[None, :]
@@ -84,6 +85,7 @@ class SRSGC(Scheme):
     def within(self, delay: int) -> Scheme:
         if delay >= self.B:
             return self
+        # The code stays the same, only the repetition goes.
         if delay == 0:
             return GC(self.n, self.s, code=self.code)
         # B must divide W - 1; 1 always does.
@@ -91,4 +93,5 @@ class SRSGC(Scheme):
         return SRSGC(self.n, B, self.W, self.lam, self.code)
 
     def on(self, n: int) -> Scheme:
+        # A single worker has nobody to be replaced by, and s >= 1 needs two.
         return GC(n, 0, code=self.code) if n == 1 else replace(self, n=n, lam=min(self.lam, n))

@@ -121,9 +121,9 @@ def _chunks(a: Tensor, x: Tensor, h: Tensor, out: Tensor, L: int, reverse: bool)
     for a_l, x_l in zip(a_steps[1:], x_steps[1:], strict=True):
         product.mul_(a_l)
         torch.addcmul(x_l, a_l, end, out=end)
-    begun = torch.empty_like(end)
-    products, ends, states = (_ordered(each, 1, reverse) for each in (product, end, begun))
+    initial = torch.empty_like(end)
+    products, ends, states = (_ordered(each, 1, reverse) for each in (product, end, initial))
     states[0].copy_(h)
     _steps(products[:-1], ends[:-1], states[0], states[1:])
-    _steps(a_steps, x_steps, begun, h_steps)
+    _steps(a_steps, x_steps, initial, h_steps)
     return out[:, 0 if reverse else -1]

@@ -26,6 +26,7 @@ def _base(decay_MLK: Tensor) -> int:
     # products of different batch sizes. Equal inputs have equal blocks, so replicas agree bit for bit.
     steepest = -float(decay_MLK.min().log())
     base = decay_MLK.shape[1]
+    # `not <`, so that an infinite exponent or NaN also ends at single steps.
     while base > 1 and not steepest * base / 2 < LARGEST:
         base //= 2
     return base
@@ -46,6 +47,7 @@ def _levels(decay_MLK: Tensor) -> Iterator[_Level]:
     M, L, K = decay_MLK.shape
     base = _base(decay_MLK)
     read, write = decay_MLK.clone(), torch.ones_like(decay_MLK)
+    # `read` and `write` hold products within blocks of h steps, at first the step's own decay and none.
     h = 1
     while h < L:
         (left_read, right_read), left_write = read.view(M, -1, 2, h, K).unbind(2), write.view(M, -1, 2, h, K)[:, :, 0]
@@ -84,6 +86,7 @@ def weights(q_MLK: Tensor, k_MLK: Tensor, decay_MLK: Tensor) -> tuple[Tensor, Te
             rows = _block(q_MLK, level.size, level.rows) * level.q_factor
             columns = _block(k_MLK, level.size, level.columns) * level.k_factor
             _square(a_MLL, level).copy_(rows @ columns.mT)
+    # A step reads what it has just written without any decay.
     a_MLL.diagonal(dim1=1, dim2=2).copy_((q_MLK * k_MLK).sum(2))
     return a_MLL.tril_(), level.q_factor[:, 0], level.k_factor[:, 0]
 
