@@ -30,7 +30,7 @@ class _LinearAttention(torch.autograd.Function):
         q_MLK, k_MLK, v_MLV, decay = (chunked(each, L) for each in (q, k, v, g))
         if g.dim() == 4:
             # In place: (M, L, K) is as large as the keys.
-        decay = decay.exp_()
+            decay = decay.exp_()
             a_MLL, read, write = vector_decay.weights(q_MLK, k_MLK, decay)
         else:
             decay, read, write = scalar_decay(decay)  # (M, L, L)
