@@ -1,4 +1,4 @@
-"""A simulated pool in virtual time: delays from a trace, real gradients or none, one thread, deterministic.
+"""A simulated pool in virtual time, with delays from a trace: one thread, deterministic.
 
 An invocation is one message to one worker. It starts up, then does its mini-tasks one by one, skipping stale ones.
 `unfinished` says what happens to an unfinished invocation when its worker is sent new work:

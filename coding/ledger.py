@@ -1,4 +1,4 @@
-"""The progress of one scheme: rows in hand, and which jobs are open, due, complete, or safe to leave for later rounds.
+"""The progress of one scheme: rows in hand, and which jobs are open, due, complete or safe.
 
 A row counts whenever it arrives, as long as its job is open. All state is here; schemes themselves have none.
 """

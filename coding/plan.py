@@ -1,4 +1,4 @@
-"""Mini-tasks, by which rows are identified everywhere, and plans, which assign them to workers for one round."""
+"""Mini-tasks, which identify rows everywhere, and plans, which assign them for one round."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

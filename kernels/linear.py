@@ -1,4 +1,4 @@
-"""x W^T + b as a batched product, whose bits for one model do not depend on how many are computed together.
+"""x W^T + b as a batched product, with the same bits for one model as for several together.
 
 Shapes: M models, N rows, I inputs, E outputs.
 """

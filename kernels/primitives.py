@@ -1,4 +1,4 @@
-"""The public primitives: what each computes, with checks and states. A backend (distseq.kernels.backend) does the computing.
+"""The public primitives: what each computes, its checks and its states; backends compute them.
 
 Shapes: B batch, T time (T >= 1), H heads, D head size, K keys, V values, N states, G gates, L taps. Any strides are accepted.
 A causal primitive returns (y, state). Called again with that state it continues where it stopped; with T = 1 that is a single

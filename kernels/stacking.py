@@ -1,4 +1,4 @@
-"""Rules for torch.func.vmap that compute several models of one shape in a single call, stacked along the heads.
+"""Rules for torch.func.vmap that compute several models of one shape in a single call.
 
 A primitive computes each head independently of the others, so a model's numbers do not depend on the models it is stacked
 with. Its bits may, because libraries choose their products by size: distseq/gradients/passes.py tries each shape before it

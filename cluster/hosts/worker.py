@@ -1,4 +1,4 @@
-"""The worker loop of every real pool: one host's logical workers, one computation at a time, each row sent at once.
+"""The worker loop of every real pool: a host's logical workers, computing one row at a time.
 
 Each logical worker processes its messages in order. A message may carry an injected start-up delay, which passes while the
 host computes for its other workers. The loop reads its inbox between mini-tasks, so mini-tasks that were cancelled or whose

@@ -1,4 +1,4 @@
-"""Publishes a run's metrics through Ray, which exports them for Prometheus on every node as ray_distseq_*."""
+"""Publishes a run's metrics through Ray, which exports them for Prometheus as ray_distseq_*."""
 
 from ray.util.metrics import Counter, Gauge, Histogram
 

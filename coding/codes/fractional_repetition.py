@@ -1,4 +1,4 @@
-"""Fractional repetition: workers of a replica set send the same plain sum, so that decoding only selects rows."""
+"""Fractional repetition: replicas send the same plain sum, so that decoding only selects rows."""
 
 from dataclasses import dataclass
 from fractions import Fraction

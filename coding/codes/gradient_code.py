@@ -1,4 +1,4 @@
-"""The interface of gradient codes: the row each worker sends, and the weights that decode the sum of all parts.
+"""The interface of gradient codes: the row of each worker, and the weights that decode the sum.
 
 A code is a matrix B with a row for each of n workers and a column for each part. Worker i sends `B[i] @ part gradients`. A set of
 rows decodes if it spans the all-ones row: there are weights a, zero outside the set, with a^T B = 1^T.

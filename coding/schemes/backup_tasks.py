@@ -1,4 +1,4 @@
-"""Backup tasks, a baseline: uncoded rounds whose last missing tasks are each copied once to an idle worker.
+"""Backup tasks, a baseline: uncoded rounds whose last missing tasks are copied to idle workers.
 
 Source: Dean and Ghemawat, "MapReduce", OSDI 2004, section 3.6. The scheduler makes the copies, since it knows idle workers.
 """

@@ -1,4 +1,4 @@
-"""Uncoded training, gradient coding and streamed gradient coding, in which a job starts and ends in one round."""
+"""Uncoded training, gradient coding and streamed gradient coding: one round for each job."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Base class of schemes whose parts may be computed by any worker: n groups of one part, any row of which suffices."""
+"""Base class of schemes whose parts may be computed by any worker, each in a group of its own."""
 
 from dataclasses import dataclass
 from fractions import Fraction

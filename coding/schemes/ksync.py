@@ -1,4 +1,4 @@
-"""Dropping the slowest workers, an inexact baseline: uncoded rounds in which the first K of n rows stand for all.
+"""K-sync, an inexact baseline: uncoded rounds in which the first K of n rows stand for all.
 
 Source: Chen, Pan, Monga, Bengio, Jozefowicz, "Revisiting Distributed Synchronous SGD", ICLR workshop 2016.
 """

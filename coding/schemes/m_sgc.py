@@ -1,4 +1,4 @@
-"""Multiplexed sequential gradient coding: most of a batch uncoded and retried, the rest coded and computed last.
+"""Multiplexed sequential gradient coding: most of a batch uncoded and retried, the rest coded.
 
 Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 3.2 (M-SGC) and its GC-Rep variant.
 """

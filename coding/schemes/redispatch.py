@@ -1,4 +1,4 @@
-"""Re-dispatch: missing uncoded parts of a job are sent again, to the fastest workers, in the next rounds."""
+"""Re-dispatch: missing parts of a job are sent again, to the fastest workers, in later rounds."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""The base class of schemes, which assign work as a pure function of the round and of the rows in hand.
+"""The base class of schemes, which assign work as a pure function of round and rows in hand.
 
 A job's batch is cut into groups. Group g consists of parts under an (n, s_g) code, of which worker i computes row i. `rows[t]`
 (groups, n) bool says which rows of the job that started in round t are in hand; complete jobs are not in `rows`.

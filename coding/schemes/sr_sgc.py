@@ -1,4 +1,4 @@
-"""Selective-repetition sequential gradient coding: a few workers repeat a job's missing rows B rounds later.
+"""Selective-repetition sequential gradient coding: missing rows are repeated B rounds later.
 
 Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 3.1 (SR-SGC) and its GC-Rep variant.
 """

@@ -1,4 +1,4 @@
-"""Helpers of the chunked primitives: the layout of chunks, states between them, scalar decays and their gradient.
+"""Helpers of the chunked primitives: chunk layout, states between chunks, scalar decays.
 
 B batch, T time, H heads; C chunks of L steps; M = C B H chunks of all samples and heads, N = B H; K keys, V values.
 """

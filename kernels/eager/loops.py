@@ -1,4 +1,4 @@
-"""The loops over time of each recurrent cell, forward and backward; distseq.kernels.eager.rnn calls them.
+"""The loops over time of each recurrent cell, forward and backward, for distseq.kernels.eager.rnn.
 
 Shapes: T time, D head size, E = gates * D, and N the axes that one step spans: (B,), or (H, B) with several heads. Backward
 processes blocks of steps that fit into the cache, the last one first. Whatever does not depend on later steps is computed for

@@ -1,4 +1,4 @@
-"""Prefix softmax (Aaren, Feng et al. 2024) in chunks, with weights of at most 1 and one mean carried between chunks.
+"""Prefix softmax (Aaren, Feng et al. 2024) in chunks, with one mean carried between them.
 
 The weight of step j in the mean up to step i is exp(s_j - log-sum up to i). B batch, T time, H heads, V values; M chunks of L
 steps, C chunks of a sample and head, N = B H.

@@ -1,4 +1,4 @@
-"""Nonlinear recurrences as a loop over preallocated steps, with hand-written backpropagation through time.
+"""Nonlinear recurrences as a preallocated loop, with hand-written backpropagation through time.
 
 Shapes: B batch, T time, H heads, G gates, D head size (E for the second axis of that size in r), and N the axes of one step:
 (B,), or (H, B) with several heads. Buffers are time-major, so that a step is contiguous. The loops themselves are in loops.py.

@@ -1,4 +1,4 @@
-"""The scan h_t = a_t h_{t-1} + x_t: one operation per step, or two levels of chunks where steps are small.
+"""The scan h_t = a_t h_{t-1} + x_t: one operation per step, or chunks where steps are small.
 
 Shapes: B batch, T time, C chunks, L steps of a chunk; all other axes are elementwise. `a` may have size 1 where x does not.
 """

@@ -1,4 +1,4 @@
-"""The selective scan, which stores only states between chunks and recomputes those inside during backward.
+"""The selective scan, which stores states between chunks only and recomputes the others.
 
 Shapes: B batch, T time, L steps of a chunk, D channels, N states. Time comes first and D last, so that a step is contiguous.
 """

@@ -1,4 +1,4 @@
-"""Weights of linear attention within a chunk when each key has its own decay, accurate for decays of any strength.
+"""Weights of linear attention with a decay for each key, accurate for decays of any strength.
 
 The usual form scales queries by exp(b) and keys by exp(-b) with cumulated log-decays b; exp(-b) overflows where decays are
 strong. Here a chunk is halved again and again. The decay between a step in the right half of a block and one in the left half

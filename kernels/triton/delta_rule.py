@@ -1,4 +1,4 @@
-"""The gated delta rule in chunks: one triangular solve for all chunks, then a loop over their states (Yang et al. 2024).
+"""The gated delta rule in chunks: one triangular solve, then a loop over states (Yang et al. 2024).
 
 Shapes: B batch, T time, H heads, K keys, V values, C chunks of L steps. With b and D as in chunks.py, let [x, w] be the solution
 of (I + tril(beta k k^T . D, -1)) [x, w] = beta [v, e^b k]. A chunk that starts from state S then writes u = x - w S, and the rest
