@@ -34,7 +34,7 @@ def _unfolded(found: Tensor, axis: int, M: int) -> Tensor:
     return found.unflatten(axis, (M, -1)).movedim(axis, 0).contiguous()
 
 
-def beside(arg: Tensor, dim: int | None, axis: int, M: int) -> Tensor:
+def with_models_axis(arg: Tensor, dim: int | None, axis: int, M: int) -> Tensor:
     """The argument with the models' axis at `axis`, which it moves one further; what all models share is expanded."""
     return (
         arg.unsqueeze(axis).expand(*arg.shape[:axis], M, *arg.shape[axis:]) if dim is None else arg.movedim(dim, axis)
@@ -42,7 +42,9 @@ def beside(arg: Tensor, dim: int | None, axis: int, M: int) -> Tensor:
 
 
 def _folded(arg: Any, dim: int | None, axis: int | None, M: int) -> Any:
-    return arg if arg is None or axis is None else beside(arg, dim, axis, M).flatten(axis, axis + 1).contiguous()
+    return (
+        arg if arg is None or axis is None else with_models_axis(arg, dim, axis, M).flatten(axis, axis + 1).contiguous()
+    )
 
 
 def one_by_one(function: Any, info: Any, dims: Axes, args: Sequence[Any], outputs: int) -> VmapResult:

@@ -91,7 +91,7 @@ class Actor:
     """A handle: the actor, and references to its process id and to its next batch of answers."""
 
     actor: Any
-    number: Any  # reference to the process id
+    pid: Any  # reference to the process id
     pending: Any  # reference to the next batch
 
 
@@ -125,13 +125,13 @@ class RayTransport:
             "concurrency_groups": GROUPS,
         }
         actor = ray.remote(**options)(Host).remote(self._spec, name, self._inline)
-        number = actor.pid.options(concurrency_group="control").remote()
+        pid = actor.pid.options(concurrency_group="control").remote()
         # One blocking call is always out: an answer then takes one way, where polling would take two.
-        return Actor(actor, number, _answers(actor))
+        return Actor(actor, pid, _answers(actor))
 
     def wait_ready(self, handles: Sequence[Actor], seconds: float) -> None:
         try:
-            ray.get([handle.number for handle in handles], timeout=seconds)
+            ray.get([handle.pid for handle in handles], timeout=seconds)
         except ray.exceptions.GetTimeoutError:
             free = ray.available_resources()
             wanted = f"{len(handles)} actors of {self._resources}"
@@ -210,7 +210,7 @@ class RayTransport:
         return decoded
 
     def pid(self, handle: Actor) -> int:
-        ready, _ = ray.wait([handle.number], timeout=0)
+        ready, _ = ray.wait([handle.pid], timeout=0)
         try:
             return int(ray.get(ready[0])) if ready else 0
         except ray.exceptions.RayActorError:

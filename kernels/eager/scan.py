@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
-from distseq.kernels.stacking import Axes, beside
+from distseq.kernels.stacking import Axes, with_models_axis
 
 # Elements of a step below which its time is that of the call, not of the arithmetic: chunks then do C steps in one call. The
 # measurements are in `chunk`.
@@ -73,8 +73,10 @@ class _Scan(torch.autograd.Function):
     ) -> tuple[tuple[Tensor, ...], Axes]:
         """All axes but those of samples and time are elementwise; the models become one more of them."""
         # `models` goes along, because the cut into chunks depends on the size of one model's step: see `run`.
-        a, x = (beside(each, dim, 2, info.batch_size) for each, dim in zip((a, x), dims, strict=False))
-        return _Scan.apply(a, x, beside(state, dims[2], 1, info.batch_size), reverse, models * info.batch_size), (2, 1)
+        a, x = (with_models_axis(each, dim, 2, info.batch_size) for each, dim in zip((a, x), dims, strict=False))
+        return _Scan.apply(
+            a, x, with_models_axis(state, dims[2], 1, info.batch_size), reverse, models * info.batch_size
+        ), (2, 1)
 
 
 def chunk(T: int, size: int) -> int:
