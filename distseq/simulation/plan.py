@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from distseq.cluster.trace import Trace
-from distseq.config.strategy import question_of, smallest_batch
+from distseq.config.strategy import strategy
 from distseq.config.toml_file import load_config
 from distseq.scheduling.adaptive.candidates import candidates
 from distseq.scheduling.adaptive.cost import FREE, Estimate, Question, estimate, prices
@@ -33,11 +33,12 @@ def plan(
     price: str | None,
     seed: int,
 ) -> dict[str, Any]:
-    """What `distseq plan --json` prints. Options go before what the job file says; ValueError for what cannot be."""
+    """What `distseq plan --json` prints. Options replace what the config file says; ValueError for what cannot be."""
     asked, own_workers, own_batch = Question(4), None, None
     if job is not None:
         config = load_config(job)
-        asked, own_workers, own_batch = question_of(config), config.pool.workers, smallest_batch(config)
+        own = strategy(config)
+        asked, own_workers, own_batch = own.question, own.scheme.n, own.batch
         if trace is None and profile is None and run is None:
             profile = config.pool.delays
     question = Question(

@@ -27,9 +27,7 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
         where = f"{page.name}:{block.line}"
         if block.language.startswith("{"):  # a directive of the site, not code
             continue
-        assert block.language in (*CHECKED, *PROSE), (
-            f"{where}: nobody checks blocks of {block.language or 'no language'}"
-        )
+        assert block.language in (*CHECKED, *PROSE), f"{where}: nobody checks blocks of {block.language or 'no language'}"
         assert block.directive in ("", *DIRECTIVES), f"{where}: unknown directive {block.directive!r}"
 
 
