@@ -35,11 +35,13 @@ def record_sent(worker: Any, now: float) -> None:
 @part
 def record_delivery(pool: Pool, task: Any) -> None:
     worker, startup = pool.workers[task.worker], pool.messages[task.message].startup
+    # The same tolerance as in record_delivery there.
     if pool.state[0].now - startup - task.compute > worker.silent - 1e-9:
         worker.silent = np.inf
     if worker.told != task.message:
         worker.told = task.message
         add(worker, startup)
+    # A row of a job that is over has no known load, so the real prediction learns nothing from it.
     worker.computes = worker.computes or (task.compute > 0 and pool.slot[task.job] != NONE)
 
 
