@@ -53,6 +53,7 @@ def encode(checkpoint: Checkpoint) -> dict[str, bytes]:
     """
     learners, files = [], {}
     for name, kept in checkpoint.snapshots.items():
+        # One file per learner, so that weights can be read from a checkpoint with any safetensors library.
         files[f"{name}.safetensors"], rest = pack(kept)
         learners.append({"name": name, "step": checkpoint.steps[name], **rest})
     state = {
@@ -97,6 +98,7 @@ def _seal(number: int, state: Mapping[str, Any]) -> str:
 
 
 def _canonical(value: Any) -> bytes:
+    # Sorted and without spaces: the same content has one hash, whatever Python or json wrote it.
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 

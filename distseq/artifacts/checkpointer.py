@@ -73,6 +73,7 @@ class Checkpointer:
 
     def applied(self, done: Sequence[int], next_job: int) -> None:
         self._steps, self._next_job = list(done), next_job
+        # Counted over all learners: what a crash costs is jobs to do again.
         if self._config.every and self.jobs % self._config.every == 0:
             self._submit()
 
@@ -123,6 +124,7 @@ class Checkpointer:
 
     def _warn(self, errors: Sequence[BaseException]) -> None:
         for error in errors:
+            # Anything but a disk's error is a mistake in this program and must not pass as a warning.
             if not isinstance(error, OSError):
                 raise error
             self._say(error.strerror or str(error))

@@ -59,6 +59,7 @@ class RunFolder:
         if self._begun:
             for name in ("journal.jsonl", "config.toml"):
                 (self.path / name).unlink(missing_ok=True)
+        # The innermost first; rmdir removes nothing that holds a file of somebody else.
         for folder in self._made:
             if folder.is_dir():
                 folder.rmdir()

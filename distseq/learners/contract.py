@@ -53,6 +53,7 @@ def draws(problem: Problem) -> bool:
     Such a learner's data must not be read ahead: the reading thread could draw from the same generator in between.
     """
     ids = _samples(len(problem.data))
+    # Read first: what counts is whether the loss draws, not the data set.
     batch = problem.source.batch(ids)
     kept = np.random.get_state(), random.getstate()
     try:
@@ -62,6 +63,7 @@ def draws(problem: Problem) -> bool:
             for seed in (torch.manual_seed, np.random.seed, random.seed):
                 seed(UNUSUAL)
             before = _generators()
+            # Without gradients: only the draws matter.
             losses(problem, ids, batch)
             return _generators() != before
     finally:
@@ -157,6 +159,7 @@ def _check_additive(
 def _samples(count: int) -> np.ndarray:
     """Sample ids of both parts, evenly spaced over the data and repeated if it has too few."""
     need = sum(PARTS)
+    # Spread over the data, so that padding, rare classes or missing values have a chance to be among them.
     return np.resize(np.unique(np.linspace(0, count - 1, need).astype(np.int64)), need)
 
 
@@ -168,4 +171,5 @@ def _state(model: nn.Module) -> dict[str, torch.Tensor]:
 def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
     if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
         return False
+    # NaN equals NaN here: a mask of NaNs that is built alike is alike.
     return bool(((one == other) | ((one != one) & (other != other))).all())

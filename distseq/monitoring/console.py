@@ -48,6 +48,7 @@ class Display(Observer):
             self._live.stop()
 
     def polled(self, scheduler: Scheduler, now: float) -> None:
+        # Counting what is missing costs a pass over all mini-tasks: only for a display that shows it.
         self._now, self._missing = now, scheduler.missing() if self._live is not None else {}
 
     def pool_changed(self, line: str) -> None:
@@ -85,6 +86,7 @@ class Display(Observer):
 
     def _say(self, line: str, failure: LearnerFailure) -> None:
         text = f"{line}\n{failure.traceback}".rstrip()
+        # Without markup: a traceback is full of brackets.
         self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _shown(self, name: str) -> str:
