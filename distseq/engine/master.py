@@ -108,6 +108,7 @@ class Master:
 
     def _open(self, learner: int) -> None:
         step, steps = self._next_step[learner], self._learners[learner].steps
+        # It has opened its last job; with ahead > 1 others of it may still be open.
         if step == steps:
             return
         self._next_step[learner] = step + 1

@@ -34,10 +34,12 @@ def check_contract(work: GradientWork, payload: Payload, built: nn.Module) -> np
     A row that is not finite is returned unchecked: applying it gives a clearer error.
     """
     problem = work.problem(payload.learner)
+    # First, by name: running statistics also break the checks below, which would describe it less clearly.
     _check_no_running_statistics(problem.model)
     _check_rebuild(problem.model, built)
     load_vector(problem.parameters, payload.parameters)
     ids, weights = _samples(len(problem.data)), np.repeat(WEIGHTS, PARTS)
+    # Before the first forward pass, so that a change by any later one shows.
     before = _state(problem.model)
     _check_reaches_parameter(problem, ids)
     _check_unchanged(before, problem.model)
@@ -118,6 +120,7 @@ def _check_unchanged(before: dict[str, torch.Tensor], model: nn.Module) -> None:
 def _check_repeatable(work: GradientWork, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Computes the row from two states of torch's generator: it must have the same bits and not depend on the state."""
     rows, draws = [], []
+    # Two seeds: noise that is drawn from torch's generator must differ between them.
     for seed in range(2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -142,6 +145,7 @@ def _check_additive(
     parts = np.split(ids, [PARTS[0]])
     rows = [w * work.row(payload, p, np.ones(len(p))).astype(float) for w, p in zip(WEIGHTS, parts, strict=True)]
     off = np.abs(row - sum(rows))
+    # The sum of the parts' norms, not the norm of their sum: gradients that cancel leave no scale.
     scale = sum(np.linalg.norm(r[:-EXTRAS]) for r in rows)
     loss_scale = scale + sum(abs(r[-EXTRAS]) for r in rows)
     tolerance = TOLERANCE[row.dtype.name]

@@ -74,6 +74,7 @@ class Learner:
         self.name, self.model, self.optimizer, self.schedule = name, model, optimizer, schedule
         self.loss, self.sampler, self.batch, self.seed, self.clip = loss, sampler, batch, seed, clip
         self.accumulate, self.ema = accumulate, ema
+        # Before `steps`, whose check divides by accumulate.
         _check_numbers(self)
         self.steps = steps
         _check_optimizer(name, model, optimizer, schedule)
@@ -107,6 +108,7 @@ class Learner:
         try:
             self.data = as_dataset(data, self.data_args, collate)
             if evaluation is None and self.evaluation_args:
+                # Most likely a forgotten key: the held-out part of a text takes no arguments.
                 raise ValueError("evaluation_args without an evaluation")
             self.evaluation = (
                 held_out(self.data) if evaluation is None else as_dataset(evaluation, self.evaluation_args, collate)
@@ -269,6 +271,7 @@ def _check_optimizer(name: str, model: nn.Module, optimizer: Optimizer, schedule
 
 def _average(name: str, model: nn.Module, decay: float) -> AveragedModel:
     try:
+        # torch's own, for its bits and its state_dict are what users of torch expect.
         return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
     except Exception as error:  # a user's model may raise anything
         raise ValueError(

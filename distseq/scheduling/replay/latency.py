@@ -29,6 +29,7 @@ def mean(worker: Any) -> float:
 def record_sent(worker: Any, now: float) -> None:
     if worker.silent < np.inf:
         add(worker, max(now - worker.silent, mean(worker)))
+    # np.inf while nothing is owed, so that one comparison covers both cases.
     worker.silent = now
 
 

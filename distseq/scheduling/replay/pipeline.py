@@ -119,6 +119,7 @@ def _open(pool: Pool, r: Lines, job: int, slot: int) -> None:
     on.publish(pool, job, slot)
     lane = 0
     for k in range(len(r.open)):
+        # The first of the lanes with the fewest open jobs, as `min` finds it in the real scheduler.
         lane = k if r.open[k] < r.open[lane] else lane
     r.open[lane] += 1
     for g in range(r.parts):
