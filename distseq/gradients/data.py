@@ -42,6 +42,7 @@ class Source:
         except Exception as error:  # a user's data set may raise anything
             raise self._unreadable(ids, error) from error
         for name, tensor in tensors(batch):
+            # A batch of another length would give a wrong normalizer without any error.
             if tensor.shape[:1] != (len(ids),):
                 of = f" of {name}" if name else ""
                 raise DataError(
