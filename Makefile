@@ -1,5 +1,5 @@
 # make run | test | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | bench-kernels | bench-gpu |
-#      bench-learning | bench-stacking | regimes | docs | wheel | clean
+#      bench-learning | bench-stacking | regimes | docs | schema | wheel | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
@@ -16,16 +16,25 @@ PYTEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: run test check bench bench-scheduling bench-stragglers bench-large bench-live bench-replay bench-kernels bench-gpu bench-learning bench-stacking regimes docs wheel clean
+.PHONY: run test test-long same-bytes check docs schema regimes wheel zip sizes clean
 
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
 
-# One thread each: the tests' own processes would otherwise fight for the cores. Those that only compute run on all of them, beside
-# one at a time of those that start Ray or pools (tests/computing.py); those that compare real seconds run alone.
+# One thread each: the tests' own processes would otherwise fight for the cores. How tests are spread over processes is said in
+# tests/computing.py; those that compare real seconds run alone.
 test: $(INSTALLED)
-	$(PYTEST) -m "not alone" --numprocesses logical --maxprocesses 8
-	$(PYTEST) -m alone
+	$(PYTEST) -m "not alone and not long" --durations 10
+	$(PYTEST) -m "alone and not long" --numprocesses 0 --durations 10
+
+# What `make test` leaves out: whole enumerations, soaks, the rest of thinned matrices, and all examples of each property.
+test-long: $(INSTALLED)
+	$(PYTEST) -m "(long or hypothesis) and not alone" --hypothesis-profile thorough --durations 10 --timeout 1800
+	$(PYTEST) -m "long and alone" --numprocesses 0 --durations 10
+
+# Whether this checkout computes, to the byte, what an older commit did.
+same-bytes: $(INSTALLED)
+	$(BIN)/python tests/project/same_bytes.py $(or $(OLD),$(error OLD=COMMIT says what to compare with))
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -51,6 +60,10 @@ sizes: $(INSTALLED)
 # would tell that they are old, so all are made each time.
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -E -a -q docs build/docs
+
+# What editors check config files with
+schema: $(INSTALLED)
+	$(BIN)/python -m distseq.config.json_schema > distseq/config/schema.json
 
 # An old build/lib would ship modules that are gone.
 wheel: $(INSTALLED)

@@ -1,4 +1,4 @@
-"""Fused sequence primitives; the layers every model is built from."""
+"""Fused sequence primitives (recurrences, scans, linear attention, convolutions), and layers made of them."""
 
 if __name__ == "kernels":
     raise ImportError("import distseq.kernels, not kernels")

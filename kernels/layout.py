@@ -1,4 +1,4 @@
-"""Layouts of tensors, checked in one place: each letter of a layout has one size in all tensors of a call."""
+"""Checks tensor layouts such as "BTHD": each letter must have the same size in all tensors of a call."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def sizes(op: str, tensors: Mapping[str, tuple[Tensor | None, str]]) -> dict[str, int]:
-    """The size of each letter, of tensors given as name -> (tensor, layout such as "BTHD"); None is passed over.
+    """The size of each letter, from tensors given as name -> (tensor, layout such as "BTHD"). Tensors that are None are skipped.
 
-    ValueError naming the tensor that is not floating point, has another number of axes, lies on another device, or whose size
-    of a letter differs from that of the tensors before it.
+    ValueError, naming the tensor, if it is not floating point, has the wrong number of axes or an empty one, is on another
+    device than those before it, or disagrees with them about the size of a letter.
     """
     found: dict[str, tuple[int, str]] = {}
     device = None
@@ -24,12 +24,12 @@ def sizes(op: str, tensors: Mapping[str, tuple[Tensor | None, str]]) -> dict[str
         device = device or tensor.device
         if tensor.device != device:
             raise ValueError(
-                f"{op}: all tensors must lie on one device: got {name} on {tensor.device}, others on {device}"
+                f"{op}: all tensors must be on one device: got {name} on {tensor.device}, others on {device}"
             )
         for letter, size in zip(layout, shape, strict=True):
             known, where = found.setdefault(letter, (size, name))
             if size != known:
-                raise ValueError(f"{op}: {letter} is {known} in {where}, and {size} in {name} of shape {shape}")
+                raise ValueError(f"{op}: {letter} is {known} in {where}, but {size} in {name} of shape {shape}")
             if not size:
                 raise ValueError(f"{op}: {letter} must be at least 1: got {name} of shape {shape}")
     return {letter: size for letter, (size, _) in found.items()}

@@ -1,4 +1,4 @@
-"""x W^T + b as one batched product, so that a model has the same bits alone and beside others.
+"""x W^T + b as a batched product, whose bits for one model do not depend on how many are computed together.
 
 Shapes: M models, N rows, I inputs, E outputs.
 """
@@ -13,6 +13,8 @@ from distseq.kernels.stacking import Axes, Found, along_heads
 
 
 class _Linear(torch.autograd.Function):
+    # Batched also for one model: a library may split the sums of mm and bmm differently, and a model that is stacked with others
+    # must have the bits that it has alone, because replicas must agree whoever computes them (docs/decisions/017).
     @staticmethod
     def forward(x_MNI: Tensor, w_MEI: Tensor, b_ME: Tensor | None) -> Tensor:
         return torch.bmm(x_MNI, w_MEI.mT) if b_ME is None else torch.baddbmm(b_ME[:, None], x_MNI, w_MEI.mT)
@@ -24,6 +26,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_MNE: Tensor) -> tuple[Tensor | None, ...]:
+        # A gradient may come expanded, with strides of 0, as from `y.sum()`: bits must not depend on its layout.
         (x_MNI, w_MEI), g_MNE = ctx.saved_tensors, g_MNE.contiguous()
         wants_x, wants_w, wants_b = ctx.needs_input_grad
         dx = torch.bmm(g_MNE, w_MEI) if wants_x else None
@@ -36,13 +39,13 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    """x (..., I) with w (E, I) and b (E,), as torch.nn.functional.linear: (..., E). Not differentiable twice."""
+    """(..., E) for x (..., I), w (E, I) and b (E,), like torch.nn.functional.linear. Not differentiable twice."""
     y: Tensor = _Linear.apply(x.reshape(1, -1, x.shape[-1]), w[None], None if b is None else b[None])
     return y.view(*x.shape[:-1], len(w))
 
 
 class Linear(nn.Linear):
-    """torch.nn.Linear by `linear`."""
+    """torch.nn.Linear, computed by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)

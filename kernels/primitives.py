@@ -1,8 +1,9 @@
-"""The primitives: what each computes, its checks, its state; the computing is the backend's that `choose` names.
+"""The public primitives: what each computes, with checks and states. A backend (distseq.kernels.backend) does the computing.
 
-Shapes: B batch, T time (T >= 1), H heads, D head size, K keys, V values, N states, G gates, L taps; strides are free. A causal
-primitive returns (y, state), and given that state goes on where it stopped: with T = 1 this is its step. y has the inputs'
-dtype, the state is float32 (float64 for float64). ValueError naming the argument whose layout, size or dtype is wrong.
+Shapes: B batch, T time (T >= 1), H heads, D head size, K keys, V values, N states, G gates, L taps. Any strides are accepted.
+A causal primitive returns (y, state). Called again with that state it continues where it stopped; with T = 1 that is a single
+step. y has the dtype of the inputs, the state is float32 (float64 for float64 inputs). A ValueError names the argument whose
+layout, size or dtype is wrong.
 """
 
 from typing import Any
@@ -22,10 +23,16 @@ KeyState = tuple[Tensor, Tensor, Tensor | None]
 def rnn(
     x: Tensor, r: Tensor, state: State | None = None, *, cell: str = "lstm", bias: Tensor | None = None
 ) -> tuple[Tensor, State]:
-    """h (B, T, H, D) of a recurrence in independent heads, from pre-activations x = W u + b (B, T, H, G, D) and r (H, G, D, D).
+    """h (B, T, H, D) of a nonlinear recurrence in independent heads.
 
-    Gate g of step t is x[:, t, :, g] + h_{t-1} r[:, g]. `cell`: elman, lstm, gru (torch's form; `bias` (H, D) is added to the
-    product of its gate n, inside the reset), slstm (Beck et al. 2024). The state is the cell's, each (B, H, D), h first.
+    x (B, T, H, G, D) are the pre-activations W u + b, r (H, G, D, D) the recurrent matrices: the pre-activation of gate g in
+    step t is x[:, t, :, g] + h_{t-1} r[:, g]. `cell`: elman, lstm, gru (torch's form; `bias` (H, D) is added to the product of
+    gate n, inside the reset) or slstm (Beck et al. 2024). The state is a tuple of the cell's states, each (B, H, D), h first.
+
+    >>> B, T, H, G, D = 2, 5, 3, 4, 8  # an LSTM has 4 gates
+    >>> y, (h, c) = rnn(torch.randn(B, T, H, G, D), torch.randn(H, G, D, D))
+    >>> y.shape, h.shape, bool((y[:, -1] == h).all())
+    (torch.Size([2, 5, 3, 8]), torch.Size([2, 3, 8]), True)
     """
     begun = _begun_rnn("rnn", {"x": (x, "BTHGD")}, r, state, cell, bias)
     y, after = _implementation("rnn", x, r.shape[-1])(x, r, begun, cell=cell, bias=bias)
@@ -42,10 +49,15 @@ def dense_rnn(
     cell: str = "lstm",
     bias: Tensor | None = None,
 ) -> tuple[Tensor, State]:
-    """`rnn` of x = W u + b, for u (B, T, I), w (H G D, I) and b (H G D,), rows in the order (H, G, D); h (B, T, H, D).
+    """h (B, T, H, D): `rnn` of x = W u + b, for u (B, T, I), w (H G D, I) and b (H G D,), rows in the order (H, G, D).
 
-    On the eager backend torch's fused kernels (oneDNN, cuDNN) serve the shapes for which they are faster; cuDNN keeps the state
-    in u's dtype, not in float32, while it runs.
+    The eager backend uses torch's fused kernels (oneDNN, cuDNN) for the shapes for which they are faster. cuDNN keeps the state
+    in the dtype of u, not in float32, while it runs.
+
+    >>> H, G, D = 3, 4, 8
+    >>> y, state = dense_rnn(torch.randn(2, 5, 6), torch.randn(H * G * D, 6), None, torch.randn(H, G, D, D))
+    >>> y.shape
+    torch.Size([2, 5, 3, 8])
     """
     named = {"u": (u, "BTI"), "w": (w, "EI"), "b": (b, "E")}
     begun = _begun_rnn("dense_rnn", named, r, state, cell, bias)
@@ -62,11 +74,17 @@ def dense_rnn(
 def scan(
     a: Tensor, x: Tensor, state: Tensor | None = None, *, reverse: bool = False, reset: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """h_t = a_t h_{t-1} + x_t for x (B, T, ...), elementwise, real or complex; h has x's shape, the state x's without T.
+    """h_t = a_t h_{t-1} + x_t for x (B, T, ...), elementwise, real or complex. h has the shape of x, the state has it without T.
 
-    `a` has x's shape, or sizes of 1 in it, or is time-invariant (...). `reset` (B, T) bool: the state is dropped before the
-    step (a_t = 0). `reverse`: from the last step to the first; the state is what came after the last, and what is before the
-    first.
+    `a` broadcasts to the shape of x, or is time-invariant (...). `reset` (B, T) bool: the state is dropped before such a step
+    (a_t = 0). `reverse`: from the last step to the first; the state given is then the one after the last step, and the state
+    returned the one of the first.
+
+    >>> h, state = scan(torch.tensor(0.5), torch.ones(1, 3))
+    >>> h.tolist(), state.tolist()
+    ([[1.0, 1.5, 1.75]], [1.75])
+    >>> scan(torch.tensor(0.5), torch.ones(1, 1), state)[0].tolist()
+    [[1.875]]
     """
     if x.dim() < 2:
         raise ValueError(f"scan: x must be (B, T, ...): got shape {tuple(x.shape)}")
@@ -88,7 +106,12 @@ def scan(
 
 
 def max_scan(f: Tensor, i: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """m_t = max(f_t + m_{t-1}, i_t) for f, i (B, T, ...): F + cummax(i - F) with F = cumsum f, without a loop."""
+    """m_t = max(f_t + m_{t-1}, i_t) for f, i (B, T, ...), computed without a loop.
+
+    >>> max_scan(torch.tensor([[-1.0, -1.0, -1.0]]), torch.tensor([[3.0, 0.0, 5.0]]))[0].tolist()
+    [[3.0, 2.0, 5.0]]
+    """
+    # With F = cumsum f, m_t - F_t = max(m_{t-1} - F_{t-1}, i_t - F_t): a cumulative maximum of i - F.
     rest = "abcdefgh"[: i.dim() - 2]
     sizes("max_scan", {"i": (i, "BT" + rest), "f": (f, "BT" + rest), "state": (state, "B" + rest)})
     total = torch.cumsum(f.to(accumulator(f.dtype)), 1)
@@ -106,9 +129,15 @@ def selective_scan(
     D: Tensor | None = None,
     state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """y (B, T, D) = C_t h_t + D u_t of h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t, h (B, D, N) never kept for all t (Gu, Dao 2023).
+    """y_t = C_t h_t + D u_t of h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t (Mamba, Gu and Dao 2023); y (B, T, D).
 
-    u and dt (B, T, D), dt > 0; A (D, N), < 0; B and C (B, T, N); D (D,).
+    u and dt (B, T, D), dt > 0; A (D, N), A < 0; B and C (B, T, N); D (D,); the state h (B, D, N). The states of all T steps
+    are never in memory at once.
+
+    >>> one = torch.ones(1, 3, 1)
+    >>> y, h = selective_scan(one, one, torch.tensor([[0.5]]).log(), one, one)
+    >>> y.flatten().tolist(), h.tolist()
+    ([1.0, 1.5, 1.75], [[[1.75]]])
     """
     named = {"u": (u, "BTD"), "dt": (dt, "BTD"), "A": (A, "DN"), "B": (B, "BTN"), "C": (C, "BTN"), "D": (D, "D")}
     size = sizes("selective_scan", {**named, "state": (state, "BDN")})
@@ -121,10 +150,15 @@ def selective_scan(
 def linear_attention(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor | None = None, state: Tensor | None = None, *, chunk: int = 32
 ) -> tuple[Tensor, Tensor]:
-    """o_t = q_t^T S_t of S_t = diag(exp g_t) S_{t-1} + k_t v_t^T: q, k (B, T, H, K), v (B, T, H, V), state (B, H, K, V).
+    """o_t = q_t^T S_t of S_t = diag(exp g_t) S_{t-1} + k_t v_t^T; o (B, T, H, V).
 
-    Log-decays g <= 0: None, one for each head (B, T, H), or for each key (B, T, H, K). Nothing is scaled. `chunk`: steps that
-    are computed at once.
+    q, k (B, T, H, K), v (B, T, H, V), state S (B, H, K, V). Log-decays g <= 0: None, one for each head (B, T, H), or one for
+    each key (B, T, H, K). Nothing is scaled. `chunk`: the number of steps that are computed together.
+
+    >>> one, v = torch.ones(1, 3, 1, 1), torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
+    >>> o, S = linear_attention(one, one, v)
+    >>> o.flatten().tolist(), S.tolist()
+    ([1.0, 3.0, 6.0], [[[[6.0]]]])
     """
     decay = "BTHK" if g is not None and g.dim() == 4 else "BTH"
     named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "g": (g, decay), "state": (state, "BHKV")}
@@ -151,9 +185,15 @@ def delta_rule(
 ) -> tuple[Tensor, Tensor]:
     """o_t = q_t^T S_t of S <- exp(g_t) S, then `steps` times S <- S + beta k (v - S^T k)^T (Yang et al. 2024; Siems et al. 2025).
 
-    q (B, T, H, K), g (B, T, H) <= 0 or None; k, v and beta have T * steps steps: (B, T steps, H, K), (.., V) and (B, T steps,
-    H). State (B, H, K, V). beta in (0, 2) and |k| = 1 keep it stable; negative eigenvalues come from beta > 1. `chunk`: sub-steps
-    of a chunk; None leaves them to the implementation.
+    q (B, T, H, K), g (B, T, H) <= 0 or None. k, v and beta have `steps` sub-steps for each step: (B, T steps, H, K),
+    (B, T steps, H, V) and (B, T steps, H). State S (B, H, K, V), o (B, T, H, V). beta in (0, 2) and |k| = 1 keep it stable;
+    beta > 1 gives negative eigenvalues. `chunk`: sub-steps of a chunk; None leaves the choice to the backend.
+
+    >>> one, v = torch.ones(1, 3, 1, 1), torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
+    >>> delta_rule(one, one, v, torch.full((1, 3, 1), 1.0))[0].flatten().tolist()  # replaces the value at the key
+    [1.0, 2.0, 3.0]
+    >>> delta_rule(one, one, v, torch.full((1, 3, 1), 0.5))[0].flatten().tolist()  # goes half the way
+    [0.5, 1.25, 2.125]
     """
     _positive("delta_rule", steps=steps, chunk=1 if chunk is None else chunk)
     inner = {"k": (k, "BSHK"), "v": (v, "BSHV"), "beta": (beta, "BSH")}
@@ -168,9 +208,13 @@ def delta_rule(
 
 
 def prefix_softmax(s: Tensor, v: Tensor, state: State | None = None, *, chunk: int = 32) -> tuple[Tensor, State]:
-    """o_t = sum_{i<=t} exp(s_i) v_i / sum_{i<=t} exp(s_i) (Aaren, Feng et al. 2024): s (B, T, H), v (B, T, H, V).
+    """o_t = sum_{i<=t} exp(s_i) v_i / sum_{i<=t} exp(s_i) (Aaren, Feng et al. 2024) for s (B, T, H), v (B, T, H, V).
 
-    The state is (log of the sum (B, H), o (B, H, V)).
+    The state is (log of the denominator (B, H), o (B, H, V)).
+
+    >>> v = torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1)
+    >>> prefix_softmax(torch.zeros(1, 3, 1), v)[0].flatten().round(decimals=4).tolist()  # equal scores: the mean so far
+    [1.0, 1.5, 3.0]
     """
     log, mean = state if state is not None else (None, None)
     named = {"s": (s, "BTH"), "v": (v, "BTHV"), "state log": (log, "BH"), "state mean": (mean, "BHV")}
@@ -183,9 +227,13 @@ def prefix_softmax(s: Tensor, v: Tensor, state: State | None = None, *, chunk: i
 
 
 def short_conv(x: Tensor, w: Tensor, state: Tensor | None = None, *, dilation: int = 1) -> tuple[Tensor, Tensor]:
-    """y_t = sum_l w[:, l] x_{t - (L-1-l) dilation}, of each channel alone: x (B, T, D), w (D, L).
+    """y_t = sum_l w[:, l] x_{t - (L-1-l) dilation} in each channel, for x (B, T, D) and w (D, L).
 
-    The state is the last (L-1) dilation inputs (B, .., D).
+    The state is the last (L-1) dilation inputs (B, (L-1) dilation, D).
+
+    >>> y, inputs = short_conv(torch.tensor([2.0, 4.0, 6.0]).view(1, 3, 1), torch.tensor([[0.5, 0.5]]))
+    >>> y.flatten().tolist(), inputs.tolist()
+    ([1.0, 3.0, 5.0], [[[6.0]]])
     """
     _positive("short_conv", dilation=dilation)
     reach = (w.shape[-1] - 1) * dilation
@@ -195,7 +243,12 @@ def short_conv(x: Tensor, w: Tensor, state: Tensor | None = None, *, dilation: i
 
 
 def fft_conv(x: Tensor, k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """y_t = sum_{l<L} k[:, l] x_{t-l}, of each channel alone, by FFT: x (B, T, D), k (D, L). The state is the last L-1 inputs."""
+    """y_t = sum_{l<L} k[:, l] x_{t-l} in each channel, by FFT, for x (B, T, D), k (D, L). The state is the last L-1 inputs.
+
+    >>> y, inputs = fft_conv(torch.tensor([2.0, 4.0, 6.0]).view(1, 3, 1), torch.tensor([[0.5, 0.25]]))
+    >>> y.flatten().round(decimals=4).tolist()
+    [1.0, 2.5, 4.0]
+    """
     begun = _inputs("fft_conv", x, {"k": (k, "DL")}, state, k.shape[-1] - 1)
     y, after = _implementation("fft_conv", x)(x, k, begun)
     return y, after
@@ -211,11 +264,17 @@ def attention(
     window: int | None = None,
     key_mask: Tensor | None = None,
 ) -> tuple[Tensor, KeyState | None]:
-    """softmax(q k^T / sqrt D) v in heads: q and k (B, T, H, D), v (B, T, H, V).
+    """softmax(q k^T / sqrt D) v in each head, for q and k (B, T, H, D) and v (B, T, H, V).
 
-    `causal`: a query sees the keys up to its own, of them the last `window`; the state is (keys, values, mask) of all that may
-    still be seen, the mask None where no key was ever masked. Not causal: all keys, no state. `key_mask` (B, T) bool: False
-    is never seen; a query that sees no key gives zeros.
+    `causal`: a query sees the keys up to its own position, at most the last `window` of them. The state is (keys, values, mask)
+    of all positions that may still be seen; the mask is None if no key was ever masked. Not causal: a query sees all keys, and
+    there is no state. `key_mask` (B, T) bool: keys that are False are never seen; a query that sees no key gives zeros.
+
+    >>> zero, v = torch.zeros(1, 3, 1, 1), torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1)
+    >>> attention(zero, zero, v)[0].flatten().tolist()  # equal scores: the mean so far
+    [1.0, 1.5, 3.0]
+    >>> attention(zero, zero, v, window=2)[0].flatten().tolist()
+    [1.0, 1.5, 4.0]
     """
     keys, values, mask = state if state is not None else (None, None, None)
     named = {"q": (q, "BTHD"), "k": (k, "BTHD"), "v": (v, "BTHV"), "state keys": (keys, "BSHD")}
@@ -242,16 +301,17 @@ def attention(
     y = _implementation("attention", q)(q, keys, values, mask, causal=causal, window=window)
     if not causal:
         return y, None
+    # window - 1: the next query sees its own key too, which is not here yet.
     drop = 0 if window is None else max(0, keys.shape[1] - (window - 1))
     return y, (keys[:, drop:], values[:, drop:], None if mask is None else mask[:, drop:])
 
 
 def _begun_rnn(op: str, inputs: Any, r: Tensor, state: State | None, cell: str, bias: Tensor | None) -> State:
-    """The state before the first step, after the checks of what a recurrence is given beside its `inputs`, named with layouts."""
+    """The state before the first step. Checks the arguments of a recurrence; `inputs` are given as name -> (tensor, layout)."""
     if cell not in CELLS:
         raise ValueError(f"{op}: cell must be one of {', '.join(CELLS)}: got {cell!r}")
     if bias is not None and cell != "gru":
-        raise ValueError(f"{op}: only gru has a bias of its own, {cell}'s belongs into {'x' if op == 'rnn' else 'b'}")
+        raise ValueError(f"{op}: bias is for cell gru only; add that of {cell} to {'x' if op == 'rnn' else 'b'}")
     kind = CELLS[cell]
     named = {f"state {name}": (each, "BHD") for name, each in zip(kind.states, state or (), strict=False)}
     size = sizes(op, {**inputs, "r": (r, "HGDD"), "bias": (bias, "HD"), **named})
@@ -265,7 +325,7 @@ def _begun_rnn(op: str, inputs: Any, r: Tensor, state: State | None, cell: str, 
 
 
 def _implementation(op: str, like: Tensor, *heads: int, plain: str | None = None) -> Any:
-    """The backend's function. `plain`: why Triton cannot serve this call, where that is no matter of sizes."""
+    """The backend's function. `plain`: a reason, other than sizes, why Triton cannot compute this call."""
     return implementation(op, choose(op, like.device, like.dtype, heads, plain))
 
 
@@ -274,7 +334,7 @@ def _begun(like: Tensor, shape: Any, value: float = 0.0) -> Tensor:
 
 
 def _one(like: Tensor, shape: Any, state: Tensor | None) -> Tensor:
-    """A state of one tensor, zeros where none is given."""
+    """A state of one tensor; zeros if none is given."""
     return _begun(like, shape) if state is None else _states(like, (state,))[0]
 
 

@@ -1,6 +1,7 @@
-"""Every primitive as a loop over time: what the others are compared with, values and gradients.
+"""The reference backend: every primitive as a plain loop over time, with which the other backends are compared.
 
-Arguments are as in distseq.kernels.primitives, checked, with a state in place of None. Sums and states are float32, or float64.
+Arguments are those of distseq.kernels.primitives, already checked, and always with a state. Sums and states are float32, or
+float64 for float64 inputs.
 """
 
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ def rnn(x: Tensor, r: Tensor, state: State, *, cell: str, bias: Tensor | None = 
     if bias is not None:
         shift_HGD = torch.cat([shift_HGD[:, :-1], bias.to(r_HGDE.dtype)[:, None]], 1)
     h = []
+    # unbind, not x[:, t]: under autograd each index fills a zero tensor of x's full size, which makes a loop quadratic in T.
     for x_BHGD in x_BTHGD.unbind(1):
         product = torch.einsum("bhd,hgde->bhge", state[0], r_HGDE) + shift_HGD
         state = CELLS[cell].step(x_BHGD, product, state)
@@ -108,6 +110,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: b
         scores_BHS = torch.einsum("bhd,bshd->bhs", q_BHD, k_BSHD[:, seen]) * q.shape[-1] ** -0.5
         if mask is not None:
             scores_BHS = scores_BHS.masked_fill(~mask[:, None, seen], float("-inf"))
-        weights_BHS = torch.softmax(scores_BHS, 2).nan_to_num(0.0)  # no key at all: zeros
+        # The softmax of nothing but -inf is nan: a query that sees no key gives zeros instead.
+        weights_BHS = torch.softmax(scores_BHS, 2).nan_to_num(0.0)
         y.append(torch.einsum("bhs,bshv->bhv", weights_BHS, v_BSHV[:, seen]))
     return _stacked(y, v)

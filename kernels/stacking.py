@@ -1,8 +1,8 @@
-"""Several models of one shape in one call: torch.func.vmap lays the models beside each other along the heads.
+"""Rules for torch.func.vmap that compute several models of one shape in a single call, stacked along the heads.
 
-Every operation of a primitive works on each head alone, so a model's numbers do not depend on who is beside it; that its bits
-do not either is not promised here: it hangs on the library's products, and who stacks tries it (distseq/gradients/passes.py).
-M models.
+A primitive computes each head independently of the others, so a model's numbers do not depend on the models it is stacked
+with. Its bits may, because libraries choose their products by size: distseq/gradients/passes.py tries each shape before it
+stacks. M models.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Axes = Sequence[int | None]  # of each argument, where its heads are in one model; None: it has none
-Found = tuple[Any, Any]  # what a static method `vmap` returns: outputs, and where the models are in each
+Axes = Sequence[int | None]  # for each argument, the axis of its heads in one model; None: it has none
+Found = tuple[Any, Any]  # the result of a static method `vmap`: outputs, and the axis of the models in each
 
 
 def along_heads(
     function: Any, info: Any, dims: Axes, args: Sequence[Any], heads: Axes, outputs: Sequence[int]
 ) -> Found:
-    """`function` called once with M times the heads. Outputs past those of `outputs` are what only its backward looks at."""
+    """`function` called once with M times the heads. Outputs beyond those of `outputs` are for its own backward only."""
     M = info.batch_size
     found = function.apply(*(_folded(each, dim, axis, M) for each, dim, axis in zip(args, dims, heads, strict=True)))
     if isinstance(found, Tensor):
@@ -28,12 +28,13 @@ def along_heads(
 
 
 def _unfolded(found: Tensor, axis: int, M: int) -> Tensor:
-    """(M, ...), each model's numbers where they are without the others."""
+    """(M, ...), with each model's numbers laid out as if it had been computed alone."""
+    # Contiguous, because later sums over a tensor of other strides may take another order, and with it other bits.
     return found.unflatten(axis, (M, -1)).movedim(axis, 0).contiguous()
 
 
 def beside(arg: Tensor, dim: int | None, axis: int, M: int) -> Tensor:
-    """The models' axis where `axis` is in one model; what all models share is expanded."""
+    """The argument with the models' axis at `axis`, which it moves one further; what all models share is expanded."""
     return (
         arg.unsqueeze(axis).expand(*arg.shape[:axis], M, *arg.shape[axis:]) if dim is None else arg.movedim(dim, axis)
     )
@@ -44,7 +45,7 @@ def _folded(arg: Any, dim: int | None, axis: int | None, M: int) -> Any:
 
 
 def one_by_one(function: Any, info: Any, dims: Axes, args: Sequence[Any], outputs: int) -> Found:
-    """`function` called for each model, where the models cannot share a call."""
+    """`function` called once for each model, for functions whose models cannot share a call."""
 
     def of(arg: Any, dim: int | None, at: int) -> Any:
         return arg if dim is None else arg.select(dim, at)

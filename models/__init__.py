@@ -1,4 +1,4 @@
-"""Architectures, problems, data and losses, imported as `distseq.models`."""
+"""Model architectures with their losses, and data sets."""
 
 if __name__ == "models":
     raise ImportError("import distseq.models, not models")

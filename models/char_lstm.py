@@ -1,4 +1,4 @@
-"""A character LSTM whose softmax is tied to its embedding.
+"""A character LSTM with tied embedding and softmax weights, of plain PyTorch.
 
 Shapes: B samples, T characters, H hidden units, V symbols.
 """
@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy, linear
 class CharLSTM(nn.Module):
     """Predicts each character of a window from those before it: logits = h E^T + bias, from a zero initial state.
 
-    No dropout, no buffers, no state kept between batches: a sample's loss depends on that sample and the parameters.
+    It has no dropout, no buffers and no state between batches, so a sample's loss depends on that sample and the parameters
+    alone. ValueError for sizes below 1.
     """
 
     def __init__(self, symbols: int = 97, hidden: int = 128, layers: int = 1) -> None:
@@ -23,11 +24,11 @@ class CharLSTM(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Nearly uniform predictions, gates that the input moves, open forget gates, recurrence that keeps norms."""
+        """Initialize for nearly uniform predictions, unsaturated gates, open forget gates and a norm-preserving recurrence."""
         hidden = self.lstm.hidden_size
         nn.init.normal_(self.embedding.weight, std=hidden**-0.5)
         for name, parameter in self.lstm.named_parameters():
-            # PyTorch orders the gates input, forget, cell, output, and adds two biases: one of them opens the gate.
+            # PyTorch orders the gates input, forget, cell, output, and adds two biases, of which one is enough to open the gate.
             gates = parameter.data.chunk(4)
             # Embeddings have norm 1: the pre-activations of the first layer start with a deviation of 0.5.
             if name == "weight_ih_l0":
@@ -46,7 +47,7 @@ class CharLSTM(nn.Module):
         return linear(h_BTH, self.embedding.weight, self.bias)
 
     def per_sample_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Mean negative log likelihood over the window, in nats a character: (B,)."""
+        """(B,): the mean negative log likelihood over the window, in nats per character."""
         logits_BTV, targets_BT = self(batch["inputs"]), batch["targets"]
         loss_BT = cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view_as(targets_BT)
         return loss_BT.mean(1)

@@ -1,4 +1,4 @@
-"""Sequence models: an entry, layers from the kernels, a head; the models of the main job among them.
+"""Configurable sequence models: an embedding or projection, layers from the kernels, and a head.
 
 Shapes: B samples, T steps, W width, V symbols, F features, O outputs.
 """
@@ -13,20 +13,21 @@ from distseq.kernels.layers import layers_of
 from distseq.kernels.linear import Linear, linear
 
 HEADS = ("tied", "symbols", "class", "values")
-IGNORED = -100  # a target that does not count
+IGNORED = -100  # a target that is left out of the loss, torch's default for ignore_index
 
 
 class SequenceModel(nn.Module):
-    """Blocks x + layer(norm(x)), or layer(x) where not `residual`, between an entry and a head; from a zero state, without
-    dropout or buffers: a sample's loss depends on that sample and the parameters.
+    """Layers between an entry and a head. Each is x + layer(norm(x)) if `residual`, else layer(x).
 
-    `layers`: such as "lstm*2" or "ssm:states=16*3,attention" (kernels/layers). Inputs are `symbols` (B, T) int64 that are
-    embedded, or, with `features`, vectors (B, T, F). `head`, each with `outputs`, by default `symbols`:
-      tied     logits of symbols at each step through the embedding;   targets (B, T) int64, -100 does not count
-      symbols  logits at each step;                                     the same
-      class    logits at the last step;                                 targets (B,) int64
-      values   numbers at each step, squared error;                     targets (B, T, O)
-    ValueError naming what is unknown or does not fit.
+    There is no dropout and no buffer, and the initial state is zero, so a sample's loss depends on that sample and the
+    parameters alone. `layers` is a description such as "lstm*2" or "ssm:states=16*3,attention" (distseq.kernels.layers). Inputs
+    are symbols (B, T) int64 below `symbols`, which are embedded, or, with `features`, vectors (B, T, F). `head`, of `outputs`
+    numbers, by default as many as `symbols`:
+      tied     logits at each step, by the embedding's weights;   targets (B, T) int64, -100 is ignored
+      symbols  logits at each step;                               targets (B, T) int64, -100 is ignored
+      class    logits at the last step;                           targets (B,) int64
+      values   numbers at each step, with squared error;          targets (B, T, O)
+    ValueError naming the argument that is unknown or does not fit.
     """
 
     def __init__(
@@ -50,7 +51,8 @@ class SequenceModel(nn.Module):
             raise ValueError(f"SequenceModel: a tied head needs symbols: got features={features}, outputs={outputs}")
         self.head, self.residual = head, residual
         self.entry = Linear(features, width) if features else nn.Embedding(symbols, width)
-        # Embeddings have norm 1, for the tied head; where no norm follows, layers get them with unit root mean square.
+        # Embeddings have norm 1, so that the logits of a tied head start small. Layers without a norm before them get them scaled
+        # to unit root mean square, or their gates would hardly move.
         self.scale = 1.0 if residual or features else width**0.5
         if not features:
             nn.init.normal_(self.entry.weight, std=width**-0.5)
@@ -62,7 +64,7 @@ class SequenceModel(nn.Module):
             self.out = Linear(width, outputs or symbols)
 
     def forward(self, inputs: Tensor, state: Any = None, carry: bool = False) -> Any:
-        """Outputs (B, T, O), (B, O) of a class; with `carry`, also the state to go on from, a list with one of each layer."""
+        """Outputs (B, T, O), or (B, O) for head "class". With `carry`, also the state to continue from, a list over layers."""
         x_BTW, after = self.entry(inputs) * self.scale, []
         for at, layer in enumerate(self.layers):
             y_BTW, left = layer(
@@ -78,7 +80,7 @@ class SequenceModel(nn.Module):
         return (y, after) if carry else y
 
     def per_sample_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Mean over a sample's steps that count, of negative log likelihoods in nats, or of squared errors: (B,)."""
+        """(B,): the mean over a sample's steps of the negative log likelihood in nats, or of the squared error."""
         y, targets = self(batch["inputs"]), batch["targets"]
         if self.head == "values":
             return mse_loss(y, targets, reduction="none").flatten(1).mean(1)
@@ -86,4 +88,5 @@ class SequenceModel(nn.Module):
             return cross_entropy(y, targets, reduction="none")
         loss_BT = cross_entropy(y.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED)
         counted_BT = targets != IGNORED
+        # A sample without a target has loss 0, not 0 / 0: one NaN would reach every parameter.
         return loss_BT.view_as(targets).sum(1) / counted_BT.sum(1).clamp_min(1)

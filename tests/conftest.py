@@ -29,6 +29,24 @@ settings.register_profile("distseq", parent=settings.default, deadline=None)
 settings.load_profile("distseq")
 # For who asks only whether a test fails: --hypothesis-profile quick-to-fail.
 settings.register_profile("quick-to-fail", parent=settings.default, phases=[Phase.explicit, Phase.generate])
+# All examples of every property (tests/examples.py).
+settings.register_profile("thorough", parent=settings.default)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Tests that are named run in this process, all tests in several."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return 0
+    # One more than cores: tests of pools wait half of their time, for processes to start and for scripted delays.
+    return min(8, len(os.sched_getaffinity(0)) + 1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Over several processes slow tests come first: one that begins last would be waited for alone."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -67,7 +85,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One local Ray for all tests; four logical CPUs, whatever the machine has."""
+    """One local Ray for all tests of a process; four logical CPUs, whatever the machine has."""
     import ray
 
     ray.init(

@@ -57,8 +57,11 @@ def _class_of(spec: str, target: str) -> type[Scheme]:
 
 def _check(spec: str, scheme: Scheme) -> None:
     """Whether groups, codes and shares fit together, and a scheme with a delay says how its rounds go."""
-    groups, codes, shares = len(scheme.tolerance), scheme.codes, scheme.shares
-    if not groups or not groups == len(codes) == len(shares) or sum(shares) != 1:
+    groups = len(scheme.tolerance)
+    if not groups:
+        raise ValueError(f"scheme {spec!r}: it needs at least one group: its tolerance is empty")
+    codes, shares = scheme.codes, scheme.shares
+    if not groups == len(codes) == len(shares) or sum(shares) != 1:
         raise ValueError(
             f"scheme {spec!r}: it needs a code and a share for each group, and shares that add up to one: got {groups} "
             f"groups, {len(codes)} codes and {len(shares)} shares that add up to {sum(shares)}"

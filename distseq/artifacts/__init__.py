@@ -1,1 +1,1 @@
-"""What a run leaves on disk: its folder, checkpoints and summary."""
+"""The files of a run: its folder, checkpoints and summary."""

@@ -1,7 +1,7 @@
-"""A checkpoint is a folder of safetensors and one JSON file, each with its sha256; no pickle.
+"""The checkpoint format: a folder of safetensors files and one JSON file, with a sha256 of each.
 
-NAME.safetensors holds a learner's tensors, named `model.KEY`, `optimizer.PATH`, `average.KEY` and `accumulated`; state.json
-everything that is not a tensor.
+NAME.safetensors holds a learner's tensors, named `model.KEY`, `optimizer.PATH`, `average.KEY` and `accumulated`; state.json holds
+everything that is not a tensor. There is no pickle, so a checkpoint from elsewhere runs no code (docs/decisions/008).
 """
 
 import hashlib
@@ -15,34 +15,42 @@ from distseq.config.schema import Config
 from distseq.learners.snapshot import Snapshot
 from distseq.learners.state_files import DamagedError, pack, unpack
 
+# Raise it with every change that an older distseq could misread: it refuses a number that it does not know.
 FORMAT = 1
 STATE = "state.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on."""
+    """Everything that a run needs in order to be resumed."""
 
-    configuration: str  # identity of what the numbers depend on
-    next_job: int
-    steps: Mapping[str, int]  # steps made by each learner; what its sampler draws next depends on nothing else
-    snapshots: Mapping[str, Snapshot]
+    configuration: str  # `identity` of the run
+    next_job: int  # number of the next job
+    # Learner -> steps made. Batches are a function of (seed, step), so this is the state of every sampler, too.
+    steps: Mapping[str, int]
+    snapshots: Mapping[str, Snapshot]  # learner -> state
 
     @property
     def jobs(self) -> int:
-        """Jobs applied in all: its number."""
+        """Total number of jobs applied, which is the checkpoint's number."""
         return sum(self.steps.values())
 
 
 def identity(config: Config, work: str) -> str:
-    """sha256 of what the numbers of a run depend on: learners, seeds, dtype, the data's fingerprints (both in the `work`);
-    not of pool, workers, scheme and steps."""
+    """sha256 of everything that the results of a run depend on, which a resumed run must not change.
+
+    These are learners, seed, dtype and, in the fleet's description `work`, fingerprints of the data. Pool, number of workers,
+    scheme and steps are not among them: they may change.
+    """
     learners = [{key: value for key, value in asdict(one).items() if key != "steps"} for one in config.learner]
     return hashlib.sha256(_canonical([learners, config.run.seed, config.run.dtype, work])).hexdigest()
 
 
 def encode(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """File name -> content; copies every tensor. ValueError for an optimizer or schedule whose state is not plain data."""
+    """The files of a checkpoint, name -> content. ValueError for an optimizer or schedule whose state is not plain data.
+
+    Every tensor is copied, so that training may go on while the files are written.
+    """
     learners, files = [], {}
     for name, kept in checkpoint.snapshots.items():
         files[f"{name}.safetensors"], rest = pack(kept)
@@ -58,22 +66,23 @@ def encode(checkpoint: Checkpoint) -> dict[str, bytes]:
 
 
 def read(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder. DamagedError when it is not whole, ValueError when a newer distseq has written it."""
+    """Reads the checkpoint in a folder. DamagedError when it is damaged, ValueError when its format is another one."""
     try:
         envelope = json.loads((folder / STATE).read_bytes())
         number, seal, state = envelope["format"], envelope["sha256"], envelope["state"]
         if seal != _seal(number, state):
-            raise DamagedError(f"{STATE} does not have its checksum")
+            raise DamagedError(f"the checksum of {STATE} does not match")
+        # Only after the checksum, which covers the number: a flipped bit is damage and not "another format".
         if number != FORMAT:
             raise ValueError(f"checkpoint {folder} has format {number}, this version of distseq reads {FORMAT}")
         files = {name: (folder / name).read_bytes() for name in state["files"]}
     except OSError as error:
         raise DamagedError(f"{Path(error.filename or folder).name}: {error.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
-        raise DamagedError(f"{STATE} is not whole") from None
+        raise DamagedError(f"{STATE} is incomplete or not JSON") from None
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != state["files"][name]:
-            raise DamagedError(f"{name} does not have its checksum")
+            raise DamagedError(f"the checksum of {name} does not match")
     learners = {one["name"]: one for one in state["learners"]}
     return Checkpoint(
         state["configuration"],
@@ -92,17 +101,17 @@ def _canonical(value: Any) -> bytes:
 
 
 def numbered(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints in a folder, the newest first."""
+    """The checkpoints in a folder as (number, path), newest first."""
     paths = folder.iterdir() if folder.is_dir() else ()
     return sorted(((int(path.name), path) for path in paths if path.name.isdecimal()), reverse=True)
 
 
 def newest(folder: Path) -> tuple[Checkpoint, Sequence[str]]:
-    """The newest checkpoint that is whole, and a line for each newer one that is not. ValueError when there is none."""
+    """The newest intact checkpoint, and a line for each newer one that is damaged. ValueError when there is none."""
     damaged: list[str] = []
     for _, path in numbered(folder):
         try:
             return read(path), damaged
         except DamagedError as error:
             damaged.append(f"checkpoint {path} is damaged: {error}")
-    raise ValueError(damaged[0] + ", and there is no whole one before it" if damaged else f"no checkpoint in {folder}")
+    raise ValueError(damaged[0] + ", and no older one is intact" if damaged else f"no checkpoint in {folder}")

@@ -1,4 +1,4 @@
-"""Keeps a run: a checkpoint after every so many jobs, written in the background, the last few kept."""
+"""Writes a checkpoint every N jobs in the background, and keeps the newest K."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,7 +18,8 @@ Write = Callable[[Path, bytes], object]
 def write_checkpoint(
     folder: Path, jobs: int, files: Mapping[str, bytes], keep: int, write: Write = write_synced
 ) -> None:
-    """Write checkpoint number `jobs` whole, then remove all but the newest `keep`."""
+    """Writes checkpoint number `jobs` atomically, then removes all but the newest `keep`."""
+    # Temporary files of a run that was killed while writing.
     sweep(folder)
     write_folder(folder / f"{jobs:08d}", files, write)
     for _, path in numbered(folder)[keep:]:
@@ -26,7 +27,14 @@ def write_checkpoint(
 
 
 class Checkpointer:
-    """The master's keeper. What cannot be written is a warning, once for each reason, and the run goes on."""
+    """The CheckpointHook of a run.
+
+    configuration: identity of the run; config: how often, and how many to keep; stopping: whether the run was asked to stop;
+    write: writes one file, replaced by tests.
+
+    A checkpoint that cannot be written is a warning, printed once for each reason, and training goes on: a full disk should not
+    end a run of days.
+    """
 
     def __init__(
         self,
@@ -43,20 +51,22 @@ class Checkpointer:
         self._config, self._console, self._stopping, self._write = config, console, stopping, write
         self._writer, self._warned = Writer(), set[str]()
         self._steps, self._next_job = [0] * len(learners), 0
-        self._written: int | None = None  # number of the newest on disk
+        self._written: int | None = None  # number of the newest checkpoint on disk; set by the writer's thread
 
     @property
     def jobs(self) -> int:
-        """Jobs applied in all."""
+        """Total number of jobs applied."""
         return sum(self._steps)
 
     def begin(self, done: Sequence[int], next_job: int, *, resumed: bool) -> None:
-        """From these steps on. A run that is resumed from a checkpoint passes over newer ones: they are damaged and go."""
+        """Begins at these steps: writes checkpoint 0 of a new run, or removes what a resumed run has passed over."""
         self._steps, self._next_job = list(done), next_job
+        # Checkpoint 0, so that a run that is killed before its first periodic one can be resumed like any other.
         if not resumed:
             self._submit()
             return
         self._written = self.jobs
+        # Newer checkpoints are damaged, or the run would have been resumed from them; kept, they would push good ones out.
         for number, path in numbered(self._folder):
             if number > self.jobs:
                 self._warn(self._writer.submit(partial(remove_folder, path)))
@@ -67,7 +77,8 @@ class Checkpointer:
             self._submit()
 
     def failed(self, learner: int) -> int:
-        """A learner that broke in the middle of a step goes back to the newest checkpoint: its own state is neither."""
+        """Returns the steps of a failed learner, after restoring the newest checkpoint if it broke in the middle of a step."""
+        # In the middle of a step, nobody knows how much of it was made: its state is neither before nor after it.
         one = self._learners[learner]
         if not one.whole:
             self._warn(self._writer.flush())
@@ -84,7 +95,7 @@ class Checkpointer:
         return self._stopping()
 
     def finish(self) -> bool:
-        """Write what is not on disk yet, and wait for it; whether it is."""
+        """Writes the latest state if it is not on disk yet, and waits for it; False if it could not be written."""
         self._warn(self._writer.flush())
         if self._written != self.jobs:
             self._submit()
@@ -92,19 +103,21 @@ class Checkpointer:
         return self._written == self.jobs
 
     def close(self) -> None:
-        """End the writer, after what it was given; may be called twice."""
+        """Ends the writer thread after what it was given; may be called twice."""
         self._warn(self._writer.close())
 
     def _submit(self) -> None:
+        # A learner that broke in the middle of a step and could not be restored: `failed` has said so, and its state, of which
+        # nobody knows how much of the step was made, must not be written.
         if not all(learner.whole for learner in self._learners):
-            return  # said by `failed`
+            return
         steps = {learner.name: step for learner, step in zip(self._learners, self._steps, strict=True)}
         snapshots = {learner.name: learner.snapshot() for learner in self._learners}
         files = encode(Checkpoint(self._configuration, self._next_job, steps, snapshots))
         self._warn(self._writer.submit(partial(self._save, self.jobs, files)))
 
     def _save(self, jobs: int, files: Mapping[str, bytes]) -> None:
-        """In the writer's thread."""
+        """Runs in the writer's thread."""
         write_checkpoint(self._folder, jobs, files, self._config.keep, self._write)
         self._written = jobs
 

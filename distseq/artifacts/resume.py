@@ -1,4 +1,4 @@
-"""Where a run begins: at step 0, or where the newest whole checkpoint of its folder is."""
+"""Finds the checkpoint that a run is resumed from, checks that it fits, and restores the learners."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +15,28 @@ NO_HISTORY = RunHistory((), 0, 0, 0.0)
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Steps made by each learner, number of the next job, and what the journal says of the time before."""
+    """The state in which a run begins; a new run begins at step 0, without a history."""
 
-    done: tuple[int, ...]
-    next_job: int = 0
-    history: RunHistory = NO_HISTORY
+    done: tuple[int, ...]  # steps made by each learner
+    next_job: int = 0  # number of the next job
+    history: RunHistory = NO_HISTORY  # the run before it was resumed
 
 
 def resumed(folder: Path, configuration: str, fleet: Fleet, console: Console) -> ResumePoint:
-    """Put the learners where the newest whole checkpoint has them. ValueError when it is of another run."""
+    """Restores the learners from the newest intact checkpoint in a run folder, with a warning for each damaged one.
+
+    configuration: identity of the run. ValueError when there is no checkpoint, or when it belongs to a different run.
+    """
     checkpoint, damaged = newest(folder / "checkpoints")
     for line in damaged:
-        console.print(f"warning: {line}; going on from job {checkpoint.jobs}", highlight=False, soft_wrap=True)
+        console.print(f"warning: {line}; resuming from job {checkpoint.jobs}", highlight=False, soft_wrap=True)
+    # Before the identity, which can only say that something differs: this names the learner and what does not fit.
     _check_fits(checkpoint, fleet, folder)
     if checkpoint.configuration != configuration:
-        raise ValueError(f"the checkpoint in {folder} is of a run with other learners, data, seed or dtype")
+        raise ValueError(
+            f"the checkpoint in {folder} belongs to a run with different learners, data, seed or dtype: "
+            "a resumed run must keep them"
+        )
     try:
         before = run_history(read_journal(folder / "journal.jsonl"), checkpoint.steps)
     except OSError as error:
@@ -43,16 +50,20 @@ def _check_fits(checkpoint: Checkpoint, fleet: Fleet, folder: Path) -> None:
     names = [learner.name for learner in fleet.learners]
     if checkpoint.steps.keys() != set(names):
         raise ValueError(
-            f"the checkpoint in {folder} has learners {', '.join(checkpoint.steps)}, the job {', '.join(names)}"
+            f"the checkpoint in {folder} has the learners {', '.join(checkpoint.steps)}, "
+            f"the configuration has {', '.join(names)}: a resumed run must have the same"
         )
     for learner in fleet.learners:
         made = checkpoint.steps[learner.name]
         if made > learner.steps:
-            raise ValueError(f"learner {learner.name} has made {made} steps already: got steps={learner.steps}")
+            raise ValueError(
+                f"learner {learner.name} has already made {made} steps in the checkpoint: steps must be at least that, "
+                f"got steps={learner.steps}"
+            )
         learner.check_fits(checkpoint.snapshots[learner.name])
 
 
 def complete(folder: Path, config: Config, start: ResumePoint) -> bool:
-    """Whether there is nothing left to do: every step made, and the summary, which is written last, is there."""
+    """Whether nothing is left to do: every step is made, and the summary, which is written last, exists."""
     steps = tuple(config.run.steps if one.steps is None else one.steps for one in config.learner)
     return start.done == steps and (folder / "summary.json").exists()

@@ -1,4 +1,4 @@
-"""The folder of one run: configuration, journal, checkpoints, weights, summary. It is made whole or not at all."""
+"""The folder of one run: config.toml, journal.jsonl, checkpoints/, weights/ and summary.json."""
 
 import json
 from collections.abc import Mapping
@@ -12,13 +12,14 @@ from distseq.engine.journal import FileJournal
 
 
 class RunFolder:
-    """A new or empty folder. ValueError when it cannot be written or holds something already."""
+    """A run folder, made in a new or empty folder. ValueError, with nothing left behind, when that cannot be done."""
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path, self._made, self._begun = path, list[Path](), False
         try:
             if path.exists() and any(path.iterdir()):
                 raise ValueError(f"run folder {path} is not empty: name a new one with --out")
+            # Also the parents that did not exist: a run that never begins removes exactly what it has made.
             self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
             self._begun = True
@@ -30,7 +31,7 @@ class RunFolder:
 
     @classmethod
     def resumed(cls, path: Path) -> "RunFolder":
-        """The folder of an earlier run. ValueError when its journal cannot be written."""
+        """The existing folder of an earlier run. ValueError when its journal cannot be written."""
         folder = cls.__new__(cls)
         folder.path, folder._made, folder._begun = path, [], False
         try:
@@ -40,8 +41,9 @@ class RunFolder:
         return folder
 
     def go_on(self, config: Config) -> None:
-        """The earlier run goes on under this configuration; until it has ended it has no summary."""
+        """Replaces the configuration of an earlier run, which is resumed with it, and removes its summary."""
         write_whole(self.path / "config.toml", lambda file: file.write(to_toml(config).encode()))
+        # A summary marks a complete run (distseq.artifacts.resume.complete), which this is not until it ends again.
         (self.path / "summary.json").unlink(missing_ok=True)
 
     @property
@@ -49,7 +51,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def discard(self) -> None:
-        """Remove what was made: for a run that never began."""
+        """Removes what was made, for a run that never began."""
         self.journal.close()
         self._remove()
 
@@ -62,14 +64,16 @@ class RunFolder:
                 folder.rmdir()
 
     def save_weights(self, name: str, state: Mapping[str, Any]) -> None:
-        """weights/NAME.safetensors of a state dict of tensors, tied ones written out."""
+        """Writes a state dict of tensors as weights/NAME.safetensors; tied tensors are written once for each name."""
         from safetensors.torch import save
 
         folder = self.path / "weights"
         folder.mkdir(exist_ok=True)
+        # Cloned, because safetensors refuses tensors that share memory, as tied ones do.
         data = save({key: tensor.detach().clone().contiguous() for key, tensor in state.items()})
         write_whole(folder / f"{name}.safetensors", lambda file: file.write(data))
 
     def save_summary(self, summary: Mapping[str, Any]) -> None:
+        """Writes summary.json."""
         data = json.dumps(summary, indent=1).encode()
         write_whole(self.path / "summary.json", lambda file: file.write(data))

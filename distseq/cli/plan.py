@@ -6,24 +6,36 @@ from typing import Any
 
 import click
 
+from distseq.cli.options import like
+
 
 @click.command()
-@click.argument("job", type=click.Path(path_type=Path), required=False)
-@click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
-@click.option("--profile", help="Generated delays, NAME[:base=SECONDS].  [default: the job's]")
-@click.option("--run", type=click.Path(path_type=Path), help="The delays that this run folder's journal holds.")
-@click.option("--slope", type=float, metavar="SECONDS", help="Of compute per batch, in place of the trace's.")
-@click.option("--workers", type=int, help="[default: the job's, or all of the trace; 256 for a profile]")
-@click.option("--models", type=int, help="[default: the job's learners, or 4]")
-@click.option("--batch", type=int, help="Samples of a job: it is not cut into more parts.  [default: the job's]")
-@click.option("--parameters", type=int, default=0, help="Of a model: what a row has numbers.  [default: bytes unknown]")
-@click.option("--unfinished", help="Unfinished workers: lost, overlap or serial.  [default: the job's, or serial]")
-@click.option("--objective", help="seconds, worker-seconds or price.  [default: the job's, or seconds]")
-@click.option("--prices", "price", metavar="KEY=DOLLARS,...", help="Of worker_second, held_second, message, gigabyte.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of a generated profile.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object.")
-def plan(as_json: bool, **options: Any) -> None:
-    """What each way of scheduling would take on these delays, the best of every family, and what auto would choose.
+@click.argument("job", metavar="[CONFIG]", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--trace", type=click.Path(path_type=Path), help="Trace file: .npz, or .csv with a column for each worker."
+)
+@click.option("--profile", help="Generated delays, NAME[:base=SECONDS].  [default: the config file's]")
+@click.option("--run", type=click.Path(path_type=Path), help="Use the delays in the journal of this run folder.")
+@click.option("--slope", type=float, metavar="SECONDS", help="Compute time per batch.  [default: the trace's]")
+@click.option(
+    "--workers",
+    type=int,
+    help="Number of workers.  [default: the config file's, or all of the trace; 256 for a profile]",
+)
+@click.option(
+    "--models", type=int, help="Number of models trained at once.  [default: the config file's learners, or 4]"
+)
+@click.option(
+    "--batch", type=int, help="Samples per job, the maximum number of its parts.  [default: the config file's smallest]"
+)
+@click.option("--parameters", type=int, default=0, help="Number of model parameters.  [default: bytes unknown]")
+@click.option("--unfinished", **like("unfinished", "[default: the config file's, or serial]"))
+@click.option("--objective", **like("objective", "[default: the config file's, or seconds]", scheduler=False))
+@click.option("--prices", **like("prices", scheduler=False))
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of a generated profile.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def plan(job: Path | None, as_json: bool, **options: Any) -> None:
+    """Predict what each way of scheduling takes on given delays: the best of every family, and what auto would choose.
 
     Example: distseq plan examples/main.toml
 
@@ -32,5 +44,5 @@ def plan(as_json: bool, **options: Any) -> None:
     from distseq.simulation.plan import plan as made
     from distseq.simulation.tables import lines
 
-    found = made(**options)
+    found = made(job, **options)
     click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))

@@ -6,51 +6,63 @@ from typing import Any
 
 import click
 
+from distseq.cli.options import like
+
+COMPARE = "Repeat to compare several."
+
 
 @click.command()
-@click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    help="Trace file: .npz, or .csv with a column for each worker.",
+)
 @click.option("--profile", help="Generated delays, NAME[:base=SECONDS], in place of a trace.")
-@click.option("--slope", type=float, metavar="SECONDS", help="Of compute per batch, in place of the trace's.")
-@click.option("--scheme", "schemes", multiple=True, help="May be given several times: best first.")
-@click.option("--sweep", is_flag=True, help="Try a grid of every family of schemes instead: the best of each.")
-@click.option("--inexact", is_flag=True, help="Take schemes that change the gradients: ksync:K, async:A[,parts=P].")
+@click.option("--slope", type=float, metavar="SECONDS", help="Compute time per batch.  [default: the trace's]")
+@click.option("--scheme", "schemes", multiple=True, help="Scheme to simulate. Repeat to compare several.")
+@click.option("--sweep", is_flag=True, help="Simulate a grid of every family of schemes and show the best of each.")
+@click.option("--inexact", is_flag=True, help="Allow schemes that change the gradients: ksync:K, async:A[,parts=P].")
 @click.option(
-    "--scheduler", help="auto, rounds, or pipeline, beside the schemes.  [default: auto; rounds with a scheme]"
+    "--scheduler",
+    metavar="[auto|rounds|pipeline]",
+    help="Scheduler to simulate; pipeline also beside schemes.  [default: auto, or rounds with a scheme]",
 )
-@click.option("--parts", multiple=True, type=int, help="pipeline: parts of a job; several times: each.  [default: 4]")
+@click.option("--parts", multiple=True, **like("parts", COMPARE, default=True))
+@click.option("--copies", multiple=True, **like("copies", COMPARE, default=True))
+@click.option("--lanes", multiple=True, **like("lanes", COMPARE, default=True))
+@click.option("--burst", **like("burst", default=True))
+@click.option("--places", default=0, **like("places", default=True))
+@click.option("--objective", default="seconds", show_default=True, **like("objective"))
+@click.option("--prices", "price", **like("prices"))
+@click.option("--closing", default="safe", show_default=True, **like("closing"))
+@click.option("--cutoff", default=0.0, show_default=True, **like("cutoff"))
+@click.option("--mu", default=1.0, show_default=True, **like("mu"))
+@click.option("--unfinished", default="lost", show_default=True, **like("unfinished"))
 @click.option(
-    "--copies", multiple=True, type=int, help="pipeline: copies of a part; several times: each.  [default: 2]"
+    "--arrival",
+    metavar="[scheme|row|message]",
+    default="scheme",
+    show_default=True,
+    help="Rows of a message arrive one by one (row), all together (message), or as the scheme assumes.",
 )
-@click.option("--lanes", multiple=True, type=int, help="pipeline: sets of workers; several times: each.  [default: 1]")
-@click.option("--burst", type=int, help="pipeline: parts that may share a message.  [default: 1]")
-@click.option("--places", type=int, default=0, help="pipeline, auto: workers that have a part's data.  [default: all]")
-@click.option("--objective", default="seconds", show_default=True, help="auto: seconds, worker-seconds or price.")
+@click.option("--bounds", is_flag=True, help="Also show lower bounds on seconds, for schedulers that know every delay.")
+@click.option("--models", type=int, default=4, show_default=True, help="Number of models trained at once.")
+@click.option("--jobs", type=int, default=80, show_default=True, help="Number of jobs, of all models together.")
 @click.option(
-    "--prices", "price", metavar="KEY=DOLLARS,...", help="auto: of worker_second, held_second, message, gigabyte."
+    "--workers", type=int, metavar="N", help="Use the first N workers of the trace.  [default: all; 256 for a profile]"
 )
-@click.option("--closing", default="safe", show_default=True, help="When a round ends: safe or mu.")
-@click.option("--cutoff", type=float, default=0.0, show_default=True, help="closing=safe: not before so many seconds.")
-@click.option(
-    "--mu", type=float, default=1.0, show_default=True, help="closing=mu: not before 1 + MU times the fastest."
-)
-@click.option("--unfinished", default="lost", show_default=True, help="Unfinished workers: lost, overlap or serial.")
-@click.option(
-    "--arrival", default="scheme", show_default=True, help="Rows of a message: row, message, or as the scheme says."
-)
-@click.option("--bounds", is_flag=True, help="Also least seconds, of schedulers that know every start-up time.")
-@click.option("--models", type=int, default=4, show_default=True)
-@click.option("--jobs", type=int, default=80, show_default=True, help="Of all models together.")
-@click.option("--workers", type=int, help="First so many columns of the trace.  [default: all; 256 for a profile]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of a generated profile.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of a generated profile.")
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Also draw them, and the workers over time under the best: .png, .svg or .pdf.",
+    help="Also draw the results, and each worker over time under the best one: .png, .svg or .pdf.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print an object, or a list for several; of a sweep all.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON object, or a list for several results; a sweep prints all."
+)
 def simulate(**options: Any) -> None:
-    """Seconds per job of schemes on a trace, in virtual time; nothing is learned.
+    """Compare the seconds per job of schemes on a trace, in virtual time; nothing is trained.
 
     Example: distseq simulate --profile bursts
 

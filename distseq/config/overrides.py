@@ -1,72 +1,57 @@
-"""Options of `train`, on the command line or in Python, in place of keys of a job file."""
+"""Applies options of `train`, on the command line or in Python, to a configuration."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from distseq.config.schema import Config
-from distseq.scheduling.asynchronous import stale_of
-
-# option -> table and key of the job file
-OPTIONS = {
-    "steps": ("run", "steps"),
-    "seed": ("run", "seed"),
-    "scheduler": ("scheduler", "kind"),
-    "scheme": ("scheduler", "scheme"),
-    "closing": ("scheduler", "closing"),
-    "cutoff": ("scheduler", "cutoff"),
-    "mu": ("scheduler", "mu"),
-    "parts": ("scheduler", "parts"),
-    "copies": ("scheduler", "copies"),
-    "lanes": ("scheduler", "lanes"),
-    "burst": ("scheduler", "burst"),
-    "places": ("scheduler", "places"),
-    "objective": ("scheduler", "objective"),
-    "prices": ("scheduler", "prices"),
-    "inexact": ("scheduler", "inexact"),
-    "pool": ("pool", "kind"),
-    "workers": ("pool", "workers"),
-    "hosts": ("pool", "hosts"),
-    "address": ("pool", "address"),
-    "elastic": ("pool", "elastic"),
-    "device": ("pool", "device"),
-    "cpus": ("pool", "cpus"),
-    "gpus": ("pool", "gpus"),
-    "delays": ("pool", "delays"),
-    "unfinished": ("pool", "unfinished"),
-    "compute": ("pool", "compute"),
-    "checks": ("run", "checks"),
-    "checkpoint_every": ("checkpoint", "every"),
-    "checkpoint_keep": ("checkpoint", "keep"),
-}
-# option -> the kinds of scheduler that it says something to
-KINDS = {
-    **dict.fromkeys(("scheme", "closing", "cutoff", "mu"), ("rounds",)),
-    **dict.fromkeys(("parts", "copies", "lanes", "burst"), ("pipeline",)),
-    **dict.fromkeys(("objective", "prices"), ("auto",)),
-    "places": ("pipeline", "auto"),
-}
+from distseq.config.options import OPTIONS
+from distseq.config.schema import Config, LearnerConfig
+from distseq.scheduling.asynchronous import parse_async
 
 
 def override(config: Config, options: Mapping[str, Any]) -> Config:
-    """The configuration with these OPTIONS in place of its own; steps hold for every learner, a scheme means rounds."""
-    if options.get("scheme") is not None and options.get("scheduler") is None:
-        options = {**options, "scheduler": "rounds"}
-    for option, value in options.items():
+    """The configuration with these options in place of its own keys; None keeps a key.
+
+    `steps` holds for every learner, and a `scheme` means rounds. ValueError for an unknown option, a wrong value, or an option
+    that the scheduler does not use.
+
+    Example: override(config, {"pool": "simulated", "workers": 256})
+    """
+    for option in options:
         if option not in OPTIONS:
             raise ValueError(f"train has no option {option!r}; known: {', '.join(OPTIONS)}")
-        if option == "seed" and value is not None and any(one.live for one in config.learner):
-            raise ValueError("learners made in Python have a seed of their own each: give it to distseq.Learner")
-        if value is not None:
-            table, key = OPTIONS[option]
-            config = replace(config, **{table: replace(getattr(config, table), **{key: value})})
-    for option, kinds in KINDS.items():
-        if options.get(option) is not None and config.scheduler.kind not in kinds:
-            wanted = " or ".join(map(repr, kinds))
-            raise ValueError(f"{option} is an option of scheduler={wanted}: got scheduler={config.scheduler.kind!r}")
-    closing = [name for name in ("closing", "cutoff", "mu") if options.get(name) is not None]
-    if closing and stale_of(config.scheduler.scheme) is not None:
-        raise ValueError(f"{closing[0]} is an option of rounds: {config.scheduler.scheme} has none")
-    if options.get("steps") is not None:
-        config = replace(config, learner=tuple(replace(one, steps=None) for one in config.learner))
-    return config
+    given = {option: value for option, value in options.items() if value is not None}
+    if "scheme" in given:
+        given.setdefault("scheduler", "rounds")
+    if "seed" in given and any(one.live for one in config.learner):
+        raise ValueError("learners made in Python have a seed of their own each: give it to distseq.Learner")
+    changed = replace(config, **_tables(config, given), learner=_learners(config, given))
+    _check_used(changed, given)
+    return changed
+
+
+def _tables(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables that options change."""
+    changes: dict[str, dict[str, Any]] = defaultdict(dict)
+    for option, value in given.items():
+        changes[OPTIONS[option].table][OPTIONS[option].key.name] = value
+    return {table: replace(getattr(config, table), **own) for table, own in changes.items()}
+
+
+def _learners(config: Config, given: Mapping[str, Any]) -> tuple[LearnerConfig, ...]:
+    return tuple(replace(one, steps=None) for one in config.learner) if "steps" in given else config.learner
+
+
+def _check_used(config: Config, given: Mapping[str, Any]) -> None:
+    """ValueError for an option that this configuration's scheduler would not look at."""
+    kind, scheme = config.scheduler.kind, config.scheduler.scheme
+    for option in given:
+        kinds = OPTIONS[option].key.meaning.schedulers
+        if kinds and kind not in kinds:
+            raise ValueError(
+                f"{option} is an option of scheduler={' or '.join(map(repr, kinds))}: got scheduler={kind!r}"
+            )
+    closing = [option for option in ("closing", "cutoff", "mu") if option in given]
+    if closing and parse_async(scheme) is not None:
+        raise ValueError(f"{closing[0]} is an option of rounds: {scheme} has none")

@@ -1,59 +1,200 @@
-"""A job file: strict TOML. Every key is also a Python argument of the dataclass that it fills."""
+"""The tables and keys of a config file. Each key is also a Python argument of the dataclass that its table fills."""
 
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from distseq.config.keys import NAME, key
+
 LIVE = "live "  # before the class of a model that was an object in Python, where others have an import string
+
+DTYPES = ("float32", "float64")
+POOLS = ("ray", "local", "simulated")
+SCHEDULERS = ("auto", "rounds", "pipeline")
+DEVICES = ("cpu", "cuda", "auto")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """[run]"""
+    """[run]: what holds for all learners."""
 
-    steps: int = 100  # of each learner that does not say otherwise
-    seed: int = 0
-    evaluate_every: int = 0  # steps of each learner; 0 = only at the end
-    checks: int = 8  # jobs whose decoded gradient is compared with the full batch's
-    dtype: str = "float32"  # of parameters and rows; float64 for exactness tests
+    steps: int = key(
+        100,
+        description="Training steps of each learner. The option also replaces the learners' own steps.",
+        least=1,
+        option="steps",
+    )
+    seed: int = key(0, description="Seed of initial weights, sampling and generated delays.", least=0, option="seed")
+    evaluate_every: int = key(
+        0, description="Steps between evaluations of a learner; 0 evaluates only at the end.", least=0
+    )
+    checks: int = key(
+        8,
+        description="Jobs whose decoded gradient is compared with the gradient of the full batch.",
+        least=0,
+        option="checks",
+        shell=False,
+    )
+    dtype: str = key(
+        "float32",
+        description="Type of parameters and gradients; float64 is meant for tests of exactness.",
+        values=DTYPES,
+    )
 
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """[pool]"""
+    """[pool]: the workers."""
 
-    kind: str = "ray"
-    workers: int = 8
-    hosts: int | None = None  # ray, local: actors or processes that share the workers; default one per CPU
-    address: str = "local"  # ray: of a running cluster, "auto" to find it
-    elastic: bool = False  # ray: a worker per actor, as many as the cluster has room for, at most `workers`
-    cpus: float = 1.0  # ray: of each actor, as are the next two
-    gpus: float = 0.0
-    resources: dict[str, Any] = field(default_factory=dict)  # custom ones, by their names in the cluster
-    delays: str = "none"  # a profile or a trace file: injected into real workers, or simulated
-    unfinished: str = "serial"  # simulated: what an unfinished worker does
-    compute: str = "decoded"  # simulated: "decoded" in one pass, or "rows", bit-identical to real workers
-    device: str = "cpu"  # of each host: cpu, cuda, or auto, cuda where the host has one
-    prefetch: bool = True  # ray, local: hosts read the next row's samples ahead, unless a model draws
-    stack: int = 8  # ray, local: rows in one pass at most, of models built alike, where the bits are the same
+    kind: str = key(
+        "ray",
+        description="Workers are Ray actors, local processes, or simulated in virtual time.",
+        values=POOLS,
+        option="pool",
+    )
+    workers: int = key(8, description="Number of workers.", least=1, option="workers")
+    hosts: int | None = key(
+        None,
+        description="Number of actors or processes that share the workers.",
+        unset="one per CPU",
+        option="hosts",
+        pools=("ray", "local"),
+    )
+    address: str = key(
+        "local",
+        description="Ray cluster to connect to: HOST:PORT, auto to find one, or local to start one.",
+        option="address",
+        pools=("ray",),
+    )
+    elastic: bool = key(
+        False,
+        description="Run one worker per actor, as many as the cluster has room for, up to the number of workers.",
+        option="elastic",
+        pools=("ray",),
+    )
+    cpus: float = key(1.0, description="CPUs that each actor reserves.", option="cpus", pools=("ray",))
+    gpus: float = key(0.0, description="GPUs that each actor reserves.", option="gpus", pools=("ray",))
+    resources: dict[str, Any] = key(
+        dict, description="Custom resources that each actor reserves, by their names in the cluster.", pools=("ray",)
+    )
+    delays: str = key(
+        "none",
+        description="Delays to inject into real workers or to simulate: a profile NAME[:base=SECONDS] or a trace file.",
+        option="delays",
+    )
+    unfinished: str = key(
+        "serial",
+        description="Unfinished work of a worker that is sent new work is lost, overlaps with the new work, or delays it "
+        "(serial).",
+        values=("lost", "overlap", "serial"),
+        option="unfinished",
+        pools=("simulated",),
+    )
+    compute: str = key(
+        "decoded",
+        description="Compute each batch in one pass (decoded), or row by row as real workers do, to the same bits (rows).",
+        values=("decoded", "rows"),
+        option="compute",
+        shell=False,
+        pools=("simulated",),
+    )
+    device: str = key(
+        "cpu",
+        description="Device that hosts compute on; auto is cuda where the host has it.",
+        values=DEVICES,
+        option="device",
+    )
+    prefetch: bool = key(
+        True,
+        description="Hosts read the samples of their next row ahead, except for models that draw random numbers.",
+        pools=("ray", "local"),
+    )
+    stack: int = key(
+        8,
+        description="Maximum number of rows computed in one pass, for models built alike and where the bits stay the same.",
+        least=1,
+        pools=("ray", "local"),
+    )
 
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """[scheduler]"""
+    """[scheduler]: how jobs are split among workers."""
 
-    kind: str = ""  # "auto", "rounds" or "pipeline"; by default rounds where a scheme is given, else auto
-    scheme: str = ""  # of rounds
-    closing: str = "safe"
-    cutoff: float = 0.0  # safe: seconds
-    mu: float = 1.0
-    parts: int = 4  # pipeline: into how many a job is cut
-    copies: int = 2  # pipeline: of a part that may be under way at once
-    lanes: int = 1  # pipeline: static sets of workers
-    burst: int = 1  # pipeline: parts that may share a message
-    places: int = 0  # pipeline, auto: workers that have the data of a part, which cannot move; 0 = all
-    objective: str = "seconds"  # auto: per job; or "worker-seconds", or "price"
-    prices: str = ""  # auto: KEY=DOLLARS,... (distseq.scheduling.adaptive.cost)
+    kind: str = key(
+        "",
+        description="How jobs are split among workers: auto chooses by the delays it observes, rounds follow a scheme, and in "
+        "a pipeline idle workers pull parts of jobs.",
+        values=SCHEDULERS,
+        unset="rounds if a scheme is given, else auto",
+        option="scheduler",
+    )
+    scheme: str = key(
+        "",
+        description="Scheme of the rounds: uncoded, gc:S[,q=Q], srsgc:B,W,LAM or msgc:B,W,LAM, each with [,code=fr|cyclic]; "
+        "redispatch:T[,copies=C]; backup:PERCENT; not exact: ksync:K, async:A[,parts=P].",
+        unset="gc:1",
+        option="scheme",
+        schedulers=("rounds",),
+    )
+    closing: str = key(
+        "safe",
+        description="Rule that ends a round: safe, once every open job can still meet its deadline, or mu, the papers' rule.",
+        values=("safe", "mu"),
+        option="closing",
+        schedulers=("rounds",),
+    )
+    cutoff: float = key(
+        0.0,
+        description="Under closing rule safe: seconds that a round waits at least for missing rows.",
+        option="cutoff",
+        schedulers=("rounds",),
+    )
+    mu: float = key(
+        1.0,
+        description="Under closing rule mu: a round waits for missing rows at least 1 + MU times as long as for the fastest "
+        "worker.",
+        option="mu",
+        schedulers=("rounds",),
+    )
+    parts: int = key(4, description="Number of parts of each job.", least=1, option="parts", schedulers=("pipeline",))
+    copies: int = key(
+        2, description="Maximum copies of one part in flight.", least=1, option="copies", schedulers=("pipeline",)
+    )
+    lanes: int = key(
+        1,
+        description="Number of fixed sets of workers; each job stays in one of them.",
+        least=1,
+        option="lanes",
+        schedulers=("pipeline",),
+    )
+    burst: int = key(
+        1, description="Maximum number of parts sent in one message.", least=1, option="burst", schedulers=("pipeline",)
+    )
+    places: int = key(
+        0,
+        description="Number of workers that hold the data of each part, where data cannot move.",
+        least=0,
+        unset="all",
+        option="places",
+        schedulers=("pipeline", "auto"),
+    )
+    objective: str = key(
+        "seconds",
+        description="What to minimize per job.",
+        values=("seconds", "worker-seconds", "price"),
+        option="objective",
+        schedulers=("auto",),
+    )
+    prices: str = key(
+        "",
+        description="Prices for the objective price, of worker_second, held_second, message and gigabyte.",
+        option="prices",
+        metavar="KEY=DOLLARS,...",
+        schedulers=("auto",),
+    )
+    inexact: bool = key(
+        False, description="Allow a scheme that changes the gradients: ksync or async.", option="inexact"
+    )
 
     def __post_init__(self) -> None:
         if not self.kind:
@@ -61,38 +202,61 @@ class SchedulerConfig:
         if self.kind == "rounds" and not self.scheme:
             object.__setattr__(self, "scheme", "gc:1")
 
-    inexact: bool = False  # take a scheme that changes the gradients: ksync or async
-
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """[checkpoint]"""
+    """[checkpoint]: what is kept to resume from."""
 
-    every: int = 50  # jobs of all learners together; 0 = only when the run ends or is stopped
-    keep: int = 3  # the newest so many
+    every: int = key(
+        50,
+        description="Jobs between checkpoints, of all learners together; 0 writes one only when the run ends or is stopped.",
+        least=0,
+        option="checkpoint_every",
+        shell=False,
+    )
+    keep: int = key(
+        3, description="Number of newest checkpoints to keep.", least=1, option="checkpoint_keep", shell=False
+    )
 
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """[[learner]], over the keys of [defaults]"""
+    """[[learner]]: one model to train. Keys of [defaults] hold for every learner that does not set them itself."""
 
-    name: str
-    model: str
-    data: str
-    batch: int
-    model_args: dict[str, Any] = field(default_factory=dict)
-    data_args: dict[str, Any] = field(default_factory=dict)
-    evaluation: str | None = None  # data to evaluate on; a text's held-out windows where it says nothing
-    evaluation_args: dict[str, Any] = field(default_factory=dict)
-    optimizer: str = "adam"
-    optimizer_args: dict[str, Any] = field(default_factory=dict)
-    groups: list[dict[str, Any]] = field(default_factory=list)  # of parameters: match, and arguments of their own
-    schedule: str | None = None  # of the learning rate: cosine, step or a class of torch.optim.lr_scheduler
-    schedule_args: dict[str, Any] = field(default_factory=dict)
-    clip: float | None = None
-    steps: int | None = None  # jobs
-    accumulate: int = 1  # jobs for each optimizer step
-    ema: float | None = None  # decay of a moving average of the weights
+    name: str = key(
+        description="Name of the learner and of its weights file: letters, digits, '.', '_' and '-'.",
+        pattern=NAME,
+    )
+    model: str = key(description="Import string module:Name of a torch.nn.Module with per_sample_loss(batch) -> (B,).")
+    data: str = key(description="Data set to train on, such as csv:FILE, text:FILE or module:Class.")
+    batch: int = key(description="Samples in the batch of each job.")
+    model_args: dict[str, Any] = key(dict, description="Arguments of the model.")
+    data_args: dict[str, Any] = key(dict, description="Arguments of the data set.")
+    evaluation: str | None = key(
+        None, description="Data set to evaluate on.", unset="the held-out part of a text; none for other data"
+    )
+    evaluation_args: dict[str, Any] = key(dict, description="Arguments of the data set to evaluate on.")
+    optimizer: str = key("adam", description="Optimizer of torch.optim, by the name of its class in any case.")
+    optimizer_args: dict[str, Any] = key(dict, description="Arguments of the optimizer, such as lr.")
+    groups: list[dict[str, Any]] = key(
+        list,
+        description="Groups of parameters with optimizer arguments of their own: each has match, a regular expression "
+        "searched in the parameters' names, and those arguments.",
+    )
+    schedule: str | None = key(
+        None,
+        description="Learning-rate schedule: cosine, step or a class of torch.optim.lr_scheduler.",
+        unset="constant",
+    )
+    schedule_args: dict[str, Any] = key(dict, description="Arguments of the learning-rate schedule.")
+    clip: float | None = key(None, description="Maximum norm of the mean gradient.", unset="no clipping")
+    steps: int | None = key(None, description="Training steps of this learner.", unset="the steps of [run]")
+    accumulate: int = key(1, description="Jobs per optimizer step, whose gradients are averaged.", least=1)
+    ema: float | None = key(
+        None,
+        description="Decay of an exponential moving average of the weights, saved beside them.",
+        unset="no average",
+    )
 
     @property
     def live(self) -> bool:
@@ -102,6 +266,11 @@ class LearnerConfig:
 
 @dataclass(frozen=True)
 class Config:
+    """A whole config file, [defaults] filled in. ValueError, in one line, for what its tables or they together cannot be.
+
+    Example: Config((LearnerConfig("a", "my_models:GRU", "csv:data.csv", batch=32),), pool=PoolConfig("simulated"))
+    """
+
     learner: tuple[LearnerConfig, ...]
     run: RunConfig = RunConfig()
     pool: PoolConfig = PoolConfig()
@@ -109,52 +278,35 @@ class Config:
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     def __post_init__(self) -> None:
-        names = [learner.name for learner in self.learner]
-        if not names:
-            raise ValueError("a job needs at least one [[learner]]")
-        for name in names:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-                raise ValueError(f"a learner's name must be letters, digits, '.', '_' and '-': got {name!r}")
-            if names.count(name) > 1:
-                raise ValueError(f"two learners are named {name!r}")
+        # pydantic takes longer to import than the rest of `distseq --help`.
+        from distseq.config.validation import check, learner_place
+
+        for name in TABLES:
+            check(getattr(self, name), f"[{name}]")
         for one in self.learner:
-            if one.ema is not None and f"{one.name}.ema" in names:
-                raise ValueError(
-                    f"{one.name!r} with ema and {one.name + '.ema'!r} would write the same file of weights"
-                )
-        for key, value, least in (
-            ("run.steps", self.run.steps, 1),
-            ("run.seed", self.run.seed, 0),
-            ("run.evaluate_every", self.run.evaluate_every, 0),
-            ("run.checks", self.run.checks, 0),
-            ("pool.workers", self.pool.workers, 1),
-            ("pool.stack", self.pool.stack, 1),
-            ("scheduler.parts", self.scheduler.parts, 1),
-            ("scheduler.copies", self.scheduler.copies, 1),
-            ("scheduler.lanes", self.scheduler.lanes, 1),
-            ("scheduler.burst", self.scheduler.burst, 1),
-            ("scheduler.places", self.scheduler.places, 0),
-            ("checkpoint.every", self.checkpoint.every, 0),
-            ("checkpoint.keep", self.checkpoint.keep, 1),
-            *((f"accumulate of learner {one.name}", one.accumulate, 1) for one in self.learner),
-        ):
-            if value < least:
-                raise ValueError(f"{key} must be at least {least}: got {value}")
-        for key, choice, known in (
-            ("run.dtype", self.run.dtype, DTYPES),
-            ("pool.kind", self.pool.kind, POOLS),
-            ("pool.device", self.pool.device, DEVICES),
-            ("scheduler.kind", self.scheduler.kind, SCHEDULERS),
-        ):
-            if choice not in known:
-                raise ValueError(f"{key} must be one of {', '.join(known)}: got {choice!r}")
+            check(one, learner_place(vars(one)))
+        _check_names(self.learner)
         if self.pool.elastic and (self.pool.kind != "ray" or self.pool.hosts is not None):
             raise ValueError(
                 "pool.elastic is for pool.kind 'ray', without pool.hosts: as many actors as there is room for"
             )
 
 
-DTYPES = ("float32", "float64")
-POOLS = ("ray", "local", "simulated")
-SCHEDULERS = ("auto", "rounds", "pipeline")
-DEVICES = ("cpu", "cuda", "auto")
+def _check_names(learners: tuple[LearnerConfig, ...]) -> None:
+    """ValueError for no learner at all, or two that would write the same file."""
+    names = [one.name for one in learners]
+    if not names:
+        raise ValueError("a config file needs at least one [[learner]]")
+    for one in learners:
+        if names.count(one.name) > 1:
+            raise ValueError(f"two learners are named {one.name!r}")
+        if one.ema is not None and f"{one.name}.ema" in names:
+            raise ValueError(f"{one.name!r} with ema and {one.name + '.ema'!r} would write the same file of weights")
+
+
+TABLES: dict[str, type] = {
+    "run": RunConfig,
+    "pool": PoolConfig,
+    "scheduler": SchedulerConfig,
+    "checkpoint": CheckpointConfig,
+}

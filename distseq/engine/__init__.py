@@ -1,1 +1,1 @@
-"""The master loop, its interfaces and the journal."""
+"""The master loop, the interfaces it relies on, evaluation and the journal."""

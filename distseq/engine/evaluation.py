@@ -1,4 +1,4 @@
-"""Evaluation as uncoded mapped work beside training: a part at each worker, and every row is awaited."""
+"""Evaluates learners on the same pool, beside training: each worker computes the loss of a part, uncoded."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,36 +12,40 @@ from distseq.engine.failures import LearnerFailure
 from distseq.engine.interfaces import Observer, TrainableLearner
 from distseq.engine.journal import Record, arrival
 
-FORWARD = 1 / 3  # compute of a loss, in units of a loss and its gradient
+# Compute of a loss in units of a loss and its gradient: a backward pass takes about twice as long as its forward pass.
+FORWARD = 1 / 3
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """What is evaluated, and when."""
+    """On how many samples each learner is evaluated, and how often."""
 
-    samples: Sequence[int]  # to evaluate each learner on; 0 = it is not evaluated
-    every: int = 0  # steps of a learner; 0 = only at the end
+    samples: Sequence[int]  # per learner; 0 = it is not evaluated
+    every: int = 0  # evaluate after this many steps of a learner; 0 = only at the end
 
 
 @dataclass
 class Running:
-    """An evaluation under way."""
+    """An evaluation in progress."""
 
     job: int
     learner: int
-    step: int  # steps that the learner had made
-    begun: float
-    cost: float
+    step: int  # steps that the learner had made when it began
+    begun: float  # pool time
+    cost: float  # compute, in units of a trace's slope
     owed: set[MiniTask]
     weights: Mapping[MiniTask, float]
     arrivals: list[list[float]] = field(default_factory=list)
 
 
 class Evaluations:
-    """Those under way, at most one of each learner. One that fails is reported, and its learner is evaluated no more.
+    """The evaluations in progress, at most one per learner.
 
-    `number` gives the next job number; `write` takes journal records. Records: {"kind": "evaluation", ...},
-    {"kind": "evaluation skipped", ...} and {"kind": "evaluation failed", ...}.
+    number: returns the next job number; write: takes journal records, of the kinds "evaluation", "evaluation skipped" and
+    "evaluation failed".
+
+    Evaluations bypass the scheduler: nobody waits for them, and coding them would buy nothing (docs/decisions/010). If one
+    fails, that is reported and its learner is not evaluated again.
     """
 
     def __init__(
@@ -55,24 +59,25 @@ class Evaluations:
     ) -> None:
         self._samples, self._every, self._learners, self._pool = evaluate.samples, evaluate.every, learners, pool
         self._number, self._write, self._observers = number, write, observers
-        self._running: dict[int, Running] = {}  # job ->
-        self._latest: dict[int, int] = {}  # learner -> steps it had made when it was last evaluated
-        self._over: set[int] = set()  # learners that are evaluated no more
+        self._running: dict[int, Running] = {}  # job -> evaluation
+        self._latest: dict[int, int] = {}  # learner -> steps it had made at its latest evaluation
+        self._over: set[int] = set()  # learners that are not evaluated any more
 
     @property
     def running(self) -> bool:
         return bool(self._running)
 
     def step_made(self, learner: int, done: int) -> None:
-        """A learner has made so many steps and is between two."""
+        """A learner has made `done` steps: begins its evaluation if one is due."""
         if self._every and done % self._every == 0 and self._wanted(learner, done):
+            # A second evaluation would only pile up work behind the first; the record says that one is missing.
             if any(one.learner == learner for one in self._running.values()):
                 self._write({"kind": "evaluation skipped", "learner": self._learners[learner].name, "step": done})
             else:
                 self._start(learner, done)
 
     def finish(self, learner: int, done: int) -> None:
-        """A learner has made its last step, and none of its evaluations is under way."""
+        """Begins the final evaluation of a learner unless it was evaluated after its last step already."""
         if self._wanted(learner, done):
             self._start(learner, done)
 
@@ -81,6 +86,7 @@ class Evaluations:
 
     def _start(self, learner: int, done: int) -> None:
         one = self._learners[learner]
+        # After the last step there is no next job to open: the last step's input has the same parameters.
         job, n, o = self._number(), len(self._pool.members()), one.open(min(done, one.steps - 1))
         ids = np.arange(self._samples[learner])
         cost = o.cost * FORWARD * len(ids) / max(1, len(o.ids))
@@ -93,7 +99,7 @@ class Evaluations:
         self._pool.send(tasks)
 
     def take(self, delivery: Delivery) -> bool:
-        """Whether a delivery is of an evaluation under way, which it may end."""
+        """Takes a delivery if it belongs to an evaluation in progress, and ends that if it was the last; whether it did."""
         one = self._running.get(delivery.task.job)
         if one is None:
             return False
@@ -136,7 +142,7 @@ class Evaluations:
             observer.evaluation_failed(failure)
 
     def drop(self, learner: int) -> None:
-        """The learner has failed: nobody wants to know how well it does."""
+        """Stops evaluating a learner that has failed."""
         self._over.add(learner)
         for one in [one for one in self._running.values() if one.learner == learner]:
             self._forget(one)

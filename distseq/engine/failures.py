@@ -1,4 +1,4 @@
-"""Learners that were stopped because their rows or their steps failed."""
+"""The record of a learner that was stopped because a row or a step of it failed, and the error that names such learners."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LearnerFailure:
-    """A learner that is trained no further, and why."""
+    """A learner that was stopped, and why. Its fields are journal keys."""
 
     learner: str
-    step: int  # that it could not make
+    step: int  # the step that it could not make
     error: str  # one line
-    host: str  # of the worker; empty for an error in the master's process
-    traceback: str = ""  # empty where the line says all
+    host: str  # host of the worker; empty for an error in the master's process
+    traceback: str = ""  # empty if the one line says everything
 
     def brief(self) -> dict[str, Any]:
-        """Without the traceback."""
+        """The failure without its traceback, as the summary lists it."""
         return {"learner": self.learner, "step": self.step, "error": self.error, "host": self.host}
 
     def __str__(self) -> str:
@@ -24,7 +24,7 @@ class LearnerFailure:
 
 
 class FailedError(RuntimeError):
-    """Learners of a run have failed; one line that names them."""
+    """Learners of a run have failed; the message is one line that names them and how to resume in `folder`."""
 
     def __init__(self, failed: Sequence[LearnerFailure], folder: str) -> None:
         super().__init__(f"{'; '.join(map(str, failed))}; go on with: distseq train --resume {folder}")

@@ -1,4 +1,4 @@
-"""Who takes part in a run beside scheduler and pool: what the master asks of learners, observers and keepers."""
+"""Interfaces the master relies on: learners, observers and the checkpoint hook."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,74 +14,92 @@ from distseq.scheduling.scheduler import Round, Scheduler
 
 @dataclass(frozen=True)
 class JobInput:
-    """What a learner's next job needs: its parameters now, and which samples."""
+    """The input of one job: the learner's current parameters and the samples of the batch."""
 
     parameters: np.ndarray  # (P,)
-    ids: np.ndarray  # (N,) int64
+    ids: np.ndarray  # (N,) int64 sample ids
     seed: int = 0
-    cost: float = 1.0
+    cost: float = 1.0  # compute of the batch, in units of a trace's slope
 
 
 class TrainableLearner(Protocol):
-    """What the master needs of a learner."""
+    """A learner as the master sees it."""
 
     @property
     def name(self) -> str: ...
     @property
     def steps(self) -> int:
-        """Jobs that it opens in all."""
+        """Total number of jobs that it opens."""
         ...
 
-    def open(self, step: int) -> JobInput: ...
-    def apply(self, total: np.ndarray) -> Mapping[str, float]:
-        """Take the decoded sum (gradient, then what else is additive), make one optimizer step; returns what to record.
+    def open(self, step: int) -> JobInput:
+        """The input of the job of this step, 0, 1, ..."""
+        ...
 
-        ValueError or FloatingPointError, with nothing changed, for a sum that cannot be taken; FaultError, or anything else,
-        when making the step failed.
+    def apply(self, total: np.ndarray) -> Mapping[str, float]:
+        """Makes one optimizer step with the decoded sum, and returns the metrics to record.
+
+        total (P + extras,): the gradient, then whatever else is summed over samples. ValueError or FloatingPointError, with
+        nothing changed, if the sum cannot be used; FaultError or any other error if the step itself failed.
         """
         ...
 
 
 class Observer:
-    """Base of observers, which are told what happens and change nothing; every method does nothing unless overridden."""
+    """Base class of observers, which follow a run and change nothing; every hook is a no-op unless overridden.
+
+    `now` is pool time in seconds. Observers are given to `distseq.train(..., watchers=[...])`.
+
+    >>> class Losses(Observer):
+    ...     def __init__(self):
+    ...         self.losses = []
+    ...     def job_applied(self, learner, step, metrics, now):
+    ...         self.losses.append(metrics["loss"])
+    >>> watcher = Losses()
+    >>> watcher.job_applied("line", 0, {"loss": 2.5}, now=0.1)
+    >>> watcher.losses
+    [2.5]
+    """
 
     def job_decoded(self, payload: Payload, weights: Mapping[MiniTask, float], total: np.ndarray) -> None:
-        """A sum was decoded, and its learner has taken it."""
+        """A job was decoded and its learner has applied it; `total` is the decoded sum, `weights` the rows it was made of."""
 
     def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
-        """A learner has made a step; `metrics` are what its `apply` returned, `now` is pool time in seconds."""
+        """A learner has made step number `step`, counted from 0; `metrics` is what its `apply` returned."""
 
     def learner_failed(self, failure: LearnerFailure) -> None:
-        """The learner is trained no further."""
+        """A learner was stopped; the others go on."""
 
     def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
-        """`loss`: mean over the samples to evaluate on, after so many steps."""
+        """A learner was evaluated after `step` steps; `loss` is the mean over its evaluation samples."""
 
     def evaluation_failed(self, failure: LearnerFailure) -> None:
-        """The learner trains on, and is evaluated no more."""
+        """An evaluation failed: its learner trains on, but is not evaluated again."""
 
     def round_ended(self, ended: Round) -> None:
         """A round was closed."""
 
     def polled(self, scheduler: Scheduler, now: float) -> None:
-        """After each poll of the pool."""
+        """The pool was polled, and the scheduler knows what arrived."""
 
     def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
-        """The next jobs are scheduled in another way; `choice` is the journal's record."""
+        """The adaptive scheduler has switched to another candidate; `choice` is the journal record."""
 
     def pool_changed(self, line: str) -> None:
-        """A host was replaced, has joined or has left."""
+        """A host was replaced, joined or left; `line` says which."""
 
 
 class CheckpointHook(Protocol):
-    """Keeps what the learners have become, and knows when to stop."""
+    """Saves the state of the learners, and tells the master when to stop."""
 
     def applied(self, done: Sequence[int], next_job: int) -> None:
-        """A job was applied: every learner is between two steps. `done`: steps made by each; `next_job`: its number."""
+        """A job was applied, and every learner is between two steps. `done`: steps made by each learner."""
         ...
 
     def failed(self, learner: int) -> int:
-        """A learner has failed and is not trained further; returns the steps with which it is kept."""
+        """A learner was stopped after a failure; returns the number of steps in its saved state."""
         ...
 
-    def stopping(self) -> bool: ...
+    def stopping(self) -> bool:
+        """Whether the run has been asked to stop."""
+        ...

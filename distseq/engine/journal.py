@@ -1,16 +1,17 @@
-"""One JSONL record per round and per job, with every arrival; a real run's journal replays in the simulator.
+"""The journal: one JSONL record per round and job, with every arrival, from which the simulator can replay a run.
 
-Records: {"kind": "run", ...} once, {"kind": "round", ..., "arrivals": [...]} and {"kind": "job", ...}. Where there are no
-rounds, a job's record has the arrivals since the last one. An arrival is a list in the order of ARRIVAL. Seconds are pool
-time. Totals, plots and replays are sums over records. "exact" says whether every gradient is, "staleness" of a job how many
-steps its learner has made between the parameters that the gradient is of and those that it is applied to.
+Totals, plots and replays are sums over records. Times are pool seconds. Records by their "kind":
 
-{"kind": "choice", ...} says how the next jobs are scheduled, from what evidence and among which candidates, under adaptive
-scheduling. {"kind": "failed", ...} says that a learner is trained no further, and why. Evaluations have records of their own,
-with their arrivals (distseq.engine.evaluation).
-
-{"kind": "resume", "steps": {learner: steps made}, ...} begins what a new pool did: its seconds and invocations count from 0,
-and jobs above are void from those steps on.
+run: the first one: the configuration, the workers and whether training is exact.
+round: a finished round (distseq.scheduling.scheduler.Round) with its arrivals, each a list in the order of ARRIVAL.
+job: an applied job. "staleness" is the number of steps that its learner made between opening it and applying it. Without
+    rounds, it also holds the arrivals since the previous record.
+choice: a switch of the adaptive scheduler, with the evidence and the candidates it was chosen from.
+hosts: a host was replaced, joined or left.
+failed: a learner was stopped, and why.
+evaluation, evaluation skipped, evaluation failed: see distseq.engine.evaluation.
+resume: the run was resumed with a new pool, whose seconds and invocations count from 0. "steps" holds the steps of each learner
+    in the checkpoint: earlier job records of these or later steps are void.
 """
 
 import json
@@ -26,12 +27,14 @@ ARRIVAL = ("worker", "job", "group", "at", "startup", "compute", "load", "attemp
 
 
 class Journal(Protocol):
+    """Takes the records of a run, in order."""
+
     def write(self, record: Record) -> None: ...
     def close(self) -> None: ...
 
 
 class Tee:
-    """Writes every record to each of several journals."""
+    """A journal that writes every record to several others."""
 
     def __init__(self, *journals: Journal) -> None:
         self._journals = journals
@@ -46,7 +49,7 @@ class Tee:
 
 
 class MemoryJournal:
-    """Records kept in a list."""
+    """A journal in memory: the list `records`."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -59,19 +62,21 @@ class MemoryJournal:
 
 
 class FileJournal:
-    """Records appended to a new file, one flushed line each: what a killed run has written stays readable.
+    """A journal in a file that must not exist yet; every record is one line, flushed at once.
 
-    `resume` appends to the file of an earlier run, from which a half-written last line is cut.
+    resume: append to the file of an earlier run instead. FileExistsError or another OSError when it cannot be opened.
     """
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         if resume:
+            # A run that was killed may have left half a line, which would spoil the first record of this one.
             with open(path, "rb+") as file:
                 file.truncate(file.read().rfind(b"\n") + 1)
         self._file = open(path, "a" if resume else "x", encoding="utf-8")  # noqa: SIM115 - open for the life of the run
 
     def write(self, record: Record) -> None:
         self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+        # Flushed, not synced: what is written survives the death of this process, if not of the machine.
         self._file.flush()
 
     def close(self) -> None:
@@ -79,7 +84,7 @@ class FileJournal:
 
 
 def read_journal(path: Path) -> Iterator[Record]:
-    """The records of a journal file. A last line cut short by a crash is passed over; ValueError for any other bad line."""
+    """Yields the records of a journal file. ValueError for a bad line, unless it is the last one, cut short by a crash."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         try:
@@ -92,17 +97,17 @@ def read_journal(path: Path) -> Iterator[Record]:
 
 @dataclass(frozen=True)
 class RunHistory:
-    """What a journal says of a run so far."""
+    """The part of a run before it was resumed, from its journal."""
 
-    jobs: tuple[Record, ...]  # those that count
+    jobs: tuple[Record, ...]  # records of the jobs whose steps are in the checkpoint
     rounds: int
-    waits: int
-    seconds: float  # of all its pools
-    exact: bool = True  # every part of it
+    waits: int  # rounds that lasted beyond their cutoff
+    seconds: float  # sum over its pools
+    exact: bool = True  # False if any part of the run was not exact
 
 
 def run_history(records: Iterable[Record], steps: Mapping[str, int]) -> RunHistory:
-    """The past of learners that have made these steps."""
+    """The history of a run whose learners are at these steps, learner -> steps made."""
     jobs: list[Record] = []
     rounds, waits, seconds, latest, exact = 0, 0, 0.0, 0.0, True
     for record in records:
@@ -122,7 +127,7 @@ def _made(jobs: list[Record], steps: Mapping[str, int]) -> list[Record]:
 
 
 def arrival(delivery: Delivery, load: float) -> list[float]:
-    """A delivery as the journal records it; `load` is the fraction of a batch that its row took."""
+    """A delivery as a journal entry; `load`: fraction of a batch that its row took, times the job's cost."""
     job, group, worker = delivery.task
     seconds = [round(s, 6) for s in (delivery.at, delivery.startup, delivery.compute, load)]
     return [worker, job, group, *seconds, delivery.attempt, delivery.invocation, int(delivery.stale)]

@@ -1,4 +1,4 @@
-"""The loop: the only place where deciding (the scheduler) and acting (the pool, the learners) meet."""
+"""The master loop: asks the scheduler what to do and carries it out on the pool and the learners."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,12 +15,16 @@ from distseq.scheduling.scheduler import Decision, Round, Scheduler
 
 
 class Master:
-    """Trains the learners to their last step, or until `checkpoint_hook` stops it; `run` returns the pool's time at the end.
+    """Trains learners to their last step, or until the checkpoint hook asks to stop.
 
-    `done`: steps that the learners have already made. Who has made fewer opens first, as in a run without a break.
-    `ahead`: jobs of one learner that are open at once; they are applied in their order. With more than one, a job's parameters
-    may miss the steps of those before it: training is not exact.
-    A learner whose rows or steps fail is in `failed` from then on and opens no more; the others go on.
+    journal, observers, checkpoint_hook: told of everything that happens; all optional.
+    first_job: number of the first job; in a resumed run, one that the run has not used.
+    done: steps that each learner has already made; default 0.
+    evaluate: on how many samples learners are evaluated, and how often; default never.
+    ahead: jobs of one learner that are open at once, applied in order. With more than one, gradients are up to ahead - 1 steps
+        stale, and training is not exact.
+
+    A learner whose row or step fails is listed in `failures` and opens no more jobs; the others go on.
     """
 
     def __init__(
@@ -41,14 +45,12 @@ class Master:
         self._journal, self._observers = journal, observers
         self._next_job = first_job  # number of the next job
         self._done = [0] * len(learners) if done is None else list(done)  # steps made by each learner
-        self._ahead, self._next_step = ahead, list(self._done)  # step that each learner opens next
+        self._ahead, self._next_step = ahead, list(self._done)  # the step that each learner opens next
         self._checkpoint_hook = checkpoint_hook
-        self._open_jobs: dict[
-            int, tuple[int, int, int, JobInput]
-        ] = {}  # open job -> learner, step, made then, job_input
-        self._decodable: dict[
-            tuple[int, int], tuple[int, Mapping[MiniTask, float]]
-        ] = {}  # learner, step -> complete job
+        # Open job -> learner, step, steps made when it opened, input.
+        self._open_jobs: dict[int, tuple[int, int, int, JobInput]] = {}
+        # (Learner, step) -> job and decode weights: complete, while an earlier job of the learner is not.
+        self._decodable: dict[tuple[int, int], tuple[int, Mapping[MiniTask, float]]] = {}
         self._payloads: dict[int, Payload] = {}  # published job -> payload
         self._arrivals: list[list[float]] = []
         self._members: Mapping[int, str] = {}
@@ -56,9 +58,11 @@ class Master:
             evaluate or Evaluate([0] * len(learners)), learners, pool, self._new_number, self._write, observers
         )
         self.failures: list[LearnerFailure] = []
-        self.stopped = False  # by the checkpoint_hook, before the end
+        self.stopped = False  # by the checkpoint hook, before the end
 
     def run(self) -> float:
+        """Trains to the end and returns the pool time at which the last job was applied. PoolError when the pool gives up."""
+        # The learner with the fewest steps opens first, as it would have in a run without a break.
         for learner in sorted(range(len(self._learners)), key=lambda m: self._done[m]) * self._ahead:
             self._open(learner)
         while self._open_jobs:
@@ -67,15 +71,17 @@ class Master:
             self._report_pool_changes()
             decision = self._scheduler.step(self._pool.now())
             self._act(decision)
+            # After decoding, learners have opened new jobs: the scheduler decides about these before anything is waited for.
             if not decision.decode:
                 self._receive(self._pool.poll(decision.wake))
         seconds = self._pool.now()
+        # Ends the last round, which is in the journal then.
         self._act(self._scheduler.step(seconds))
         self._evaluate_all()
         return seconds
 
     def _evaluate_all(self) -> None:
-        """Evaluate all learners as they are now, at the end; what is under way comes first."""
+        """The final evaluations, after those still in progress."""
         self._await_evaluations()
         for learner, done in enumerate(self._done):
             if not self.stopped:
@@ -109,8 +115,9 @@ class Master:
         self._scheduler.opened(job, learner, job_input.cost, steps - step - 1, self._pool.now())
 
     def _report_pool_changes(self) -> None:
-        """Pass on what has become of the pool's hosts."""
+        """Tells the scheduler, the journal and observers of changes among the pool's hosts."""
         now, members = self._pool.now(), self._pool.members()
+        # `is not`: the pool returns the same object until it changes, so that the usual case costs nothing.
         if members is not self._members:
             self._members = members
             self._scheduler.members(members, now)
@@ -132,13 +139,14 @@ class Master:
             observer.polled(self._scheduler, now)
 
     def _load(self, delivery: Delivery) -> float:
-        """Fraction of a batch that a row took; 0 when its job is over."""
+        """Fraction of a batch that a row took, times the job's cost; 0 when its job is finished."""
         payload = self._payloads.get(delivery.task.job)
         return (
             0.0 if payload is None else payload.cost * payload.layout.loads[delivery.task.group][delivery.task.worker]
         )
 
     def _act(self, decision: Decision) -> None:
+        """Carries out a decision. Cancelling comes before sending, so that a worker does not begin what is not wanted."""
         if decision.chosen is not None:
             self._write({"kind": "choice", **decision.chosen})
             for observer in self._observers:
@@ -148,7 +156,8 @@ class Master:
         for ended in decision.ended:
             self._end_round(ended)
         for job, weights in decision.decode.items():
-            if job in self._open_jobs:  # its learner may have failed just now
+            # Its learner may have failed while an earlier job of this decision was applied.
+            if job in self._open_jobs:
                 self._complete(job, weights, decision.roundless)
         for job, scheme in decision.start.items():
             self._publish(job, scheme)
@@ -162,7 +171,7 @@ class Master:
             observer.round_ended(ended)
 
     def _pop_arrivals(self) -> list[list[float]]:
-        """The arrivals that no record holds yet."""
+        """The arrivals that are in no record yet."""
         arrivals, self._arrivals = self._arrivals, []
         return arrivals
 
@@ -173,16 +182,18 @@ class Master:
         self._pool.publish(job, payload)
 
     def _complete(self, job: int, weights: Mapping[MiniTask, float], roundless: bool) -> None:
-        """Apply the jobs of a learner whose turn it is, now that this one can be decoded."""
+        """Applies a decodable job when it is its learner's next step, and those after it that were waiting for it."""
         learner, step, *_ = self._open_jobs[job]
         self._decodable[learner, step] = (job, weights)
         while (turn := (learner, self._done[learner])) in self._decodable:
             self._decode(*self._decodable.pop(turn), roundless)
 
     def _decode(self, job: int, weights: Mapping[MiniTask, float], roundless: bool) -> None:
+        """Decodes a job and applies it to its learner, which then opens its next one."""
         learner, step, made, _ = self._open_jobs[job]
         try:
             total = self._pool.collect(job, weights)
+            # Retired before the step, so that workers stop on its rows while the optimizer runs.
             self._pool.retire(job)
             metrics = dict(self._learners[learner].apply(total))
         except PoolError:
@@ -191,7 +202,7 @@ class Master:
             return self._fail(job, error.fault)
         except (ValueError, FloatingPointError) as error:
             return self._fail(job, Fault(" ".join(str(error).split())))
-        except Exception as error:  # what is called in a step may be the user's, and raise anything
+        except Exception as error:  # optimizers and schedules may be the user's, and raise anything
             return self._fail(job, fault_of(error))
         del self._open_jobs[job]
         payload, now, name = self._payloads.pop(job), self._pool.now(), self._learners[learner].name
@@ -203,6 +214,7 @@ class Master:
         record |= {"staleness": step - made, "decoded": round(now, 6), "rows": rows}
         self._write({**record, **metrics, **arrivals})
         self._done[learner] = step + 1
+        # Here every learner is between two steps, the only moment at which a checkpoint is consistent (docs/decisions/008).
         if self._checkpoint_hook is not None:
             self._checkpoint_hook.applied(self._done, self._next_job)
         for observer in self._observers:
@@ -211,7 +223,7 @@ class Master:
         self._open(learner)
 
     def _fail(self, job: int, fault: Fault, host: str = "") -> None:
-        """Stop the learner of an open job, for a fault on a worker's host or, without one, in this process."""
+        """Stops the learner of an open job because of a fault, on a worker's `host` or, without one, in this process."""
         learner = self._open_jobs[job][0]
         for own in [other for other, job_input in self._open_jobs.items() if job_input[0] == learner]:
             del self._open_jobs[own]

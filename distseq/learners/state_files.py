@@ -1,4 +1,4 @@
-"""A learner's state as one safetensors file and plain JSON, and back; no pickle."""
+"""Converts a learner's state to a safetensors file and plain JSON, and back, without pickle."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,27 +13,28 @@ Tensors = dict[str, torch.Tensor]
 
 
 class DamagedError(ValueError):
-    """A checkpoint that is not whole."""
+    """A checkpoint is incomplete or has been changed."""
 
 
-def pack(kept: Snapshot) -> tuple[bytes, dict[str, Any]]:
-    """A learner's tensors as a safetensors file, and the rest as JSON; copies every tensor.
+def pack(snapshot: Snapshot) -> tuple[bytes, dict[str, Any]]:
+    """The content of a safetensors file with a learner's tensors, which are copied, and the rest as JSON.
 
     ValueError for an optimizer or schedule whose state is not plain data.
     """
-    tensors = {f"model.{key}": tensor for key, tensor in kept.model.items()}
-    tensors |= {f"average.{key}": tensor for key, tensor in (kept.average or {}).items()}
-    tensors |= {} if kept.accumulated is None else {"accumulated": kept.accumulated}
+    tensors = {f"model.{key}": tensor for key, tensor in snapshot.model.items()}
+    tensors |= {f"average.{key}": tensor for key, tensor in (snapshot.average or {}).items()}
+    tensors |= {} if snapshot.accumulated is None else {"accumulated": snapshot.accumulated}
     rest = {
-        "summed": kept.summed,
-        "optimizer": _pack(kept.optimizer, "optimizer", tensors),
-        "schedule": _pack(kept.schedule, "schedule", tensors),
+        "summed": snapshot.summed,
+        "optimizer": _pack(snapshot.optimizer, "optimizer", tensors),
+        "schedule": _pack(snapshot.schedule, "schedule", tensors),
     }
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
     return save({key: t.detach().clone().contiguous() for key, t in tensors.items()}), rest
 
 
 def unpack(one: Mapping[str, Any], data: bytes) -> Snapshot:
-    """The state that `pack` has made into `data` and, beside the learner's name, `one`. DamagedError when it is not whole."""
+    """Restores a Snapshot from what `pack` returned; `one` also has the learner's name. DamagedError for a bad file."""
     try:
         tensors = load(data)
     except SafetensorError as error:
@@ -48,7 +49,10 @@ def _below(prefix: str, tensors: Tensors) -> Tensors:
 
 
 def _pack(value: Any, path: str, tensors: Tensors) -> Any:
-    """JSON of nested plain data; a tensor goes into `tensors` under its path. What JSON lacks is {"$kind": ...}."""
+    """Nested plain data as JSON; tensors are moved to `tensors` under their path.
+
+    JSON has no tensors, tuples or integer keys: these become {"$tensor": path}, {"$tuple": [...]} and {"$by_index": {...}}.
+    """
     if isinstance(value, torch.Tensor):
         tensors[path] = value
         return {"$tensor": path}
@@ -63,7 +67,7 @@ def _pack(value: Any, path: str, tensors: Tensors) -> Any:
         return {"$tuple": items} if isinstance(value, tuple) else items
     if value is None or type(value) in (bool, int, float, str):
         return value
-    raise ValueError(f"a checkpoint cannot hold {path}, a {type(value).__name__}: it holds plain data and tensors")
+    raise ValueError(f"a checkpoint can only hold plain data and tensors: {path} is a {type(value).__name__}")
 
 
 def _unpack(value: Any, tensors: Tensors) -> Any:

@@ -1,1 +1,1 @@
-"""Observers of a run: tallies, live display, gradient checks."""
+"""Observers of a run: counts for the summary, the display on the terminal, gradient checks, metrics."""

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a live table on a terminal, plain lines elsewhere."""
+"""Displays the progress of a run: an updating table on a terminal, plain lines elsewhere."""
 
 import math
 from collections.abc import Mapping
@@ -12,20 +12,24 @@ from distseq.engine.failures import LearnerFailure
 from distseq.engine.interfaces import Observer
 from distseq.scheduling.scheduler import Scheduler
 
-LINES = 20  # plain lines in a whole run
-SMOOTH = 0.9  # of the running mean of the training loss
-SHOWN = 12  # stragglers named at most
+LINES = 20  # progress lines of a whole run, so that a log file stays readable however long it is
+SMOOTH = 0.9  # decay of the running mean of the training loss: about the last ten steps
+SHOWN = 12  # stragglers named at most: as many as fit beside the rest on one line
 
 
 class Display(Observer):
-    """Step and loss of each learner (bits/char for those in `texts`), jobs per second, and who is waited for now."""
+    """Shows each learner's step and losses, jobs per second, and the workers that are waited for.
+
+    steps: learner -> total steps; texts: learners whose loss is shown in bits per character; done: learner -> steps made before
+    the run was resumed.
+    """
 
     def __init__(
         self, console: Console, steps: Mapping[str, int], texts: frozenset[str], done: Mapping[str, int] | None = None
     ) -> None:
         self._console, self._steps, self._texts = console, dict(steps), texts
         self._done = dict.fromkeys(steps, 0) if done is None else dict(done)
-        self._before = sum(self._done.values())  # jobs of an earlier run that this one goes on with
+        self._before = sum(self._done.values())  # jobs before the run was resumed, which do not count in jobs/s
         self._loss: dict[str, float] = {}
         self._held_out: dict[str, str] = {}
         self._jobs, self._now = self._before, 0.0
@@ -59,6 +63,7 @@ class Display(Observer):
         self._loss[learner] = SMOOTH * self._loss[learner] + (1 - SMOOTH) * loss if learner in self._loss else loss
         self._done[learner], self._jobs, self._now = step + 1, self._jobs + 1, now
         total = sum(self._steps.values())
+        # A line whenever another twentieth of all jobs is done.
         if self._live is None and (self._jobs * LINES // total > (self._jobs - 1) * LINES // total):
             losses = "  ".join(f"{name} {self._shown(name)}" for name in self._loss)
             line = f"job {self._jobs}/{total}  {self._rate():.1f} jobs/s  {losses}"
@@ -74,6 +79,7 @@ class Display(Observer):
         self._say(f"evaluation of {failure}", failure)
 
     def learner_failed(self, failure: LearnerFailure) -> None:
+        # The others' progress is of what is still to be done.
         self._steps[failure.learner] = failure.step
         self._say(str(failure), failure)
 

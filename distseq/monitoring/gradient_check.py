@@ -1,4 +1,4 @@
-"""Compares decoded gradients with full-batch ones while a run goes on."""
+"""An observer that compares decoded gradients with full-batch ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,11 +13,16 @@ from distseq.engine.interfaces import Observer
 
 
 class GradientCheck(Observer):
-    """Compares the decoded sum with the full batch's at the parameters that the learner has when it takes the sum, computed
-    on this machine, for `checks` jobs: evenly spaced over the steps, the learners in turn. `current`: learner -> its
-    parameters now.
+    """Compares decoded sums with the full batch's, recomputed on this machine, and keeps the relative `differences`.
 
-    Where the pool itself has computed in one pass (`one_pass`), the sum of the very rows is taken for the comparison.
+    work: computes the full-batch gradient.
+    steps: total steps of each learner.
+    checks: jobs to compare, evenly spaced over the steps, the learners in turn.
+    current: returns a learner's current parameters.
+    one_pass: the pool decodes in one pass, without rows; then the rows are computed here too, and their weighted sum is compared.
+
+    The reference uses the parameters that the learner has when the sum is applied, not those of the job's opening: there stale
+    gradients would look exact (docs/decisions/013).
     """
 
     def __init__(
@@ -35,8 +40,9 @@ class GradientCheck(Observer):
             self._before[learner, step + 1] = self._current(learner)
         if (learner, step) not in self._chosen:
             return
-        # Those of the opening, for a job that was its learner's first in this process.
+        # No earlier job of this process has left its parameters: the learner has not changed since the job's opening.
         before = self._before.pop((learner, step), payload.parameters)
+        # Another version, so that the Work does not take the parameters that it has loaded for these.
         fresh = replace(payload, parameters=before, version=-1)
         full = self._work.row(fresh, payload.ids, np.ones(len(payload.ids))).astype(np.float64)
         decoded = self._rows(payload, weights) if self._one_pass else total

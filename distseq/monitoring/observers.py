@@ -1,4 +1,4 @@
-"""What looks on while the master runs, and changes nothing."""
+"""Read-only observers of a run: counts for its summary, and metrics."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,20 +10,19 @@ from distseq.scheduling.scheduler import Round
 
 
 class Tally(Observer):
-    """Counts rounds, those that waited beyond their cutoff, and jobs; keeps each learner's losses, latest evaluation (step
-    and loss) and failures."""
+    """Counts what the summary reports."""
 
     def __init__(self) -> None:
-        self.rounds = self.waits = self.jobs = 0
-        self.choices: list[Mapping[str, Any]] = []  # changes of scheduling: the journal's records
-        self.exact = True  # before it was resumed
-        self.losses: dict[str, list[float]] = {}
-        self.evaluations: dict[str, tuple[int, float]] = {}
+        self.rounds = self.waits = self.jobs = 0  # waits: rounds that lasted beyond their cutoff
+        self.choices: list[Mapping[str, Any]] = []  # journal records of switches of the adaptive scheduler
+        self.exact = True  # False if a part of the run before it was resumed was not exact
+        self.losses: dict[str, list[float]] = {}  # learner -> training loss of each job
+        self.evaluations: dict[str, tuple[int, float]] = {}  # learner -> step and loss of its latest evaluation
         self.failures: dict[str, LearnerFailure] = {}
         self.evaluation_failures: dict[str, LearnerFailure] = {}
 
     def restore(self, history: RunHistory) -> None:
-        """Count what the run did before it was resumed."""
+        """Adds what the run did before it was resumed."""
         self.rounds, self.waits, self.exact = history.rounds, history.waits, history.exact
         for job in history.jobs:
             self.job_applied(job["learner"], job["step"], job, job["decoded"])
@@ -51,14 +50,14 @@ class Tally(Observer):
 
 
 class Meter(Protocol):
-    """Where figures of a run go while it goes."""
+    """A sink for the metrics of a running run, such as Ray's metrics. Rounds are in seconds, stragglers are a count."""
 
     def job(self, learner: str, loss: float | None) -> None: ...
     def round(self, seconds: float, waited: bool, stragglers: int) -> None: ...
 
 
 class Metered(Observer):
-    """Passes figures on to a meter."""
+    """Passes the metrics of jobs and rounds on to a meter."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter

@@ -1,1 +1,1 @@
-"""Who does what, and when enough has arrived: pure state machines, told everything, that read no clock."""
+"""Schedulers: pure state machines that assign work to workers and decide when enough rows have arrived."""

@@ -1,6 +1,8 @@
-"""Baselines that change the gradients: they run only where that is asked for, and are marked wherever they are named.
+"""Asynchronous training, a baseline with stale gradients, and the rule that inexact training must be requested.
 
-`ksync` is a scheme (distseq.coding.schemes.ksync). `async` is pipelining in which a learner does not wait for itself.
+Two baselines change the gradients: `ksync`, a scheme (distseq.coding.schemes.ksync), and `async`, a pipeline in which a learner
+opens its next job before the previous one is applied. Both are refused without --inexact and marked "(not exact)" wherever they
+are named (docs/decisions/013).
 """
 
 from dataclasses import dataclass
@@ -11,12 +13,14 @@ from distseq.scheduling.pipeline import Pipeline
 
 @dataclass(frozen=True)
 class AsyncTraining:
-    """Asynchronous training: A jobs of one learner are open at once, and idle workers pull their parts, a copy of each.
+    """Asynchronous training: A jobs of each learner are open at once, and idle workers pull their parts, one copy of each.
 
-    A job's gradient is of the parameters at its opening. Steps are made in their order: a job that is complete before an
-    earlier one waits for it, so that a gradient misses the A - 1 steps before its own at most. (Jobs taken as they complete
-    would miss up to 2 (A - 1).) Source: Dean et al., "Large Scale Distributed Deep Networks", NIPS 2012; the bound as in
-    Ho et al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", NIPS 2013.
+    A gradient is taken at the parameters of its job's opening. Steps are made in order: a job that completes before an earlier
+    one waits for it, so gradients are at most A - 1 steps stale. (Applied as they complete, they would be up to 2 (A - 1) steps
+    stale, docs/decisions/013.) Source: Dean et al., "Large Scale Distributed Deep Networks", NIPS 2012; the bound as in Ho et
+    al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", NIPS 2013.
+
+    A: jobs of a learner that are open at once; parts: parts per job. ValueError unless both are >= 1.
     """
 
     A: int
@@ -24,7 +28,7 @@ class AsyncTraining:
 
     def __post_init__(self) -> None:
         if self.A < 1:
-            raise ValueError(f"async needs A >= 1 open jobs of a learner: got A={self.A}")
+            raise ValueError(f"async needs A >= 1 open jobs per learner: got A={self.A}")
         if self.parts < 1:
             raise ValueError(f"async needs parts >= 1: got parts={self.parts}")
 
@@ -37,20 +41,24 @@ class AsyncTraining:
         return Pipeline(self.parts)
 
 
-def stale_of(spec: str) -> AsyncTraining | None:
-    """Parses a specification of asynchronous training; None for a scheme's. ValueError as from schemes.registry.parse."""
+def parse_async(spec: str) -> AsyncTraining | None:
+    """Parses `async:A[,parts=P]`; None for the specification of a scheme. ValueError as from schemes.registry.parse.
+
+    >>> parse_async("async:2,parts=8")
+    AsyncTraining(A=2, parts=8)
+    """
     if spec.strip().partition(":")[0] != "async":
         return None
     return from_words(AsyncTraining, spec, "async", "async:2,parts=8")
 
 
 def allow(spec: str, exact: bool, inexact: bool) -> None:
-    """ValueError for what is not exact, unless inexact training is asked for."""
+    """ValueError for `spec` if it is not exact, unless `inexact` training was requested."""
     if not (exact or inexact):
         how = "it runs only with --inexact (inexact = true in [scheduler])"
         raise ValueError(f"{spec} changes the gradients, so training is not exact: {how}")
 
 
 def marked(name: str, exact: bool) -> str:
-    """A name to head figures with."""
+    """`name`, followed by "(not exact)" unless `exact`: so that no figure of an inexact run passes for an exact one."""
     return name if exact else f"{name} (not exact)"

@@ -1,4 +1,4 @@
-"""Backup tasks on top of rounds: the last missing parts are copied once, each to an idle worker; the first row counts."""
+"""Backup tasks: near the end of a round, each missing part is copied once to an idle worker."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -16,23 +16,28 @@ from distseq.scheduling.scheduler import Decision, Scheduler
 def round_scheduler(
     scheme: Scheme, closing: Closing | None = None, *, late: bool = True, left: Mapping[int, int] | None = None
 ) -> Scheduler:
-    """Rounds under any scheme; see RoundScheduler."""
+    """A RoundScheduler for any scheme (see there for the arguments), with backup tasks if the scheme asks for them."""
     rounds = RoundScheduler(scheme, closing, late=late, left=left)
     return BackupScheduler(rounds) if isinstance(scheme, Backup) else rounds
 
 
 class BackupScheduler:
-    """Adds the copies to the rounds that `inner` holds. A worker is idle once it has answered, in the order of answers."""
+    """Wraps `inner`, a scheduler of rounds, and adds copies of the last missing parts; whichever row comes first counts.
+
+    Source: Dean and Ghemawat, "MapReduce", OSDI 2004, section 3.6. A worker is idle once it has answered; the one that answered
+    first gets the first copy.
+    """
 
     def __init__(self, inner: Scheduler) -> None:
         self._inner = inner
-        self._over()
+        self._reset()
 
-    def _over(self) -> None:
-        self._job, self._few = -1, 0  # job of the round; it is copied when no more of its parts are missing
-        self._missing: dict[int, None] = {}  # its groups without a row, in the order of their numbers
+    def _reset(self) -> None:
+        self._job = -1  # job of the running round
+        self._threshold = 0  # parts are copied once at most this many are missing
+        self._missing: dict[int, None] = {}  # groups without a row, in ascending order
         self._copied: set[int] = set()  # groups
-        self._copies: set[MiniTask] = set()  # that have not been answered
+        self._copies: set[MiniTask] = set()  # copies that have not been answered
         self._idle: deque[int] = deque()
 
     def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
@@ -44,7 +49,7 @@ class BackupScheduler:
     def withdrawn(self, job: int, learner: int) -> None:
         self._inner.withdrawn(job, learner)
         if job == self._job:
-            self._over()
+            self._reset()
 
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
         self._inner.delivered(arrivals, now)
@@ -58,17 +63,18 @@ class BackupScheduler:
     def step(self, now: float) -> Decision:
         decision = self._inner.step(now)
         if self._job in decision.decode:
-            self._over()
+            self._reset()
         for job, scheme in decision.start.items():
-            self._over()
+            self._reset()
             assert isinstance(scheme, Backup), f"{scheme.spec} does not say when to copy"
-            self._job, self._few = job, scheme.n - scheme.enough
+            self._job, self._threshold = job, scheme.n - scheme.enough
             self._missing = dict.fromkeys(range(scheme.n))
+        # Not while a job is being decoded or a round begun: its own decision comes first, copies follow in the next step.
         copies = [] if decision.decode or decision.send else self._copy()
         return replace(decision, send=copies) if copies else decision
 
     def _copy(self) -> list[MiniTask]:
-        if len(self._missing) > self._few:
+        if len(self._missing) > self._threshold:
             return []
         groups = [group for group in self._missing if group not in self._copied]
         copies = [MiniTask(self._job, group, self._idle.popleft()) for group in groups[: len(self._idle)]]

@@ -1,8 +1,8 @@
-"""When a round may end: pure rules over what has arrived in it.
+"""Closing rules: pure functions that decide when a round may end.
 
-`Safe` is ours: as soon as the ledger is safe. `Mu` is the papers': a worker is a straggler iff it takes more than (1 + mu)
-times the fastest; the round waits only until the pattern of stragglers conforms to the scheme's model
-(Krishnan, Ebrahimi, Khisti, ICLR 2023, section 4).
+`Safe`, our own rule, ends a round as soon as the ledger is safe, that is, no job can miss its deadline any more. `Mu` is the
+rule of the papers: a worker is a straggler iff it takes more than (1 + mu) times as long as the fastest one, and the round then
+waits only until the pattern of stragglers conforms to the scheme's model (Krishnan, Ebrahimi, Khisti, ICLR 2023, section 4).
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from distseq.coding.stragglers import History
 
 @dataclass
 class Progress:
-    """A running round: what a closing rule may look at."""
+    """The state of a running round that a closing rule may use. Times are pool seconds."""
 
     begun: float
     waiting: list[int]  # rows of the round that each worker still owes
-    first_arrival: float | None = None  # of a row of this round
-    first_finish: float | None = None  # a worker has sent all of its rows, in an invocation of this round: the fastest
+    first_arrival: float | None = None  # when the first row of this round arrived
+    first_finish: float | None = None  # when the fastest worker had sent all its rows, in an invocation of this round
 
     def stragglers(self, n: int) -> np.ndarray:
-        """(n,) bool: who still owes rows."""
+        """(n,) bool: the workers that still owe rows."""
         return np.array(self.waiting[:n]) > 0
 
 
@@ -37,25 +37,25 @@ class Stream:
 
 
 class Closing(Protocol):
-    """Never let a round end that would make a job miss its deadline."""
+    """A rule that never ends a round if some job could then miss its deadline."""
 
     @property
     def early(self) -> bool:
-        """Whether a job is decoded as soon as it is complete, and its other rows are not waited for; else with the round."""
+        """True: a job is decoded as soon as it is complete, and its other rows are excused. False: with its round's end."""
         ...
 
     def cutoff(self, progress: Progress) -> float | None:
-        """Time before which the round does not end while rows are missing; None = not known yet."""
+        """Earliest pool time at which the round may end while rows are missing; None = not known yet."""
         ...
 
     def enough(self, stream: Stream, progress: Progress) -> bool:
-        """Whether, past the cutoff, what this stream has suffices."""
+        """Whether this stream's rows suffice to end the round, once the cutoff has passed."""
         ...
 
 
 @dataclass(frozen=True)
 class Safe:
-    """End at the first arrival at or after `cutoff` seconds at which the ledger is safe."""
+    """Ends a round at its first arrival at or after `after` seconds at which the ledger is safe."""
 
     after: float = 0.0
 
@@ -65,6 +65,7 @@ class Safe:
 
     @property
     def early(self) -> bool:
+        # The learner steps while the round goes on, and workers drop what is not needed any more (docs/decisions/002).
         return True
 
     def cutoff(self, progress: Progress) -> float | None:
@@ -76,7 +77,7 @@ class Safe:
 
 @dataclass(frozen=True)
 class Mu:
-    """End at (1 + mu) times the fastest worker's time, or later, when the pattern of stragglers conforms."""
+    """Ends a round at (1 + mu) times the fastest worker's time, or later, once the pattern of stragglers conforms."""
 
     mu: float = 1.0
 
@@ -86,6 +87,8 @@ class Mu:
 
     @property
     def early(self) -> bool:
+        # The papers count a worker that owes rows of a finished job as a straggler: excusing those rows ended GC's rounds
+        # before (1 + mu) times the fastest (docs/decisions/002).
         return False
 
     def cutoff(self, progress: Progress) -> float | None:
@@ -94,11 +97,16 @@ class Mu:
         return progress.begun + (1 + self.mu) * (progress.first_finish - progress.begun)
 
     def enough(self, stream: Stream, progress: Progress) -> bool:
+        # Beyond conformance, the due job must be complete, so that no rule can end a round that breaks a promise.
         return stream.ledger.due_complete() and stream.history.allows(progress.stragglers(stream.ledger.scheme.n))
 
 
 def closing_rule(name: str, *, cutoff: float = 0.0, mu: float = 1.0) -> Closing:
-    """The rule of a name; ValueError for another name or a parameter out of range."""
+    """The closing rule called `name`. ValueError for an unknown name, or a parameter out of range.
+
+    >>> closing_rule("mu", mu=0.5)
+    Mu(mu=0.5)
+    """
     if name == "safe":
         return Safe(cutoff)
     if name == "mu":

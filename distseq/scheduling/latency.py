@@ -1,7 +1,8 @@
-"""How long a worker will take: straggling is a lasting propensity of a host, so what it took lately says what it will take.
+"""Predicts how long a worker will take from how long its host took lately.
 
-Averages are of logarithms, exponentially weighted with a half-life of HALF_LIFE invocations, of start-up and of compute per
-unit of load apart. A worker that has not answered has taken at least as long as it has been waited for.
+Straggling is a lasting property of a host (docs/decisions/012). Start-up and compute per unit of load are averaged separately,
+each as an exponentially weighted mean of logarithms. A worker that has not answered yet has taken at least as long as it has
+been silent.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,14 +14,20 @@ import numpy as np
 
 from distseq.cluster.pool import Delivery
 
-HALF_LIFE = 5.0  # observations
+# Observations after which the weight of one has halved. Area under the ROC curve for "slower than 1.3 times the median" on the
+# recorded trace: 0.820 (0.75 with half-life 1; 0.83 with 20, which follows a change four times later), docs/decisions/012.
+HALF_LIFE = 5.0
 DECAY = 0.5 ** (1 / HALF_LIFE)
-LEAST = 1e-6  # seconds, or seconds per unit of load: what is less counts as this
+# Smaller values count as this many seconds (or seconds per unit of load): the logarithm of 0 is not finite.
+LEAST = 1e-6
 
 
 @dataclass(slots=True)
 class Average:
-    """An exponentially weighted mean of logarithms."""
+    """An exponentially weighted mean of logarithms.
+
+    Of logarithms because latencies are heavy-tailed: one 27 s start-up must not hide what the worker usually takes.
+    """
 
     weight: float = 0.0
     total: float = 0.0
@@ -31,30 +38,32 @@ class Average:
 
     @property
     def mean(self) -> float | None:
-        """Of the logarithms; None before the first value."""
+        """The mean logarithm; None before the first value."""
         return self.total / self.weight if self.weight else None
 
 
 @dataclass(slots=True)
 class Host:
-    """What is known of one host."""
+    """The averages of one host."""
 
     startup: Average = field(default_factory=Average)  # seconds
     compute: Average = field(default_factory=Average)  # seconds per unit of load
 
 
 class Prediction:
-    """Told what is sent and what arrives, stale or not; predicts per host. Loads are in units of a trace's slope: fraction of
-    a batch times the job's cost. Seconds are pool time."""
+    """Predicts latencies per host from what was sent and what arrived, stale or not.
+
+    Loads are in units of a trace's slope: fraction of a batch times the job's cost. Seconds are pool time.
+    """
 
     def __init__(self) -> None:
         self._hosts: dict[str, Host] = {}
         self._host: dict[int, str] = {}  # worker -> host
-        self._since: dict[int, float] = {}  # worker -> when it was sent the work that it has not answered
-        self._heard: dict[int, tuple[int, int]] = {}  # worker -> invocation and attempt heard of last
+        self._since: dict[int, float] = {}  # worker -> when it was sent the work that it has not answered yet
+        self._heard: dict[int, tuple[int, int]] = {}  # worker -> invocation and attempt of its latest delivery
 
     def members(self, workers: Mapping[int, str]) -> None:
-        """worker -> host, now. What is known of a host that is gone is forgotten."""
+        """Updates worker -> host, and forgets hosts that are gone."""
         moved = {worker for worker in self._since if workers.get(worker) != self._host.get(worker)}
         self._since = {worker: at for worker, at in self._since.items() if worker not in moved}
         self._host = dict(workers)
@@ -62,9 +71,11 @@ class Prediction:
         self._hosts = {name: host for name, host in self._hosts.items() if name in staying}
 
     def record_sent(self, workers: Iterable[int], now: float) -> None:
-        """New work for these workers. Who has not answered the work before has taken longer than this."""
+        """These workers were sent work."""
         for worker in workers:
             since = self._since.get(worker)
+            # It has not answered the work before, so it has taken longer than this: under "lost" there is no other evidence of
+            # the slowest workers (docs/decisions/012).
             if since is not None:
                 host = self._of(worker)
                 silent, usual = now - since, host.startup.mean
@@ -72,9 +83,10 @@ class Prediction:
             self._since[worker] = now
 
     def record_delivery(self, delivery: Delivery, load: float) -> None:
-        """A row, or word of work that went stale; `load` of the row, 0 where it is not known."""
+        """A row, or the report of a stale one, has arrived; `load` of the row, 0 where it is not known."""
         worker = delivery.task.worker
         self._host[worker] = delivery.host
+        # Only an answer to the latest message ends its silence. 1e-9 s absorbs the rounding of the subtraction.
         if delivery.at - delivery.startup - delivery.compute > self._since.get(worker, np.inf) - 1e-9:
             del self._since[worker]
         host = self._of(worker)
@@ -86,14 +98,18 @@ class Prediction:
             host.compute.add(delivery.compute / load)
 
     def record_cancelled(self, worker: int, seconds: float) -> None:
-        """The worker's message was given up when it had taken this long; a worker that was quicker than usual says nothing."""
+        """The worker's message was cancelled after `seconds`, without an answer."""
         if worker in self._host:
             host = self._of(worker)
+            # A message that was cancelled sooner than usual says nothing about how long it would have taken.
             if host.startup.mean is None or seconds > exp(host.startup.mean):
                 host.startup.add(seconds)
 
     def expected(self, worker: int, load: float) -> float:
-        """Seconds that a worker will take for this load in one message, to the microsecond; 0 when it has not been heard of."""
+        """Predicted seconds of a worker for one message of this load, rounded to microseconds; 0 if it never answered.
+
+        0 sorts unknown workers first, so that every worker is tried.
+        """
         host = self._hosts.get(self._host.get(worker, ""))
         if host is None or host.startup.mean is None:
             return 0.0
@@ -107,9 +123,11 @@ class Prediction:
         return self._hosts[name]
 
     def seconds(self, n: int, load: float, now: float) -> np.ndarray:
-        """(n,) seconds, to the microsecond, that each worker is expected to take for this load in one message; who has not been
-        heard of takes what the others take (nothing, if there are none), who has not answered yet at least as long as it has been
-        silent."""
+        """(n,) predicted seconds of each worker for one message of this load, rounded to microseconds.
+
+        A worker that never answered is predicted at the geometric mean of the others (0 without any); one that is silent takes
+        at least as long as it has been silent.
+        """
         startup, compute = self._usual()
         times = np.empty(n)
         for worker in range(n):
@@ -122,11 +140,11 @@ class Prediction:
         return np.asarray(_to_the_microsecond(times))
 
     def order(self, n: int, load: float, now: float) -> np.ndarray:
-        """(n,) workers, the fastest first; equal ones by number."""
+        """(n,) workers, fastest first; ties in ascending order."""
         return np.argsort(self.seconds(n, load, now), kind="stable")
 
     def _usual(self) -> tuple[float, float]:
-        """Start-up seconds and seconds per unit of load: the geometric means over hosts."""
+        """Geometric means over hosts: start-up seconds, and seconds per unit of load."""
         averages = ([h.startup for h in self._hosts.values()], [h.compute for h in self._hosts.values()])
         means = [[one.mean for one in kind if one.mean is not None] for kind in averages]
         startup, compute = (exp(sum(kind) / len(kind)) if kind else 0.0 for kind in means)
@@ -134,5 +152,7 @@ class Prediction:
 
 
 def _to_the_microsecond(seconds: Any) -> Any:
-    """So that rounding in the last digit makes no worker faster than another."""
+    """Rounded to microseconds."""
+    # The compiled replays compute the same logarithms in another order: without rounding, a last digit would make one worker
+    # faster there and another here, and replays would differ from runs (docs/decisions/015).
     return np.floor(1e6 * seconds + 0.5) / 1e6

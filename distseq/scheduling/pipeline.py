@@ -1,7 +1,7 @@
-"""Into how many parts a job is cut where there are no rounds, how many copies there may be, and where they run.
+"""Pipeline settings: parts per job, copies per part, and the workers on which a part may run.
 
-A job is `parts` groups of one part each, of which any one row suffices: streamed gradient coding that tolerates n - 1
-stragglers. Who does what, and when, is distseq.scheduling.pipeline_scheduler.
+To the ledger, a pipelined job is streamed gradient coding that tolerates n - 1 stragglers: `parts` groups of one part each, any
+row of which suffices (docs/decisions/011). distseq.scheduling.pipeline_scheduler assigns the parts to workers.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,17 @@ from distseq.coding.schemes.scheme import Scheme
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Into how many parts a job is cut, and how many copies of one may be under way at once.
+    """The settings of a pipeline. ValueError for a setting out of range, or for both places and lanes.
 
-    With `lanes` > 1 the workers are divided into so many static sets of neighbours; a job stays in the lane that had the
-    fewest open jobs. With `places` > 0 data cannot move: part g runs only on the `places` workers from g n / parts on. When
-    parts outnumber idle workers, up to `burst` of them travel in one message, and its start-up is paid once.
+    parts: parts that a job is cut into.
+    copies: copies of one part that may be in flight at once.
+    lanes: static sets of neighbouring workers; a job runs in the lane that had the fewest open jobs. 1 = all workers.
+    burst: parts that may travel in one message when there are more parts than idle workers, so that its start-up is paid once.
+    places: workers that hold the data of a part, if data cannot move: part g runs only on the `places` workers from
+        g n / parts on. 0 = every worker.
+
+    >>> Pipeline(parts=8, copies=2).name
+    'pipeline:8,2'
     """
 
     parts: int = 1
@@ -30,12 +36,12 @@ class Pipeline:
             if getattr(self, name) < 1:
                 raise ValueError(f"pipeline needs {name} >= 1: got {name}={getattr(self, name)}")
         if self.places < 0:
-            raise ValueError(f"pipeline needs places >= 0, 0 = anywhere: got places={self.places}")
+            raise ValueError(f"pipeline needs places >= 0, 0 = every worker: got places={self.places}")
         if self.places and self.lanes > 1:
-            raise ValueError(f"a part has either its places or a lane: got places={self.places}, lanes={self.lanes}")
+            raise ValueError(f"pipeline takes places or lanes, not both: got places={self.places}, lanes={self.lanes}")
 
     def scheme(self, n: int) -> Scheme:
-        """How a job is laid out over n workers. ValueError when there are fewer workers than lanes or places."""
+        """The scheme that lays a job out over n workers. ValueError when n is smaller than lanes or places."""
         for name in ("lanes", "places"):
             if getattr(self, name) > n:
                 raise ValueError(f"pipeline needs {name} <= workers: got {name}={getattr(self, name)}, workers={n}")
@@ -48,7 +54,7 @@ class Pipeline:
         return f"pipeline:{self.parts},{self.copies}" + "".join(more)
 
     def sites(self, n: int) -> list[range]:
-        """Where parts run on n workers, each modulo n: a lane, or the places of each part."""
+        """The sets of workers (numbers modulo n) that parts run on: one per lane or, with places, one per part."""
         if self.places:
             return [range(g * n // self.parts, g * n // self.parts + min(self.places, n)) for g in range(self.parts)]
         lanes = min(self.lanes, n)

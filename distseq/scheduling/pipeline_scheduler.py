@@ -1,7 +1,7 @@
-"""No rounds: the jobs of all ready learners are open at once, and idle workers pull their parts.
+"""The pipeline scheduler: without rounds, idle workers pull parts of all open jobs.
 
-A part is bound to a worker as late as can be: an idle worker, the one that is predicted to be fastest first, takes the next part
-of the oldest open job and, when every part is under way, a further copy of the part that was sent the longest ago.
+A part is assigned only when a worker is idle. The idle worker that is predicted to be fastest goes first; it takes the next part
+of the oldest open job or, when every part is in flight, another copy of the part that was sent longest ago.
 """
 
 from collections import OrderedDict, deque
@@ -15,55 +15,58 @@ from distseq.scheduling.latency import Prediction
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.scheduler import Decision
 
-PATIENCE = 8  # a cancelled copy is given up when the others have been heard of so many times each
+# A worker that is silent about a cancelled copy is assumed idle after this many answers per worker from the pool. Only a dead
+# host stays silent; a smaller number would send new work to workers that are still busy with the old (docs/decisions/011).
+PATIENCE = 8
 
 
 @dataclass(eq=False)
 class Part:
-    """A part that has no row in hand, and its copies that are under way."""
+    """A part without a row in hand."""
 
     job: int
     group: int
-    sent: int = -1  # number of its latest sending
+    sent: int = -1  # sequence number of its latest sending; -1 = never sent
     copies: list[MiniTask] = field(default_factory=list)
 
 
 @dataclass(eq=False)
 class Site:
-    """Work that the same workers may do."""
+    """The parts that one set of workers may do: a lane, or with places the workers of one part."""
 
     waiting: deque[Part] = field(default_factory=deque)  # never sent, oldest job first
-    copied: OrderedDict[Part, None] = field(
-        default_factory=OrderedDict
-    )  # may have a further copy, sent longest ago first
-    jobs: int = 0  # open ones
+    # May have another copy, sent longest ago first. An ordered dict, because a part leaves it from anywhere when its row comes.
+    copied: OrderedDict[Part, None] = field(default_factory=OrderedDict)
+    jobs: int = 0  # open jobs
 
 
 @dataclass(eq=False)
 class OpenJob:
     """An open job."""
 
-    site: int  # of all its parts; -1 where each has its own
-    load: float  # of a part
-    parts: dict[int, Part]  # group -> without a row
-    rows: dict[int, MiniTask] = field(default_factory=dict)  # group -> its row
+    site: int  # index of the site of all its parts; -1 with places, where each part has its own
+    load: float  # of one part
+    parts: dict[int, Part]  # group -> part without a row
+    rows: dict[int, MiniTask] = field(default_factory=dict)  # group -> the mini-task whose row counts
 
 
 @dataclass(eq=False)
 class Outstanding:
-    """What a worker is doing."""
+    """The latest message of a busy worker."""
 
-    since: float
-    wanted: dict[MiniTask, None] = field(default_factory=dict)
-    cancelled: set[MiniTask] = field(default_factory=set)  # cancelled, and not heard of since
+    since: float  # pool time of its sending
+    wanted: dict[MiniTask, None] = field(default_factory=dict)  # still waited for
+    cancelled: set[MiniTask] = field(default_factory=set)  # cancelled, and not reported by the pool yet
 
 
 class PipelineScheduler:
-    """`n`: the most workers that there will ever be; `members` says how many there are.
+    """Schedules any number of learners without rounds.
 
-    `frees`: a worker whose copies are cancelled is idle at once (what it was doing is cancelled, or goes on beside the new). Else
-    it is idle when the pool has said that it is done, with a row or with stale word. A host that dies says nothing: a worker
-    is taken for idle, too, when the pool has been heard of PATIENCE times n since, or when nothing else would go on.
+    n: the most workers that there will ever be; `members` tells how many there are.
+    frees: a worker is idle as soon as its copies are cancelled, because its work is gone ("lost") or goes on beside the new
+        ("overlap"). Otherwise ("serial", real pools) it is idle once the pool has delivered a row or a stale report of them.
+        A dead host delivers neither: its worker is also assumed idle after PATIENCE x n further deliveries, or when otherwise
+        nothing would go on.
     """
 
     def __init__(self, pipeline: Pipeline, n: int, *, frees: bool = False) -> None:
@@ -72,14 +75,17 @@ class PipelineScheduler:
         self._ready: dict[int, float] = {}  # job -> cost
         self._jobs: dict[int, OpenJob] = {}  # oldest first
         self._complete: list[int] = []
-        self._busy: dict[int, Outstanding] = {}  # worker -> what is waited for
-        self._draining: dict[int, tuple[Outstanding, int]] = {}  # worker -> all cancelled; what was heard before
-        self._idle: dict[int, tuple[float, int]] = {}  # worker -> predicted seconds, and when it became idle: a count
+        self._busy: dict[int, Outstanding] = {}  # worker -> its message, with rows that are waited for
+        # Worker -> its message, all of it cancelled, and the deliveries before that.
+        self._draining: dict[int, tuple[Outstanding, int]] = {}
+        self._idle: dict[
+            int, tuple[float, int]
+        ] = {}  # worker -> predicted seconds; sequence number of its becoming idle
         self._cancel: set[MiniTask] = set()
-        self._heard = self._sent = self._freed = 0
+        self._heard = self._sent = self._freed = 0  # counts of deliveries, sendings and workers that became idle
         self._workers: list[int] = []
         self._sites: list[Site] = []
-        self._serves: dict[int, list[Site]] = {}  # worker -> the sites it is at
+        self._serves: dict[int, list[Site]] = {}  # worker -> its sites
         self._divide(range(n))
 
     def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
@@ -91,13 +97,13 @@ class PipelineScheduler:
             self._divide(workers)
 
     def retune(self, pipeline: Pipeline) -> None:
-        """OpenJob the next jobs under other numbers; open jobs keep their parts. Not from or to pipelines with places."""
-        assert pipeline.places == self._pipeline.places == 0, "parts that cannot move stay where they are"
+        """Changes the settings for jobs opened from now on; open jobs keep their parts. Not for pipelines with places."""
+        assert pipeline.places == self._pipeline.places == 0, "with places, parts cannot move to other workers"
         self._pipeline, self._scheme = pipeline, pipeline.scheme(self._scheme.n)
         self._divide(self._workers)
 
     def _divide(self, workers: Collection[int]) -> None:
-        """Who is where, and the parts of open jobs, anew."""
+        """Assigns workers and the parts of open jobs to sites anew."""
         self._workers = sorted(i for i in workers if i < self._scheme.n)
         where = self._pipeline.sites(len(self._workers))
         self._sites = [Site() for _ in where]
@@ -116,6 +122,7 @@ class PipelineScheduler:
             for part in job.parts.values():
                 if not part.copies:
                     self._site(part).waiting.append(part)
+        # In the order of sending, which decides whose copy is next.
         for part in sorted(
             (p for job in self._jobs.values() for p in job.parts.values() if p.copies), key=lambda p: p.sent
         ):
@@ -140,6 +147,7 @@ class PipelineScheduler:
             for task in part.copies:
                 self._give_up(task)
         self._close(job)
+        # The pool forgets a withdrawn job as a whole: cancelling its mini-tasks one by one would name a job it does not know.
         self._cancel = {task for task in self._cancel if task.job != job}
 
     def _close(self, job: int) -> OpenJob:
@@ -169,7 +177,7 @@ class PipelineScheduler:
                 self._row(task, now)
 
     def _load(self, job: int) -> float:
-        """Of an open job's part; 0 when its job is over."""
+        """Load of one part of a job; 0 when the job is finished."""
         return self._jobs[job].load if job in self._jobs else 0.0
 
     def _row(self, task: MiniTask, now: float) -> None:
@@ -187,7 +195,7 @@ class PipelineScheduler:
             self._complete.append(task.job)
 
     def _give_up(self, task: MiniTask, now: float | None = None) -> None:
-        """Wait for a copy no more; `now` when it is because another was faster."""
+        """Stops waiting for a copy; `now` is given when another copy was faster."""
         work = self._busy.get(task.worker)
         if work is None or task not in work.wanted:
             return
@@ -197,6 +205,7 @@ class PipelineScheduler:
             return
         del self._busy[task.worker]
         if self._frees:
+            # Nothing more is heard of the loser of a race under "lost": that it lost is the only evidence of how slow it is.
             if now is not None:
                 self._prediction.record_cancelled(task.worker, now - work.since)
             self._free(task.worker)
@@ -214,11 +223,13 @@ class PipelineScheduler:
     def step(self, now: float) -> Decision:
         cancel = tuple(sorted(self._cancel))
         self._cancel = set()
+        # Decoding comes alone: the learners open their next jobs before workers are given new parts.
         if self._complete:
             return Decision(decode=self._decode(), cancel=cancel, roundless=True)
         start = self._start()
         self._assume_idle(PATIENCE * len(self._workers))
         send = self._fill(now)
+        # Every worker is draining and parts wait: without an assumption nothing would ever happen again.
         if not self._busy and any(site.waiting for site in self._sites):
             self._assume_idle(0)
             send = self._fill(now)
@@ -229,7 +240,7 @@ class PipelineScheduler:
         return {job: {task: 1.0 for _, task in sorted(self._close(job).rows.items())} for job in jobs}
 
     def _start(self) -> dict[int, Scheme]:
-        """OpenJob the jobs of all learners that are ready."""
+        """Starts the jobs of all ready learners, each at the site with the fewest open jobs."""
         ready, self._ready = self._ready, {}
         for job, cost in ready.items():
             k = -1 if self._pipeline.places else min(range(len(self._sites)), key=lambda k: self._sites[k].jobs)
@@ -242,7 +253,7 @@ class PipelineScheduler:
         return dict.fromkeys(ready, self._scheme)
 
     def _assume_idle(self, patience: int) -> None:
-        """Take workers for idle that have not said that they are, while the pool was heard of so many times."""
+        """Assumes draining workers idle that have been silent for at least `patience` deliveries."""
         while self._draining:
             worker, (_, before) = next(iter(self._draining.items()))
             if self._heard - before < patience:
@@ -251,7 +262,7 @@ class PipelineScheduler:
             self._free(worker)
 
     def _fill(self, now: float) -> tuple[MiniTask, ...]:
-        """What idle workers do next: one part each, and more only when every idle worker has one."""
+        """Gives every idle worker a part, and further ones (up to `burst`) only when every idle worker has one."""
         if not any(site.waiting or site.copied for site in self._sites):
             return ()
         send: list[MiniTask] = []
@@ -261,7 +272,7 @@ class PipelineScheduler:
         return tuple(send)
 
     def _pull(self, worker: int, send: list[MiniTask], now: float, *, fresh: bool) -> bool:
-        """Give a worker a part to do, never sent if `fresh`; whether there is one that it may do."""
+        """Gives a worker a part, only one that was never sent if `fresh`; False if there is none for it."""
         waiting = [site.waiting for site in self._serves[worker] if site.waiting]
         copied = [] if waiting or fresh else [site.copied for site in self._serves[worker] if site.copied]
         if waiting:

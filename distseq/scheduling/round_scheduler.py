@@ -1,7 +1,7 @@
-"""Rounds under a sequential scheme. A round never ends before every job that is due in it is complete.
+"""The round scheduler: rounds under any scheme. A round never ends before every job that is due in it is complete.
 
 Each round takes the ready learner that has waited longest, opens its job in the current ledger, and sends the plans of all
-ledgers with open jobs. Late rows count while their job is open, unless `late` is False (the papers' model).
+ledgers that have open jobs.
 """
 
 from collections import deque
@@ -22,15 +22,25 @@ from distseq.scheduling.scheduler import Decision, Round
 
 
 def check_delay(scheme: Scheme, models: int) -> None:
-    """A learner must have its gradient before it opens its next job: T <= M - 1, else ValueError."""
+    """ValueError unless T <= M - 1.
+
+    Learners take turns, so with a longer delay a learner would open its next job before it has the gradient of its last.
+    """
     if scheme.delay > models - 1:
         raise ValueError(f"{scheme.spec} has delay T={scheme.delay}: it needs T <= M - 1, got M={models} models")
 
 
 class RoundScheduler:
-    """Any scheme, any closing rule. A learner that finishes early leaves fewer than T + 1 behind: the jobs opened from then
-    on go to a second ledger, under `scheme.within(...)`, while the first one finishes its own. `left`: learners whose latest
-    jobs another scheduler has, and how many each will open after them."""
+    """Schedules learners in rounds.
+
+    scheme: lays out the jobs; its n is the number of workers.
+    closing: when a round ends; default `Safe()`.
+    late: rows of an earlier round count while their job is open; False is the papers' model, in which they are lost.
+    left: for learners whose latest job belongs to another scheduler, the jobs that each will open after it.
+
+    When fewer than T + 1 learners remain, jobs opened from then on go to a second ledger, under a scheme with a smaller delay
+    (`scheme.within`), while the first ledger finishes its own jobs.
+    """
 
     def __init__(
         self,
@@ -40,22 +50,22 @@ class RoundScheduler:
         late: bool = True,
         left: Mapping[int, int] | None = None,
     ) -> None:
-        self._asked = self._scheme = scheme  # as given, and of the jobs to open
+        self._given = self._scheme = scheme  # the scheme as given, and the one for jobs to open
         self._closing = closing or Safe()
         self._late = late
         self._streams = [_stream(scheme)]  # the last one takes new jobs
         self._ready: deque[tuple[int, int]] = deque()  # (job, learner) in order of opening
         self._left = dict(left or {})  # learner -> jobs it will open after its latest
         self._owner: dict[int, Stream] = {}  # open job -> stream
-        self._cost: dict[int, float] = {}  # job that is not over -> units of a trace's slope
-        self._loads: dict[int, list[list[float]]] = {}  # open job -> of each group and worker
-        self._prediction: Prediction | None = None  # of who is fast, once a scheme asks
+        self._cost: dict[int, float] = {}  # unfinished job -> compute, in units of a trace's slope
+        self._loads: dict[int, list[list[float]]] = {}  # open job -> share of its batch of each (group, worker)
+        self._prediction: Prediction | None = None  # only where a scheme's workers are interchangeable: it costs time
         self.switch(scheme)
         self._decodable: list[int] = []
-        self._sent: set[MiniTask] = set()  # rows of this round that are still waited for
+        self._sent: set[MiniTask] = set()  # mini-tasks of this round whose rows are still waited for
         self._progress: Progress | None = None
         self._round = -1
-        self._opened = -1
+        self._opened = -1  # job that started in this round; -1 = none
 
     def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
         self._ready.append((job, learner))
@@ -89,7 +99,7 @@ class RoundScheduler:
                 del self._owner[task.job]
 
     def _load(self, task: MiniTask) -> float:
-        """Of an open job's row; 0 when its job is over."""
+        """Load of a row, in units of the slope; 0 when its job is finished."""
         return self._cost[task.job] * self._loads[task.job][task.group][task.worker] if task.job in self._loads else 0.0
 
     def _arrived(self, delivery: Delivery) -> None:
@@ -98,7 +108,8 @@ class RoundScheduler:
         assert progress is not None, f"{delivery.task} is waited for outside a round"
         if progress.first_arrival is None:
             progress.first_arrival = delivery.at
-        # An older invocation may answer for one that has hardly begun: that says nothing of how fast this round is.
+        # An older invocation may answer for one that has hardly begun, which would make the fastest worker look too fast and
+        # the mu rule close too early.
         own = delivery.at - delivery.startup - delivery.compute > progress.begun - 1e-9
         if progress.first_finish is None and own and not progress.waiting[delivery.task.worker]:
             progress.first_finish = delivery.at
@@ -107,10 +118,12 @@ class RoundScheduler:
         if self._prediction is not None:
             self._prediction.members(workers)
         if len(workers) != self._scheme.n:
-            self.switch(self._asked.on(len(workers)).within(self._scheme.delay))
+            # From the scheme as given, so that workers that come back restore it; but never to a longer delay than now, for
+            # which there may be too few learners left.
+            self.switch(self._given.on(len(workers)).within(self._scheme.delay))
 
     def switch(self, scheme: Scheme) -> None:
-        """Open the next jobs under another scheme; jobs that are open finish under theirs."""
+        """Opens the next jobs under another scheme; open jobs finish under their own."""
         self._scheme = scheme
         if self._prediction is None and interchangeable(scheme):
             self._prediction = Prediction()
@@ -145,7 +158,7 @@ class RoundScheduler:
         return weights
 
     def _forget(self, jobs: Collection[int]) -> None:
-        """Stop waiting for the rows of jobs that are over, and keep no older ledger without open jobs."""
+        """Stops waiting for the rows of these jobs, and drops older ledgers without open jobs."""
         for job in jobs:
             self._cost.pop(job, None)
             self._loads.pop(job, None)
@@ -154,7 +167,7 @@ class RoundScheduler:
         self._streams = [s for s in self._streams[:-1] if s.ledger.open] + self._streams[-1:]
 
     def _excuse(self, task: MiniTask) -> None:
-        """Stop waiting for a row."""
+        """Stops waiting for one row."""
         self._sent.discard(task)
         if self._progress is not None:
             self._progress.waiting[task.worker] -= 1
@@ -181,7 +194,7 @@ class RoundScheduler:
         return ended, cancel
 
     def _begin(self, now: float) -> Decision:
-        """Start the next round that has something to do; rounds with nothing to do take no time."""
+        """Starts the next round that has something to send; rounds with nothing to send take no time."""
         self._sent = set()
         while self._ready or self._owner:
             start = self._open_next()
@@ -201,7 +214,7 @@ class RoundScheduler:
         return Decision()
 
     def _order(self, scheme: Scheme, now: float) -> np.ndarray | None:
-        """The fastest workers first, where it does not matter who does what."""
+        """(n,) workers, fastest first, if the scheme's workers are interchangeable; else None."""
         if self._prediction is None or not interchangeable(scheme):
             return None
         return self._prediction.order(scheme.n, float(scheme.load), now)
@@ -210,6 +223,7 @@ class RoundScheduler:
         if not self._ready:
             return {}
         job, learner = self._ready.popleft()
+        # Learners that will open another job after this one: a scheme with delay T needs T + 1 of them.
         staying = len({m for m, left in self._left.items() if left} | {m for _, m in self._ready})
         if self._left[learner] and staying <= self._scheme.delay:
             self.switch(self._scheme.within(staying - 1))

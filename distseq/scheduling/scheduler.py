@@ -1,4 +1,4 @@
-"""The contract of every scheduler: told openings, deliveries and the time, it returns what to send, cancel and decode."""
+"""The Scheduler protocol and its Decision: what to send, cancel and decode, and when to decide again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,32 +11,36 @@ from distseq.coding.schemes.scheme import Scheme
 
 @dataclass(frozen=True)
 class Round:
-    """A round that has ended, as the journal records it. Seconds are pool time."""
+    """A finished round, as the journal records it: its fields are journal keys. Times are pool seconds."""
 
     index: int
     schemes: tuple[str, ...]
     opened: int  # job that started in it, -1 for none
     begun: float
     ended: float
-    waited: bool  # it lasted beyond its cutoff, because what had arrived was not enough
-    stragglers: tuple[int, ...]  # workers that had not sent all of the round's rows
+    waited: bool  # it lasted beyond its cutoff, because the rows in hand were not enough
+    stragglers: tuple[int, ...]  # workers that had not sent all their rows of the round
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do now. `decode`, when not empty, comes first: its learners may open jobs before the next step."""
+    """What the master does now.
 
-    decode: Mapping[int, Mapping[MiniTask, float]] = field(default_factory=dict)  # job -> weights
-    start: Mapping[int, Scheme] = field(default_factory=dict)  # jobs to publish, and the scheme that lays them out
+    `decode`, when not empty, is carried out first, and the master asks for another decision before it polls the pool: the
+    learners may have opened their next jobs meanwhile.
+    """
+
+    decode: Mapping[int, Mapping[MiniTask, float]] = field(default_factory=dict)  # job -> decode weights
+    start: Mapping[int, Scheme] = field(default_factory=dict)  # job to publish -> scheme that lays it out
     send: Sequence[MiniTask] = ()
     cancel: Sequence[MiniTask] = ()
-    wake: float | None = None  # look again at this time, even if nothing has arrived
+    wake: float | None = None  # pool time at which to decide again even if nothing has arrived
     ended: Sequence[Round] = ()
-    chosen: Mapping[str, Any] | None = None  # how it schedules from now on, and why: a record
-    roundless: bool = False  # no round will end: what has arrived is journaled with the jobs of `decode`
+    chosen: Mapping[str, Any] | None = None  # journal record of a switch to another candidate, with the evidence for it
+    roundless: bool = False  # there are no rounds: the journal records arrivals with the jobs of `decode`
 
     def beside(self, other: "Decision") -> "Decision":
-        """What two schedulers have decided, of different jobs."""
+        """The union of two schedulers' decisions about different jobs."""
         wakes = [one.wake for one in (self, other) if one.wake is not None]
         return Decision(
             {**self.decode, **other.decode},
@@ -45,32 +49,37 @@ class Decision:
             (*self.cancel, *other.cancel),
             min(wakes, default=None),
             (*self.ended, *other.ended),
-            None,  # is said of all of them together
+            None,  # a switch is a decision about all schedulers together
             self.roundless or other.roundless,
         )
 
 
 class Scheduler(Protocol):
-    """Pure, so it can be copied, replayed and tested without a clock. Times are seconds and never go back."""
+    """A pure state machine that is told everything and reads no clock, so it can be copied, replayed and tested.
+
+    `now` is pool time in seconds and never decreases. The master calls `step` after it has passed on what happened.
+    """
 
     def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
-        """A learner is ready with a job of this cost, after which it will open `left` more."""
+        """A learner has opened a job; it will open `left` more after it. `cost`: compute, in units of a trace's slope."""
         ...
 
     def members(self, workers: Mapping[int, str], now: float) -> None:
-        """worker -> host, now; a changed number of workers counts for jobs opened from then on."""
+        """The current worker -> host; a changed number of workers applies to jobs opened from now on."""
         ...
 
     def withdrawn(self, job: int, learner: int) -> None:
-        """The learner of this job has failed: it opens no more, and the job is no longer wanted, however far it has come."""
+        """The learner of this job has failed: it opens no more jobs, and this one is abandoned."""
         ...
 
-    def delivered(self, arrivals: Sequence[Delivery], now: float) -> None: ...
+    def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
+        """These rows and stale reports have arrived, in this order."""
+        ...
 
     def step(self, now: float) -> Decision:
-        """What to do at this time. Idempotent between deliveries: a second call with nothing new decides nothing new."""
+        """What to do now. Idempotent: a second call with nothing new in between decides nothing new."""
         ...
 
     def missing(self) -> Mapping[int, int]:
-        """worker -> number of rows that are waited for, now."""
+        """worker -> number of its rows that are waited for."""
         ...

@@ -19,7 +19,6 @@ from distseq.artifacts.summary import replays, summarize
 from distseq.cluster.errors import PoolError
 from distseq.cluster.system.stop_signals import Stopped, StopRequest
 from distseq.config.schema import Config
-from distseq.config.strategy import ahead_of, exact_of
 from distseq.engine.evaluation import Evaluate
 from distseq.engine.failures import FailedError
 from distseq.engine.journal import MemoryJournal, Tee
@@ -36,11 +35,27 @@ NOT_KEPT = "its last steps could not be kept"
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: trained learners, its folder and the summary that is also in summary.json."""
+    """What a run leaves: the trained learners, the run folder and the summary that is also in its summary.json.
+
+    Weights are in the folder too, one safetensors file for each learner.
+
+    >>> import distseq, torch
+    >>> from safetensors.torch import load_file
+    >>> model = torch.nn.Linear(2, 1)
+    >>> data = torch.utils.data.TensorDataset(torch.randn(64, 2), torch.randn(64, 1))
+    >>> loss = lambda model, batch: (model(batch[0]) - batch[1]).square().mean(1)
+    >>> line = distseq.Learner("line", model, torch.optim.SGD(model.parameters(), 0.1), data=data, batch=8, steps=5, loss=loss)
+    >>> result = distseq.train([line], pool="simulated", workers=4, out="run", console=Console(quiet=True))
+    >>> weights = load_file(result.folder / "weights" / "line.safetensors")
+    >>> torch.equal(weights["weight"], result.learners[0].model.weight)
+    True
+    >>> sorted(result.summary["models"]["line"])
+    ['steps', 'training_loss']
+    """
 
     learners: tuple[Learner, ...]
     folder: Path
-    summary: dict[str, Any]
+    summary: dict[str, Any]  # JSON: "models" by name, "failures", "jobs", "total_seconds", "seconds_per_job", ...
 
 
 def run(
@@ -78,9 +93,11 @@ def run(
         for name, state in learner.weights().items() if learner.name not in tally.failures else ():
             folder.save_weights(name, state)
     plain = {one.name: texts[one.name] for one in config.learner if one.name in texts and one.evaluation is None}
-    summary = summarize(config, job.fleet.learners, plain, tally, check, job.start.history.seconds + seconds)
+    summary = summarize(
+        config, job.strategy, job.fleet.learners, plain, tally, check, job.start.history.seconds + seconds
+    )
     folder.save_summary(summary)
-    summary |= replays(config, kept.records, tally.jobs)
+    summary |= replays(job.strategy, kept.records, tally.jobs)
     folder.save_summary(summary)
     if len(tally.failures) == len(job.fleet.learners):
         raise FailedError(list(tally.failures.values()), str(folder.path))
@@ -111,7 +128,7 @@ def _drive(
         # After the pool: Ray sets handlers of its own.
         request.install()
         journal = Tee(folder.journal, kept)
-        record = {"config": asdict(config), "members": dict(pool.members()), "exact": exact_of(config)}
+        record = {"config": asdict(config), "members": dict(pool.members()), "exact": job.strategy.exact}
         if resume:
             folder.go_on(config)
             journal.write({"kind": "resume", "steps": dict(zip(job.steps, start.done, strict=True)), **record})
@@ -137,7 +154,7 @@ def _drive(
             done=start.done,
             checkpoint_hook=checkpointer,
             evaluate=Evaluate(job.fleet.evaluated, config.run.evaluate_every),
-            ahead=ahead_of(config),
+            ahead=job.strategy.ahead,
         )
         return _to_the_end(master, checkpointer, sum(job.steps.values()), request, _again(config, folder.path))
 

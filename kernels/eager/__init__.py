@@ -1,1 +1,1 @@
-"""The CPU path, in plain PyTorch with hand-written backward passes; runs on every device."""
+"""The eager backend: plain PyTorch with hand-written backward passes, for every device."""

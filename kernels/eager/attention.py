@@ -1,6 +1,6 @@
-"""Softmax attention over torch's own fused kernels.
+"""Softmax attention by torch's fused kernels.
 
-Shapes: B batch, T queries (the last T of the S positions), S keys, H heads, D and V sizes of a key and a value.
+Shapes: B batch, T queries (at the last T of the S positions), S keys, H heads, D and V the sizes of a key and a value.
 """
 
 import torch
@@ -13,19 +13,21 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: b
     q_BHTD, k_BHSD, v_BHSV = (each.transpose(1, 2) for each in (q, k, v))
     if window is not None and window >= S:
         window = None
+    # Without a mask torch takes its fastest kernels. is_causal assumes T = S; a single query is at the last position and sees all
+    # keys.
     if mask is None and window is None and (not causal or T in (1, S)):
-        # A single query is the last position: it sees every key.
         y = scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSV, is_causal=causal and T > 1)
         return y.transpose(1, 2)
     seen = _seen(T, S, causal, window, mask, q.device)
-    # A query that sees nothing is given every key, and zeros in place of what it then finds: no NaN on the way back either.
+    # The softmax of no keys is NaN, and so is its gradient even where the output is replaced. A query that sees no key is given
+    # all of them instead, and its output is set to zero.
     some = seen.any(-1, keepdim=True)
     y = scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSV, attn_mask=seen | ~some)
     return y.masked_fill(~some, 0.0).transpose(1, 2)
 
 
 def _seen(T: int, S: int, causal: bool, window: int | None, mask: Tensor | None, device: torch.device) -> Tensor:
-    """Whether a query sees a key, bool (B or 1, 1, T, S)."""
+    """Whether each query sees each key, bool (B or 1, 1, T, S)."""
     ahead_TS = torch.arange(S, device=device) - torch.arange(S - T, S, device=device)[:, None]
     seen = ahead_TS <= 0 if causal else torch.ones_like(ahead_TS, dtype=torch.bool)
     if window is not None:

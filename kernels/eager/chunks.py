@@ -1,4 +1,4 @@
-"""Sequences in chunks: their layout, the states between them, scalar decays within them and the gradient of those.
+"""Helpers of the chunked primitives: the layout of chunks, states between them, scalar decays and their gradient.
 
 B batch, T time, H heads; C chunks of L steps; M = C B H chunks of all samples and heads, N = B H; K keys, V values.
 """
@@ -13,10 +13,11 @@ from distseq.kernels.backend import accumulator
 
 
 def chunked(x: Tensor, L: int, filling: float = 0.0, into: Tensor | None = None) -> Tensor:
-    """x (B, T, H, ...) as (M, L, ...), always a copy, in the accumulator's dtype; what is past the end of time is `filling`.
+    """A copy of x (B, T, H, ...) as (M, L, ...), in the accumulator's dtype. Steps beyond T are `filling`.
 
-    `into`: a view for the copy.
+    `into`: a view to write the copy to.
     """
+    # Chunks come first, then samples and heads: the loop over chunks then gets contiguous views for its batched products.
     B, T, H, *rest = x.shape
     full, shape = T // L, (-(-T // L), B, H, L, *rest)
     chunks = x.new_empty(shape, dtype=accumulator(x.dtype)) if into is None else into.view(shape)
@@ -28,14 +29,14 @@ def chunked(x: Tensor, L: int, filling: float = 0.0, into: Tensor | None = None)
 
 
 def whole(x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """x (M, L, ...) as (B, T, H, ...) for `shape` = (B, T, H)."""
+    """The inverse of `chunked`: x (M, L, ...) as (B, T, H, ...) for `shape` = (B, T, H), without the filling."""
     B, T, H = shape
     by_time = x.unflatten(0, (-1, B, H)).transpose(0, 1).transpose(2, 3)
     return by_time.to(dtype).flatten(1, 2)[:, :T].contiguous()
 
 
 def by_chunk(tensors: Iterable[Tensor], N: int) -> Iterator[tuple[Tensor, ...]]:
-    """The (N, ...) views of each chunk in turn, of (C N, ...) tensors."""
+    """Views (N, ...) of each chunk in turn, from tensors (C N, ...)."""
     return zip(*(each.unflatten(0, (-1, N)) for each in tensors), strict=True)
 
 
@@ -55,16 +56,19 @@ def carried(added: Tensor, kept: Tensor, begun: Tensor, reverse: bool = False) -
 
 
 class Decay(NamedTuple):
-    """What is left in step i of what step j wrote (M, L, L), lower triangular; of the state before the chunk (M, L, 1 or K);
-    and after the chunk of what a step wrote (M, L, 1 or K)."""
+    """Products of decays within chunks, all at most 1."""
 
-    between: Tensor
-    read: Tensor
-    write: Tensor
+    between: Tensor  # (M, L, L) lower triangular: over the steps after j up to i, by which i reads what j wrote
+    read: Tensor  # (M, L, 1 or K): from the start of the chunk up to a step, by which it reads the state before
+    write: (
+        Tensor  # (M, L, 1 or K): from a step to the end of the chunk, by which the state after it has what was written
+    )
 
 
 def scalar_decay(g_ML: Tensor) -> Decay:
-    """Sums of log-decays are float64: their differences must be exact where a few small ones follow many large ones."""
+    """The decays of a chunk, from one log-decay g <= 0 per step."""
+    # Sums are float64, since their differences are what counts: where small log-decays follow large ones, float32 sums have
+    # rounded the small ones away.
     b_ML = g_ML.double().cumsum(1)
     exponents = (b_ML[:, :, None] - b_ML[:, None], b_ML[..., None], (b_ML[:, -1:] - b_ML)[..., None])
     between, read, write = (each.to(g_ML.dtype).exp_() for each in exponents)
@@ -72,23 +76,25 @@ def scalar_decay(g_ML: Tensor) -> Decay:
 
 
 def scalar_decay_gradient(pairs_MLL: Tensor, read_ML: Tensor, write_ML: Tensor, past_M: Tensor) -> Tensor:
-    """dg (M, L): the sum of all that decays over step t.
+    """dg (M, L): for each step t, the sum of all terms that decay over it, each term times its gradient.
 
-    pairs: what step i reads of step j, times its gradient; read: what step i reads of the state before the chunk; write: what
-    the state after the chunk has of step j; past: what it has of the state before. The identity dg = reverse-cumsum(q dq - k
-    dk) cancels what does not span t; here only spans are added, so a decay to nothing has exactly no gradient.
+    `pairs`: what step i reads of what step j wrote. `read`: what step i reads of the state before the chunk. `write`: what the
+    state after the chunk has of step j. `past`: what it has of the state before the chunk.
     """
+    # The usual identity dg = reverse-cumsum(q dq - k dk) adds all terms and lets those cancel that do not span t, to rounding.
+    # Here only the terms that span t are added, so a decay to 0 has a gradient of exactly 0.
     from_t_MLL = torch.ones_like(pairs_MLL[0]).triu() @ pairs_MLL  # [t, j]: over i >= t
     return from_t_MLL.tril_(-1).sum(2) + state_decay_gradient(read_ML, write_ML, past_M)
 
 
 def state_decay_gradient(read_MLx: Tensor, write_MLx: Tensor, past_Mx: Tensor) -> Tensor:
-    """What spans step t from or to another chunk: reads at t or later, writes before t, and the state all along."""
+    """The terms that span step t from or to another chunk: reads at t or later, writes before t, and the state throughout."""
     dg_MLx = read_MLx.flip(1).cumsum(1).flip(1) + past_Mx[:, None]
     dg_MLx[:, 1:] += write_MLx[:, :-1].cumsum(1)
     return dg_MLx
 
 
 def dots(x: Tensor, y: Tensor) -> Tensor:
-    """(M,) sums of the products of two (M, ...), without a tensor of them."""
+    """(M,): the dot product of each pair of x and y (M, ...)."""
+    # As a batched product, which makes no tensor of the elementwise products.
     return torch.bmm(x.flatten(1)[:, None], y.flatten(1)[..., None]).flatten()

@@ -1,6 +1,6 @@
-"""Causal convolutions of each channel alone, backward by hand: shifted sums for few taps, FFT for many.
+"""Causal depthwise convolutions with hand-written backward: shifted sums for few taps, FFT for many.
 
-Shapes: B batch, T time, D channels, L taps, S = T + reach inputs with those before, F frequencies of n points.
+Shapes: B batch, T time, D channels, L taps, S = T + reach inputs including earlier ones, F frequencies of n points.
 """
 
 from typing import Any
@@ -25,10 +25,10 @@ def fft_conv(x: Tensor, k: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Shifted(torch.autograd.Function):
-    """One multiply-add over the sequence for each tap: faster than conv1d with groups, which
-    transposes (one thread, (8, 512, 256), float32, two runs: 3.9 and 2.3 times at 4 taps, 2.1 and 1.9 at 16, 1.3 and 1.3 at 128).
-    """
+    """One multiply-add over the whole sequence for each tap."""
 
+    # Faster than conv1d with groups, which transposes its input to (B, D, T). One thread, (8, 512, 256), float32, two runs: 3.9
+    # and 2.3 times at 4 taps, 2.1 and 1.9 at 16, 1.3 and 1.3 at 128.
     @staticmethod
     def forward(x_BSD: Tensor, w_DL: Tensor, dilation: int) -> tuple[Tensor, Tensor]:
         w_LD = w_DL.T.contiguous()
@@ -56,6 +56,7 @@ class _Shifted(torch.autograd.Function):
             for tap, w_D in zip(taps, w_LD.unbind(), strict=True):
                 d_x[:, tap].addcmul_(g_BTD, w_D)
         if ctx.needs_input_grad[1]:
+            # One buffer for all taps, instead of a new tensor of the sequence's size for each.
             product = torch.empty_like(x_BSD[:, :T])
             d_w = torch.stack([torch.mul(g_BTD, x_BSD[:, tap], out=product).sum((0, 1)) for tap in taps], 1)
         return d_x, d_w, None
@@ -66,8 +67,10 @@ class _Shifted(torch.autograd.Function):
 
 
 class _Spectral(torch.autograd.Function):
-    """n >= S points: what wraps around falls on the L - 1 outputs before the first, and on the free end of a gradient."""
+    """A product of spectra of n >= S points."""
 
+    # n = S is enough, though a convolution without wrap-around has S + L - 1 points: what wraps falls on the first L - 1 outputs,
+    # which belong to the state and are cut off, and in backward on points that no gradient is taken from.
     @staticmethod
     def forward(x_BSD: Tensor, k_DL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n = points(x_BSD.shape[1])
@@ -105,6 +108,7 @@ class _Spectral(torch.autograd.Function):
 
 
 def points(least: int) -> int:
-    """A length that FFTs are fast at: the smallest 2^i or 3 * 2^i that holds `least` points."""
+    """The smallest 2^i or 3 * 2^i that is at least `least`: lengths at which FFTs are fast."""
+    # With powers of two alone, a sequence just beyond one would cost twice as much.
     power = 1 << (least - 1).bit_length()
     return power * 3 // 4 if least <= power * 3 // 4 else power

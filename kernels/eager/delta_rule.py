@@ -1,12 +1,14 @@
-"""The gated delta rule in chunks, by its WY form (Yang et al. 2024; gates: Yang et al. 2025, sub-steps: Siems et al. 2025).
+"""The gated delta rule in chunks, by its WY form.
 
-Within a chunk u_i = beta_i (v_i - k_i^T decayed S - sum_{j<i} (k_i^T k_j decayed) u_j): one triangular inverse `wy` for every
-chunk at once, then S_{c+1} = decayed S_c + K^T U. Sub-steps are steps of their own whose decay is on the first, read on the last.
+Sources: Yang et al. 2024; for gates Yang et al. 2025; for sub-steps Siems et al. 2025. Within a chunk, step i writes
+u_i = beta_i (v_i - k_i^T decayed S - sum_{j<i} (k_i^T k_j decayed) u_j). This is a triangular system, whose inverse `wy` is
+computed for all chunks at once; then S_{c+1} = decayed S_c + K^T U. Each of the `steps` sub-steps counts as a step: the first
+of them decays, and the query reads after the last.
 
-A step's key and a read's query do the same to the state and to the u of the chunk, the key with a minus: they are the rows of
-one matrix, keys first, because a few larger products are faster than twice as many small ones.
+The key of a step and the query of a read act alike on the state and on u, but for the sign. They are therefore rows of one
+matrix, keys first, because few large products are faster than twice as many small ones.
 
-B batch, T time, H heads, K keys, V values; M chunks of R reads and L = R steps steps, P = L + R rows of both, N = B H.
+B batch, T time, H heads, K keys, V values; M chunks of R reads and L = R * steps steps, P = L + R rows of both, N = B H.
 """
 
 from typing import Any
@@ -18,12 +20,13 @@ from torch.autograd.function import once_differentiable
 from distseq.kernels.eager.chunks import by_chunk, chunked, scalar_decay, scalar_decay_gradient, whole
 from distseq.kernels.stacking import Axes, Found, along_heads
 
-# Keys or values from which on chunks of 32 steps are faster than of 16: the states' products, fewer then, outweigh the pairs'.
+# Head sizes from which chunks of 32 steps are faster than chunks of 16. A chunk costs a product with the K x V state, and L^2
+# pairs: the larger the state, the more it pays to have fewer chunks.
 WIDE = 64
 
 
 class _DeltaRule(torch.autograd.Function):
-    """Outputs after y and the last state are intermediates: what backward needs."""
+    """The outputs after y and the last state are intermediates for backward."""
 
     @staticmethod
     def forward(
@@ -36,8 +39,11 @@ class _DeltaRule(torch.autograd.Function):
         k_MLK = chunked(k, L, into=kq_MPK[:, :L])
         chunked(q, R, into=kq_MPK[:, L:])
         chunked(v, L, into=rows_MPV[:, :L])
+        # A read has no value of its own to correct: its row starts from 0 and becomes y.
         rows_MPV[:, L:] = 0.0
         pairs_MPL = torch.bmm(kq_MPK, k_MLK.mT).mul_(seen_MPL)
+        # The inverse itself, although solving is said to be better: it serves forward, backward and every right-hand side as a
+        # batched product, while a solve of each would run one by one. The system is unit triangular and only L steps wide.
         one_LL = torch.eye(L, dtype=k_MLK.dtype, device=k.device).expand(len(k_MLK), L, L)
         wy_MLL = torch.linalg.solve_triangular(-beta_ML1 * pairs_MPL[:, :L], one_LL, upper=False, unitriangular=True)
         reads_MPK, written_MLK = kq_MPK * read_MP1, k_MLK * write_ML1
@@ -49,7 +55,7 @@ class _DeltaRule(torch.autograd.Function):
             rows, reads, scaled, u, written, kept = each
             torch.bmm(scaled, rows.baddbmm_(reads, before)[:, :L], out=u)
             torch.mul(before, kept, out=after).baddbmm_(written, u)
-        # Now a step's row is u / beta, and a read's is y.
+        # From here on the row of a step is u / beta, and that of a read is y.
         rows_MPV.baddbmm_(pairs_MPL, u_MLV)
         y, last = whole(rows_MPV[:, L:], q.shape[:3], v.dtype), states_CNKV[-1].view_as(state).clone()
         within = (pairs_MPL, wy_MLL, reads_MPK, written_MLK, rows_MPV, u_MLV)
@@ -72,7 +78,8 @@ class _DeltaRule(torch.autograd.Function):
         drows_MPV = torch.empty_like(rows_MPV)
         dy_MRV = drows_MPV[:, L:].zero_() if dy is None else chunked(dy, ctx.R, into=drows_MPV[:, L:])
 
-        # From the last chunk to the first, the gradient of the state in place; reading a state twice while it is in the cache.
+        # From the last chunk to the first, the state's gradient is updated in place. What needs a chunk's state is computed in
+        # this loop too, while that state is in the cache.
         du_MLV, derror_MLV = torch.bmm(pairs_MPL[:, L:].mT, dy_MRV), torch.empty_like(u_MLV)
         dkq_MPK, dwrite_MLK = torch.empty_like(kq_MPK), torch.empty_like(written_MLK)
         past_M = kept_M11.new_empty(len(kept_M11))
@@ -89,8 +96,9 @@ class _DeltaRule(torch.autograd.Function):
                 torch.sum(state * dstate_NKV, (1, 2), out=past)
             dstate_NKV.mul_(kept).baddbmm_(reads, drows)
 
-        # u = wy beta (v - decayed k^T S), and wy the inverse of I + beta kk: its gradient is -(wy^T du) u^T, and that of beta has
-        # u / beta as its factor. A step's row of drows is the gradient of v.
+        # u = wy beta (v - decayed k^T S), where wy is the inverse of I + beta k k^T. The gradient of that matrix is therefore
+        # -(wy^T du) u^T, and that of beta has the factor u / beta, which is in `rows`: dividing by a beta of 0 is never needed.
+        # The row of a step in `drows` is the gradient of v.
         dpairs_MPL, dg = torch.bmm(drows_MPV, u_MLV.mT), None
         dbeta = derror_MLV.mul_(rows_MPV[:, :L]).sum(2)
         dkq_MPK *= read_MP1
@@ -122,8 +130,9 @@ def _summed(x: Tensor, dim: int, steps: int) -> Tensor:
 
 
 def _of_rows(g_MR: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What a row has of the chunk's steps (M, P, L) and of the state (M, P, 1), negative where a step takes it from its value;
-    and what the state after the chunk has of a step (M, L, 1) and of the state before (M, 1, 1)."""
+    """Decays of a chunk: `seen` (M, P, L), by which rows see steps, and `read` (M, P, 1), by which they see the state, both
+    negative in rows of steps, which subtract what they see from their value; and `write` (M, L, 1) and `kept` (M, 1, 1), by
+    which the state after the chunk has the steps and the state before."""
     between_MRR, read_MR1, write_MR1 = scalar_decay(g_MR)
     seen_MRL, own_ML1 = _repeated(between_MRR, 2, steps), _repeated(read_MR1, 1, steps)
     own_MLL = _repeated(seen_MRL, 1, steps).tril(-1)
@@ -134,8 +143,8 @@ def _of_rows(g_MR: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def delta_rule(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int, chunk: int | None
 ) -> tuple[Tensor, Tensor]:
-    """A chunk has whole steps of y: `chunk` sub-steps at most, or those of one step. The chunks are about equal, so that little
-    is computed past the end of time."""
+    """As distseq.kernels.delta_rule, with checked arguments. A chunk has at most `chunk` sub-steps, but at least one step."""
+    # About equal chunks: with 33 steps in chunks of 32, nearly half of the computation would be filling.
     T, most = q.shape[1], chunk or (32 if max(state.shape[2:]) >= WIDE else 16)
     R = -(-T // -(-T // max(1, most // steps)))
     y, last, *_ = _DeltaRule.apply(q, k, v, beta, g, state, R, steps)

@@ -1,6 +1,6 @@
-"""Linear attention in chunks (Yang et al. 2024, section 4): pairs of a chunk at once, states only between chunks.
+"""Linear attention in chunks: all pairs of a chunk at once, and states only between chunks.
 
-B batch, T time, H heads, K keys, V values; M chunks of L steps, N = B H.
+Source: Yang et al. 2024, section 4. B batch, T time, H heads, K keys, V values; M chunks of L steps, N = B H.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from distseq.kernels.stacking import Axes, Found, along_heads, one_by_one
 
 
 class _LinearAttention(torch.autograd.Function):
-    """Outputs after y and the last state are intermediates: what backward needs."""
+    """The outputs after y and the last state are intermediates for backward."""
 
     @staticmethod
     def forward(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, L: int) -> tuple[Tensor, ...]:
@@ -59,7 +59,7 @@ class _LinearAttention(torch.autograd.Function):
         before_MKV, begun_NKV = states_CNKV[:-1].flatten(0, 1), states_CNKV[0]
         dy_MLV = torch.zeros_like(v_MLV) if dy is None else chunked(dy, ctx.L)
 
-        # From the last chunk to the first, the gradient of the state in place, read while it is in the cache.
+        # From the last chunk to the first, the state's gradient is updated in place, and read while it is in the cache.
         dv, dwrite_MLK = torch.bmm(a_MLL.mT, dy_MLV), torch.empty_like(k_MLK)
         past_Mx = read.new_empty(len(read), read.shape[2])
         dstate_NKV = torch.zeros_like(begun_NKV) if dlast is None else dlast.reshape(begun_NKV.shape).clone()
@@ -94,13 +94,16 @@ class _LinearAttention(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, dims: Axes, *args: Any) -> Found:
-        if args[3].dim() - (dims[3] is not None) == 4:  # which blocks are halved depends on the decays
+        # A vector decay chooses its blocks by the steepest decay of the call (vector_decay._base). Stacked models would share
+        # that choice, and the bits of one would depend on the others.
+        if args[3].dim() - (dims[3] is not None) == 4:
             return one_by_one(_LinearAttention, info, dims, args, 2)
         return along_heads(_LinearAttention, info, dims, args, (2, 2, 2, 2, 1, None), (2, 1))
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, *, chunk: int) -> tuple[Tensor, Tensor]:
-    """The chunk of a vector decay is a power of two, `chunk` at most."""
+    """As distseq.kernels.linear_attention, with checked arguments. Of a vector decay `chunk` is rounded to a power of two."""
+    # Down, because its blocks are halved until they are single steps.
     L = min(chunk, q.shape[1])
     L = 1 << (L.bit_length() - 1) if g.dim() == 4 else L
     y, last, *_ = _LinearAttention.apply(q, k, v, g, state, L)

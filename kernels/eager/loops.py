@@ -1,8 +1,8 @@
-"""The loops of the cells of `rnn` over time, forward and backward; distseq.kernels.eager.rnn gives them buffers and calls them.
+"""The loops over time of each recurrent cell, forward and backward; distseq.kernels.eager.rnn calls them.
 
-Shapes: T time, D head size, E = gates * D, and N the axes that one step spans: (B,), or (H, B) where there are several heads.
-Backward goes through a block of steps that fits a cache, from the last to the first. What does not depend on later steps is
-computed for the whole block at once: a step is then one product and two to five operations.
+Shapes: T time, D head size, E = gates * D, and N the axes that one step spans: (B,), or (H, B) with several heads. Backward
+processes blocks of steps that fit into the cache, the last one first. Whatever does not depend on later steps is computed for
+a whole block at once, which leaves one product and two to five operations for each step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +17,15 @@ Tensors = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Loop:
-    """`forward(x_TNE, r, shift, h, states)` fills h_TND after its first, and gives the other states at the end and what backward
-    needs, each (T, ...). r is (D, E) or (H, D, E), `shift` what is added to h r inside the cell.
+    """`forward(x_TNE, r, shift, h, states)` writes h_1 to h_T into h (T + 1, N, D), whose first entry is given.
 
-    `backward(d_TNE, h, kept, before, r, dh, carry)` fills d with the gradient of x_t + h_{t-1} r, `kept` and h being a block's.
-    dh and carry are the gradients of the states after the block, and become those before it; before[t] is the gradient of
-    h_{t-1} from outside; r is transposed. It gives the gradient of x's last gate where that differs from d's.
+    It returns the other states after the last step, and the tensors (T, ...) that backward needs. r is (D, E) or (H, D, E);
+    `shift` is added to h r inside the cell.
+
+    `backward(d_TNE, h, kept, before, r, dh, carry)` writes the gradient of x_t + h_{t-1} r into d, for a block whose states are
+    h and whose tensors from forward are `kept`. `dh` and `carry` are the gradients of the states after the block, and are
+    changed in place to those of the states before it. before[t] is the gradient that h_{t-1} gets from outside. r is transposed.
+    It returns the gradient of x's last gate if that differs from d's, else None.
     """
 
     forward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensors], tuple[Tensors, Tensors]]
@@ -33,12 +36,13 @@ class Loop:
 
 
 def _added(base: Tensor, left: Tensor, right: Tensor, out: Tensor) -> None:
-    """base + left right."""
+    """out = base + left right."""
+    # One call, which also adds the gradient from outside or the input: most of a small step is the cost of its calls.
     (torch.addmm if left.dim() == 2 else torch.baddbmm)(base, left, right, out=out)
 
 
 def _states(first: Tensor, T: int) -> Tensor:
-    """Room for T + 1 states, of which the first is given."""
+    """A buffer of T + 1 states, the first of which is given."""
     states = first.new_empty(T + 1, *first.shape)
     states[0] = first
     return states
@@ -94,9 +98,12 @@ def _lstm_backward(
     (gates, c, tanh_c), (dc,), D = kept, carry, h.shape[-1]
     i, f, z, o = gates.split(D, -1)
     d_i, d_f, d_z, d_o = d.split(D, -1)
+    # d holds, for the whole block, the factors of dc and dh that do not depend on later steps: of dc in the gates i, f and z, of
+    # dh in the gate o. sigmoid' = s (1 - s) and tanh' = 1 - t^2 of the values that forward has kept.
     torch.addcmul(gates, gates, gates, value=-1, out=d)
     d_i.mul_(z)
     d_f.mul_(c)
+    # d_z takes another form than the sigmoids: it held z (1 - z), which is overwritten.
     torch.mul(z, z, out=d_z)
     torch.addcmul(i, i, d_z, value=-1, out=d_z)
     d_o.mul_(tanh_c)
@@ -150,7 +157,7 @@ def _gru_backward(
 
 
 def _slstm_forward(x: Tensor, r: Tensor, shift: Tensor, h: Tensor, states: Tensors) -> tuple[Tensors, Tensors]:
-    """The states c and n lie side by side (2, D), since the forget gate multiplies both."""
+    """c and n are stored as one tensor (2, D), since the forget gate multiplies both."""
     D, both, m = h.shape[-1], _states(torch.stack(states[:2], -2), len(x)), states[2].clone()
     gates, forget = x.new_empty(x.shape), h.new_empty(h[1:].shape)
     views = (gates, *gates.split(D, -1), forget, forget.unsqueeze(-2))
@@ -177,10 +184,11 @@ def _slstm_forward(x: Tensor, r: Tensor, shift: Tensor, h: Tensor, states: Tenso
 def _slstm_backward(
     d: Tensor, h: Tensor, kept: Tensors, before: Sequence[Tensor], r: Tensor, dh: Tensor, carry: Sequence[Tensor]
 ) -> None:
-    """c has a part in the gates i, f, z, and n in i and f; m is a constant, but for the one given."""
+    """Gates i, f and z get gradients from c, gates i and f also from n. m is a constant, except in the state before the block."""
     (gates, forget, both, n), D = kept, h.shape[-1]
     enter, f, z, o = gates.split(D, -1)
     d_ifz = d[..., : 3 * D].unflatten(-1, (3, D))
+    # The derivative of log sigmoid(f) is sigmoid(-f); written as 1 - sigmoid(f) it would cancel for large f.
     open_f = torch.sigmoid(-f).mul_(forget)
     of_c = torch.stack([enter * z, open_f * both[..., 0, :], enter - enter * z * z], -2)
     of_n = torch.stack([enter, open_f * both[..., 1, :]], -2)

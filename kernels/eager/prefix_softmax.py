@@ -1,6 +1,7 @@
-"""Prefix softmax in chunks (Aaren, Feng et al. 2024): weights exp(s_j - log-sum up to i) <= 1, one mean carried between chunks.
+"""Prefix softmax (Aaren, Feng et al. 2024) in chunks, with weights of at most 1 and one mean carried between chunks.
 
-B batch, T time, H heads, V values; M chunks of L steps, C chunks of a sample and head, N = B H.
+The weight of step j in the mean up to step i is exp(s_j - log-sum up to i). B batch, T time, H heads, V values; M chunks of L
+steps, C chunks of a sample and head, N = B H.
 """
 
 from typing import Any
@@ -15,11 +16,12 @@ from distseq.kernels.stacking import Axes, Found, along_heads
 
 
 class _PrefixSoftmax(torch.autograd.Function):
-    """Outputs after y and the last state are intermediates. What is before the first step is a step like others: its score is
-    the state's log-sum, its value the mean. Logarithms are float64: scores of 1e4 leave float32 three digits of a weight."""
+    """The outputs after y and the state are intermediates for backward."""
 
     @staticmethod
     def forward(s: Tensor, v: Tensor, log: Tensor, mean: Tensor, L: int) -> tuple[Tensor, ...]:
+        # Logarithms are float64: scores of 1e4 have absolute errors of 1e-3 in float32, which leaves three digits of a weight.
+        # The state enters as one more step, whose score is its log-sum and whose value is its mean.
         s_ML, v_MLV = chunked(s.double(), L, float("-inf")), chunked(v, L)
         scores_NS = torch.cat(
             [log.flatten()[:, None].double(), s_ML.unflatten(0, (-1, log.numel())).transpose(0, 1).flatten(1)], 1
@@ -51,7 +53,8 @@ class _PrefixSoftmax(torch.autograd.Function):
     def backward(
         ctx: Any, dy: Tensor | None, dlog: Tensor | None, dmean: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
-        """dv_j = sum_{i>=j} w_ij dy_i and ds_j = v_j dv_j - sum_{i>=j} w_ij (dy_i y_i): both from one product with [dy, dy y]."""
+        """dv_j = sum_{i>=j} w_ij dy_i and ds_j = v_j dv_j - sum_{i>=j} w_ij (dy_i y_i)."""
+        # Both sums have the same weights, so that [dy, dy y] goes through one product.
         v_MLV, y_MLV, w_MLL, kept_ML1, enter_ML1, means_CNV = ctx.saved_tensors
         dy_MLV = torch.zeros_like(v_MLV) if dy is None else chunked(dy, ctx.L)
         both_MLW = torch.cat([dy_MLV, (dy_MLV * y_MLV).sum(2, keepdim=True)], 2)

@@ -1,7 +1,7 @@
-"""Nonlinear recurrences by a loop over preallocated steps, with backpropagation through time written by hand.
+"""Nonlinear recurrences as a loop over preallocated steps, with hand-written backpropagation through time.
 
-Shapes: B batch, T time, H heads, G gates, D head size (E in r: of the gate), and N the axes of one step: (B,), or (H, B) where
-there are several heads. The layout is time-major, so that a step is contiguous; the loops of the cells are in loops.py.
+Shapes: B batch, T time, H heads, G gates, D head size (E for the second axis of that size in r), and N the axes of one step:
+(B,), or (H, B) with several heads. Buffers are time-major, so that a step is contiguous. The loops themselves are in loops.py.
 """
 
 from typing import Any
@@ -14,18 +14,19 @@ from distseq.kernels.cells import State
 from distseq.kernels.eager.loops import LOOPS
 from distseq.kernels.stacking import Axes, Found, along_heads
 
-# Elements of one state in a block of backward: the dozen buffers of a block then stay in the last-level cache.
+# Elements of a state in one block of backward: 256 KiB in float32, so that the dozen buffers of a block, 3 MiB, stay in the
+# last-level cache. Smaller blocks would save nothing and add calls.
 BLOCK = 2**16
 
 
 def rnn(x: Tensor, r: Tensor, state: State, *, cell: str, bias: Tensor | None = None) -> tuple[Tensor, State]:
-    """(h (B, T, H, D), state) as distseq.kernels.rnn; not differentiable twice."""
+    """(h (B, T, H, D), state), as distseq.kernels.rnn. Not differentiable twice."""
     y, *after = _RNN.apply(x, r, bias, cell, 1, *state)
     return y, tuple(after[: len(state)])
 
 
 class _RNN(torch.autograd.Function):
-    """The outputs are y, the states after, then all h (T + 1, N, D) and what the cell's loop kept for its way back."""
+    """The outputs are y, the states after the last step, then all h (T + 1, N, D) and what the cell's loop keeps for backward."""
 
     @staticmethod
     def forward(
@@ -49,6 +50,7 @@ class _RNN(torch.autograd.Function):
         x, r, _, ctx.cell, ctx.models, *state = inputs
         ctx.states, ctx.shape, ctx.dtype = len(state), x.shape, x.dtype
         kept = output[1 + len(state) :]
+        # The last state of slstm is m, on which nothing depends (distseq.kernels.cells).
         opaque = output[len(state) : 1 + len(state)] if ctx.cell == "slstm" else ()
         ctx.mark_non_differentiable(*opaque, *kept)
         ctx.set_materialize_grads(False)
@@ -72,15 +74,19 @@ class _RNN(torch.autograd.Function):
         before = (nothing.expand(*N, D), *dy[:-1])
         d_TNE = h_TND.new_empty(T, *N, G * D)
         dr, dbias = torch.zeros_like(r.mT, memory_format=torch.contiguous_format), h_TND.new_zeros(*N[:-1], D)
+        # Times the models, so that stacked models are cut into the blocks that each would have alone: the sums of dr, and with
+        # them its bits, depend on the cut.
         steps = max(1, BLOCK * ctx.models // dh.numel())
         for end in range(T, 0, -steps):
             block = slice(max(0, end - steps), end)
             d, h = d_TNE[block], h_TND[block.start : end + 1]
             last = LOOPS[ctx.cell].backward(d, h, tuple(each[block] for each in kept), before[block], r, dh, carry)
+            # The gradient of R as one product over all steps and samples of a block, instead of one for each step.
             if wants_r:
                 (dr.addmm_ if H == 1 else dr.baddbmm_)(_rows(h[:-1]).mT, _rows(d))
             if wants_bias:
                 dbias += _rows(d)[..., -D:].sum(-2)
+            # Last: of gru's gate n, R and the bias get the gradient of the product inside the reset, x gets the one outside.
             if last is not None:
                 d[..., -D:] = last
         dx = d_TNE.view(T, H, B, G, D).permute(2, 0, 1, 3, 4).to(ctx.dtype)
@@ -97,7 +103,8 @@ class _RNN(torch.autograd.Function):
 
 
 def _step_axes(tensor: Tensor, heads: int) -> Tensor:
-    """Without the axis of heads where there is but one: a plain product is cheaper than a batched one."""
+    """The tensor without its axis of heads if there is only one head."""
+    # A plain product is cheaper than a batched one of one matrix.
     return tensor.squeeze(heads)
 
 

@@ -1,6 +1,6 @@
-"""Scan on the CPU: one operation per step on views of the caller's layout, or two levels of chunks where a step is small.
+"""The scan h_t = a_t h_{t-1} + x_t: one operation per step, or two levels of chunks where steps are small.
 
-Shapes: B batch, T time, C chunks, L steps of a chunk; the other axes are elementwise. `a` may have sizes of 1 in place of x's.
+Shapes: B batch, T time, C chunks, L steps of a chunk; all other axes are elementwise. `a` may have size 1 where x does not.
 """
 
 from typing import Any
@@ -12,9 +12,10 @@ from torch.autograd.function import once_differentiable
 from distseq.kernels.backend import accumulator
 from distseq.kernels.stacking import Axes, beside
 
-# A step of fewer elements than this costs its call, not its arithmetic: chunks then put C steps into one call.
+# Elements of a step below which its time is that of the call, not of the arithmetic: chunks then do C steps in one call. The
+# measurements are in `chunk`.
 SMALL = 4096
-# Fewer steps than this are not worth chunks.
+# Steps below which chunks do not pay: they cost three passes of L operations in place of one of T = C L.
 SHORT = 32
 
 
@@ -25,7 +26,10 @@ def scan(a: Tensor, x: Tensor, state: Tensor, *, reverse: bool = False) -> tuple
 
 
 class _Scan(torch.autograd.Function):
-    """lam_t = g_t + conj(a_{t+1}) lam_{t+1} is the same scan the other way: dx = lam, da_t = lam_t conj(h_{t-1})."""
+    """Its backward is the same scan in the other direction: lam_t = g_t + conj(a_{t+1}) lam_{t+1}.
+
+    Then dx = lam and da_t = lam_t conj(h_{t-1}).
+    """
 
     @staticmethod
     def forward(a: Tensor, x: Tensor, state: Tensor, reverse: bool, models: int) -> tuple[Tensor, Tensor]:
@@ -45,8 +49,9 @@ class _Scan(torch.autograd.Function):
         a, state, h = ctx.saved_tensors
         g = torch.zeros_like(h) if g is None else g.resolve_conj()
         steps, last = h.shape[1] - 1, 0 if ctx.reverse else -1
-        # Where step t is, and where the one before it in the order of the scan.
+        # Slices of all steps but the first, and of the step before each of them, in the order of the scan.
         here, before = (slice(0, -1), slice(1, None)) if ctx.reverse else (slice(1, None), slice(0, -1))
+        # Resolved, because a lazily conjugated tensor would be conjugated anew in each of the T operations.
         a_conj = a.resolve_conj().conj_physical().expand(-1, steps + 1, *a.shape[2:])
         lam = torch.empty(h.shape, dtype=h.dtype, device=h.device)
         lam[:, last] = g[:, last] if g_after is None else g[:, last] + g_after
@@ -66,29 +71,30 @@ class _Scan(torch.autograd.Function):
     def vmap(
         info: Any, dims: Axes, a: Tensor, x: Tensor, state: Tensor, reverse: bool, models: int
     ) -> tuple[tuple[Tensor, ...], Axes]:
-        """All axes but those of samples and time are elementwise: the models are one more."""
+        """All axes but those of samples and time are elementwise; the models become one more of them."""
+        # `models` goes along, because the cut into chunks depends on the size of one model's step: see `run`.
         a, x = (beside(each, dim, 2, info.batch_size) for each, dim in zip((a, x), dims, strict=False))
         return _Scan.apply(a, x, beside(state, dims[2], 1, info.batch_size), reverse, models * info.batch_size), (2, 1)
 
 
 def chunk(T: int, size: int) -> int:
-    """Steps of a chunk, or 1 for no chunks, for steps of `size` elements.
-
-    Measured, the time of a loop under autograd over ours, two runs (one thread, AVX2, float32, forward and backward, T = 1024):
-        size              16       256       512      1024      2048      3072      4096      8192     16384
-        no chunks    2.3 2.4   2.5 2.8   2.3 2.7   2.4 2.4   3.0 2.6   2.4 2.7   2.2 2.1   1.9 2.9   2.0 2.7
-        32 steps    12.1 13.7  8.6 8.7   6.9 8.6   5.4 4.2   2.3 3.5   2.8 2.0   1.9 2.1   1.4 1.9   1.3 2.2
-    Between 2048 and 4096 the two are as far apart as two runs are.
-    """
+    """The length of a chunk, or 1 for no chunks, for T steps of `size` elements."""
+    # Measured: the time of a loop under autograd divided by ours (one thread, AVX2, float32, forward and backward, T = 1024, two
+    # runs). From 2048 to 4096 elements, the two ways differ as much as two runs do.
+    #     size              16       256       512      1024      2048      3072      4096      8192     16384
+    #     no chunks    2.3 2.4   2.5 2.8   2.3 2.7   2.4 2.4   3.0 2.6   2.4 2.7   2.2 2.1   1.9 2.9   2.0 2.7
+    #     32 steps    12.1 13.7  8.6 8.7   6.9 8.6   5.4 4.2   2.3 3.5   2.8 2.0   1.9 2.1   1.4 1.9   1.3 2.2
+    # The square root of T: with C chunks of L steps there are about 3 L + C operations, and neither may be large.
     return 1 if size >= SMALL or T < SHORT else max(2, round(T**0.5))
 
 
 def run(a: Tensor, x: Tensor, h: Tensor, out: Tensor, reverse: bool, models: int) -> None:
-    """out_t = a_t out_{t-1} + x_t from h, in the order of time or against it; chunks are those of one model."""
+    """Write out_t = a_t out_{t-1} + x_t, starting from h, forward in time or in reverse."""
+    # The size of one model's step: a model must have the same chunks, and so the same bits, alone and stacked with others.
     T = x.shape[1]
     a, L = a.expand(-1, T, *a.shape[2:]), chunk(T, out[:, 0].numel() // models)
     rest = T % L if L > 1 else T
-    # The steps that fill no chunk come last, in the order of the scan.
+    # The steps that do not fill a chunk come last in the order of the scan.
     chunks, others = (slice(rest, T), slice(0, rest)) if reverse else (slice(0, T - rest), slice(T - rest, T))
     if rest < T:
         h = _chunks(a[:, chunks], x[:, chunks], h, out[:, chunks], L, reverse)
@@ -107,9 +113,9 @@ def _steps(a: tuple[Tensor, ...], x: tuple[Tensor, ...], h: Tensor, out: tuple[T
 
 
 def _chunks(a: Tensor, x: Tensor, h: Tensor, out: Tensor, L: int, reverse: bool) -> Tensor:
-    """All chunks at once, three times L operations and C small ones: the products of each and its end from zero, the states
-    before the chunks, then the steps. Returns the last state."""
-    # Step l of every chunk, (B, C, ...).
+    """The scan of whole chunks. Returns the last state."""
+    # First the product of each chunk's factors, and its last state if it started from zero; from these the states before the
+    # chunks; then the steps. Each operation works on step l of all chunks, (B, C, ...).
     a_steps, x_steps, h_steps = (_ordered(each.unflatten(1, (-1, L)), 2, reverse) for each in (a, x, out))
     product, end = a_steps[0].clone(), x_steps[0].clone()
     for a_l, x_l in zip(a_steps[1:], x_steps[1:], strict=True):

@@ -1,6 +1,6 @@
-"""Selective scan whose states are kept at the ends of chunks only: backward computes those inside a chunk again.
+"""The selective scan, which stores only states between chunks and recomputes those inside during backward.
 
-Shapes: B batch, T time, L steps of a chunk, D channels, N states; time comes first and D last, so that a step is one piece.
+Shapes: B batch, T time, L steps of a chunk, D channels, N states. Time comes first and D last, so that a step is contiguous.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from distseq.kernels.backend import accumulator
 from distseq.kernels.stacking import Axes, Found, one_by_one
 
-# Steps of a chunk. Longer ones leave the cache, shorter ones keep more states.
+# Steps of a chunk: longer chunks do not fit into the cache, shorter ones store more states between chunks.
 STEPS = 16
 
 
@@ -60,7 +60,7 @@ class _Selective(torch.autograd.Function):
         d_x, d_dt, d_A, d_B, d_C = (torch.empty_like(each) for each in (x_TB1D, dt_TB1D, A_ND, B_TBN1, C_TBN1))
         d_A.zero_()
         parts = _parts(len(x_TB1D))
-        # What reaches the states before a part from those after it.
+        # The gradient that passes from the states after a chunk to those before it.
         carry_BND = torch.zeros_like(begun_CBND[0]) if g_after is None else g_after.transpose(1, 2)
         decay_LBND, h_LBND, lam_LBND = (x_BTD.new_empty(parts[0].stop, *begun_CBND.shape[1:]) for _ in range(3))
         for at, part in reversed(list(enumerate(parts))):
@@ -75,7 +75,7 @@ class _Selective(torch.autograd.Function):
             d_x[part] = B_TBN1[part].mT @ lam
             d_B[part] = lam @ x_TB1D[part].mT
             d_C[part] = h @ g_TB1D[part].mT
-            # The gradient of dt_t A, in place of the decay.
+            # The gradient of dt_t A, which takes the place of the decay: a buffer less of the largest size.
             decay[0].mul_(begun_CBND[at])
             decay[1:].mul_(h[:-1])
             decay.mul_(lam)
@@ -92,9 +92,8 @@ class _Selective(torch.autograd.Function):
         return tuple(each if need else None for each, need in zip(wanted, ctx.needs_input_grad, strict=True))
 
     @staticmethod
-    def vmap(
-        info: Any, dims: Axes, *args: Any
-    ) -> Found:  # channels of one model share B and C: those of several do not
+    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+        # The channels of a model share its B and C, so that models cannot be stacked along the channels.
         return one_by_one(_Selective, info, dims, args, 2)
 
 
@@ -112,7 +111,7 @@ def _parts(T: int) -> list[slice]:
 def _states(
     dt_LB1D: Tensor, x_LB1D: Tensor, A_ND: Tensor, B_LBN1: Tensor, h_BND: Tensor, decay: Tensor, out: Tensor
 ) -> None:
-    """The decays and states (L, B, N, D) of a part that begins at h."""
+    """Write the decays and states (L, B, N, D) of a chunk that starts from h."""
     torch.mul(dt_LB1D, A_ND, out=decay).exp_()
     torch.mul(x_LB1D, B_LBN1, out=out)
     for decay_BND, h_next in zip(decay.unbind(), out.unbind(), strict=True):

@@ -1,9 +1,12 @@
-"""Linear attention's weights within a chunk where each key has its own decay, finite and accurate for any decay.
+"""Weights of linear attention within a chunk when each key has its own decay, accurate for decays of any strength.
 
-M chunks of L steps, L a power of two; K keys; halves of h steps. No exponential of a positive number and no difference of
-cumulated decays: blocks are halved. What the right half of a block reads of the left decays from the reader back to the middle
-(`read`) and from there back to the writer (`write`), both products of decays, <= 1, made by doubling. Blocks of `base` steps
-are not halved: their decays are so weak that one scaling, by read/write from their middle and its inverse, serves all pairs.
+The usual form scales queries by exp(b) and keys by exp(-b) with cumulated log-decays b; exp(-b) overflows where decays are
+strong. Here a chunk is halved again and again. The decay between a step in the right half of a block and one in the left half
+is a product of two factors: from the right step back to the middle (`read`), and from the middle back to the left step
+(`write`). Both are products of decays, hence at most 1. Blocks of `base` steps are not halved: their decays are weak enough to
+scale all their queries and keys once, relative to the middle of the block.
+
+M chunks of L steps, L a power of two; K keys; halves of h steps.
 """
 
 from collections.abc import Iterator
@@ -12,15 +15,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-LARGEST = 40.0  # exp(2 * 40) times ordinary numbers is finite in float32
+# Largest exponent of a scaling within a block. Two of them meet in a product: exp(80) = 6e34 leaves a factor of 6000 to the
+# largest float32.
+LARGEST = 40.0
 
 
 def _base(decay_MLK: Tensor) -> int:
-    """The largest block size for which no exponent from the middle of a block exceeds LARGEST; 1 where none is.
-
-    It depends on the data: two calls whose batches differ may take different blocks, which agree to rounding, as products of
-    different batch sizes do. For equal inputs it is equal, so replicas agree in every bit.
-    """
+    """The largest block size for which no exponent from the middle of a block exceeds LARGEST; 1 if there is none."""
+    # It depends on the data: calls with different batches may use different blocks, and then agree to rounding only, like
+    # products of different batch sizes. Equal inputs have equal blocks, so replicas agree bit for bit.
     steepest = -float(decay_MLK.min().log())
     base = decay_MLK.shape[1]
     while base > 1 and not steepest * base / 2 < LARGEST:
@@ -29,7 +32,7 @@ def _base(decay_MLK: Tensor) -> int:
 
 
 class _Level(NamedTuple):
-    """Rows read, columns are written; factors scale q and k. For a base, rows and columns are the whole block."""
+    """All blocks of one size: which of their steps read (rows) and write (columns), and the factors of q and k."""
 
     rows: slice
     columns: slice
@@ -39,7 +42,7 @@ class _Level(NamedTuple):
 
 
 def _levels(decay_MLK: Tensor) -> Iterator[_Level]:
-    """From small blocks to large ones; at the end `read` and `write` are those of the chunk, yielded as a last level."""
+    """Blocks from small to large; a last level, of size 0, has `read` and `write` of the whole chunk."""
     M, L, K = decay_MLK.shape
     base = _base(decay_MLK)
     read, write = decay_MLK.clone(), torch.ones_like(decay_MLK)
@@ -51,6 +54,8 @@ def _levels(decay_MLK: Tensor) -> Iterator[_Level]:
             yield _Level(slice(None), slice(None), factor, factor.reciprocal(), base)
         elif h >= base:
             yield _Level(slice(h, None), slice(h), right_read, left_write, 2 * h)
+        # Doubling: in a block of twice the size, what the left half writes also decays over the right half, and what the right
+        # half reads over the left half. In this order, because the first line needs the right half's product as it was.
         left_write *= right_read[:, :, -1:]
         right_read *= left_read[:, :, -1:]
         h *= 2
@@ -62,13 +67,16 @@ def _block(x_MLK: Tensor, size: int, part: slice) -> Tensor:
 
 
 def _square(a_MLL: Tensor, level: _Level) -> Tensor:
-    """The level's blocks on the diagonal of a, as a view (M, blocks, rows, columns)."""
+    """A view of the level's blocks on the diagonal of a, (M, blocks, rows, columns)."""
     blocks = a_MLL.unflatten(2, (-1, level.size)).unflatten(1, (-1, level.size)).diagonal(dim1=1, dim2=3)
     return blocks[:, level.rows, level.columns].movedim(-1, 1)
 
 
 def weights(q_MLK: Tensor, k_MLK: Tensor, decay_MLK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(sum_K q_i k_j prod of the decays after j up to i, lower triangular (M, L, L); read, write (M, L, K) of the chunk)."""
+    """Weights, and `read` and `write` (M, L, K) of the chunk.
+
+    Weights (M, L, L), lower triangular: the sum over keys of q_i k_j times the decays after step j up to i.
+    """
     M, L, _ = q_MLK.shape
     a_MLL = q_MLK.new_zeros(M, L, L)
     for level in _levels(decay_MLK):
@@ -81,11 +89,8 @@ def weights(q_MLK: Tensor, k_MLK: Tensor, decay_MLK: Tensor) -> tuple[Tensor, Te
 
 
 def gradients(da_MLL: Tensor, q_MLK: Tensor, k_MLK: Tensor, decay_MLK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk, and what a decay before all steps up to t would gain by pairs of the chunk (M, L, K),
-    whose reverse-cumsum is dg.
-
-    A step's own term has no decay: it is kept out of the sums, where it would cancel only to rounding.
-    """
+    """dq and dk (M, L, K), and q dq - k dk of the chunk's pairs (M, L, K), whose reverse-cumsum is dg."""
+    # Pairs of a step with itself have no decay. They are left out of the sums, in which they would cancel only to rounding.
     own_ML1 = da_MLL.diagonal(dim1=1, dim2=2)[..., None]
     da_MLL = da_MLL.tril(-1)
     dq_MLK, dk_MLK = torch.zeros_like(q_MLK), torch.zeros_like(k_MLK)

@@ -1,4 +1,4 @@
-"""Layers whose state is a matrix for each head.
+"""Layers with a matrix as the state of each head: linear attention, mLSTM, DeltaProduct, LightNet.
 
 Shapes: B batch, T time, W width, H heads, D head size, P projections, L taps.
 """
@@ -14,16 +14,16 @@ from distseq.kernels.layers.layer import Gated, Layer
 from distseq.kernels.linear import Linear
 from distseq.kernels.primitives import delta_rule, linear_attention, short_conv
 
-DAMPED = 16  # log-decays are divided by this: heads begin with long memories (Yang et al. 2023, GLA)
-TAPS = 4
+# Divisor of log-decays (Yang et al. 2023, GLA): a fresh sigmoid halves the state in each step, and 2^(-1/16) halves it in 16.
+DAMPED = 16
+TAPS = 4  # as in Mamba and DeltaNet: more cost time, and the recurrence sees farther anyway
 
 
 class Keyed(Layer):
-    """Queries, keys and values from one projection, each behind a short convolution; a gated output.
+    """Queries, keys and values from one projection, each after a short convolution; and a gated output.
 
-    The convolution begins as the identity, except that the last of a step's `steps` keys takes 1 / (2 steps) of the input
-    before and the rest of the present one: a value is then written at the key that came before it, which recall needs and
-    training seldom finds from the identity. More of the past where there are more keys keeps words of a group from being learned.
+    `steps`: keys and values for each step. The convolution starts as the identity, except that the last key of a step mixes in
+    the previous input.
     """
 
     def __init__(self, width: int, heads: int, steps: int = 1) -> None:
@@ -32,19 +32,30 @@ class Keyed(Layer):
         self.project = Linear(width, total, bias=False)
         taps_PWL = torch.zeros(1 + 2 * steps, width, TAPS)
         taps_PWL[:, :, -1] = 1.0
+        # A value is then written at the key that came before it, which recall needs and training seldom finds from the identity.
+        # With more keys for each step, a larger share of the past kept words of a group from being learned, hence 1 / steps.
         taps_PWL[steps, :, -2:] = torch.tensor([0.5 / steps, 1 - 0.5 / steps])
         self.taps = nn.Parameter(taps_PWL.flatten(0, 1))
         self.gated = Gated(width)
 
     def keyed(self, x_BTW: Tensor, state: Any) -> tuple[tuple[Tensor, ...], Tensor]:
-        """q, then all k, then all v, each (B, T, H, D), and the last inputs of the convolution."""
+        """(q, all k, all v), each (B, T, H, D), and the last inputs of the convolution, its state."""
         mixed, inputs = short_conv(self.project(x_BTW), self.taps, state)
         return tuple(self.split(each) for each in silu(mixed).split(self.width, -1)), inputs
 
 
 class LinearAttention(Keyed):
-    """S <- diag(e^g) S + k v^T with log-decays g of the input: `decay` none, scalar (one for each head)
-    or vector (one for each key)."""
+    """Gated linear attention, S <- diag(e^g) S + k v^T, with log-decays g computed from the input.
+
+    `decay`: "none", "scalar" (one for each head) or "vector" (one for each key; GLA, Yang et al. 2023). Queries and keys pass
+    silu, and heads are normalized at the output, in place of the feature map and the normalizer of Katharopoulos et al. (2020).
+    ValueError for another decay, or heads that do not divide the width.
+
+    >>> import torch
+    >>> y, (inputs, matrix) = LinearAttention(8, heads=2)(torch.randn(2, 10, 8), carry=True)
+    >>> y.shape, matrix.shape
+    (torch.Size([2, 10, 8]), torch.Size([2, 2, 4, 4]))
+    """
 
     def __init__(self, width: int, heads: int = 4, decay: str = "scalar") -> None:
         super().__init__(width, heads)
@@ -62,15 +73,29 @@ class LinearAttention(Keyed):
         o, matrix = linear_attention(q, k * self.size**-0.5, v, g, matrix)
         return self.gated(o, x_BTW), (inputs, matrix)
 
+    def extra_repr(self) -> str:
+        decay = "none" if self.decay is None else "vector" if self.vector else "scalar"
+        return f"{super().extra_repr()}, decay={decay}"
+
 
 class MLSTM(Keyed):
-    """The matrix memory of xLSTM (Beck et al. 2024): exponential input gate, sigmoid forget gate, a normalizer."""
+    """The mLSTM of xLSTM (Beck et al. 2024): a matrix memory with exponential input gate, sigmoid forget gate, a normalizer.
+
+    Values too pass the short convolution, and the output gate is silu instead of a sigmoid; the projections around it that widen
+    the paper's block are left to the model.
+
+    >>> import torch
+    >>> MLSTM(8, heads=2)(torch.randn(2, 10, 8))[0].shape
+    torch.Size([2, 10, 8])
+    """
 
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__(width, heads)
         self.gates = Linear(width, 2 * heads)
         nn.init.zeros_(self.gates.weight)
-        with torch.no_grad():  # forget gates from 3 to 6: heads begin with memories of different lengths
+        # Forget gates start at sigmoid(3) to sigmoid(6), memories of some 20 to 400 steps: heads of different length (Beck et al.
+        # 2024). Their weights are zero, so that a gate does not depend on the input before it has learned to.
+        with torch.no_grad():
             self.gates.bias.copy_(torch.cat([torch.zeros(heads), torch.linspace(3.0, 6.0, heads)]))
 
     def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:
@@ -82,9 +107,13 @@ class MLSTM(Keyed):
 
 
 class DeltaProduct(Keyed):
-    """`steps` generalized Householder products for each step (Siems et al. 2025); one of them, gated, is Gated DeltaNet.
+    """`steps` generalized Householder products per step (Siems et al. 2025). With one it is Gated DeltaNet, or DeltaNet.
 
-    beta = 2 sigmoid, so that a product may reflect: eigenvalues from -1 to 1.
+    `gated`: the state decays by one factor per head and step. ValueError for no step, or heads that do not divide the width.
+
+    >>> import torch
+    >>> DeltaProduct(8, heads=2, steps=3)(torch.randn(2, 10, 8))[0].shape
+    torch.Size([2, 10, 8])
     """
 
     def __init__(self, width: int, heads: int = 4, steps: int = 2, gated: bool = True) -> None:
@@ -94,6 +123,7 @@ class DeltaProduct(Keyed):
         self.steps = steps
         self.beta = Linear(width, steps * heads)
         self.decay = Linear(width, heads) if gated else None
+        # Memories of some 20 steps at the start: sigmoid(3) is .95.
         if self.decay is not None:
             nn.init.constant_(self.decay.bias, 3.0)
 
@@ -101,14 +131,27 @@ class DeltaProduct(Keyed):
         inputs, matrix = state if state is not None else (None, None)
         (q, *kv), inputs = self.keyed(x_BTW, inputs)
         k, v = (torch.stack(each, 2).flatten(1, 2) for each in (kv[: self.steps], kv[self.steps :]))
+        # In (0, 2) instead of (0, 1): beyond 1 a product reflects, and only negative eigenvalues can count or permute (Grazzi et
+        # al. 2024).
         beta = 2 * torch.sigmoid(self.beta(x_BTW)).unflatten(2, (self.steps, self.heads)).flatten(1, 2)
         g = None if self.decay is None else logsigmoid(self.decay(x_BTW))
+        # Unit keys: I - beta k k^T then has eigenvalues in (-1, 1], and the state cannot grow.
         o, matrix = delta_rule(normalize(q, dim=-1), normalize(k, dim=-1), v, beta, g, matrix, steps=self.steps)
         return self.gated(o, x_BTW), (inputs, matrix)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, steps={self.steps}, gated={self.decay is not None}"
+
 
 class LightNet(Keyed):
-    """Linear attention whose decay normalizes its keys over time: an additive softmax of keys (Qin et al. 2024)."""
+    """LightNet (Qin et al. 2024): linear attention with a softmax of the keys over time in place of a learned decay.
+
+    For sequences, in one direction: the paper's scans over several dimensions are not here.
+
+    >>> import torch
+    >>> LightNet(8, heads=2)(torch.randn(2, 10, 8))[0].shape
+    torch.Size([2, 10, 8])
+    """
 
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__(width, heads)

@@ -1,4 +1,4 @@
-"""Gated recurrent networks as layers. Shapes: B batch, T time, W width, H heads, G gates, D head size."""
+"""Gated recurrent networks as a layer. Shapes: B batch, T time, W width, H heads, G gates, D head size."""
 
 from typing import Any
 
@@ -12,7 +12,16 @@ from distseq.kernels.primitives import dense_rnn
 
 
 class RNN(Layer):
-    """W u + b, then a recurrence in `heads` blocks (`cell`: lstm, gru, elman, slstm), then, where heads are to be mixed, W h."""
+    """A recurrence in `heads` independent blocks, mixed by a projection; `cell`: lstm, gru, elman or slstm.
+
+    ValueError for another cell, or heads that do not divide the width.
+
+    >>> RNN(8, heads=2, cell="gru")
+    RNN(
+      width=8, heads=2, cell=gru
+      (out): Linear(in_features=8, out_features=8, bias=False)
+    )
+    """
 
     def __init__(self, width: int, heads: int = 1, cell: str = "lstm") -> None:
         super().__init__(width, heads)
@@ -24,9 +33,12 @@ class RNN(Layer):
         self.recurrent = nn.Parameter(torch.empty(heads, len(gates), self.size, self.size))
         self.inner = nn.Parameter(torch.zeros(heads, self.size)) if cell == "gru" else None
         self.out = Linear(width, width, bias=False) if heads > 1 else nn.Identity()
+        # Half of what keeps the variance of the input: gates start in the middle of their range instead of saturated.
         nn.init.normal_(self.weight, std=0.5 * width**-0.5)
+        # Orthogonal, so that a gradient keeps its length through many steps (Saxe et al. 2014).
         for matrix in self.recurrent.data.flatten(0, 1):
             nn.init.orthogonal_(matrix)
+        # Forget gates start open, or gradients through time would halve in each step (Gers et al. 2000).
         if "f" in gates:
             nn.init.ones_(self.bias.data[:, gates.index("f")])
 
@@ -41,3 +53,6 @@ class RNN(Layer):
             bias=self.inner,
         )
         return self.out(h_BTHD.flatten(2)), after
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, cell={self.cell}"

@@ -1,3 +1,4 @@
-"""Triton kernels, imported only when chosen."""
+"""The Triton backend, imported only when it is chosen."""
 
-import triton as triton  # says at once why it cannot be used
+# Imported here, so that backend.choose learns at once whether and why Triton is missing.
+import triton as triton

@@ -1,7 +1,7 @@
-"""Steps of the cells of distseq.kernels.cells, and their gradients, inside a kernel.
+"""The steps of the cells of distseq.kernels.cells, and their gradients, as device functions.
 
-A cell fills one slot (elman) or four: lstm and slstm i f z o; gru r, z, x_n, and q = h R_n + b_n, which its reset multiplies.
-a0 to a3 are the slots' pre-activations; all tensors are (rows, D). States that a cell does not have pass through.
+A cell uses one slot (elman) or four: i, f, z, o (lstm, slstm), or r, z, x_n and q = h R_n + b_n, which the reset multiplies
+(gru). a0 to a3 are the pre-activations of the slots. All tensors are (rows, D); states that a cell does not have pass through.
 """
 
 import triton
@@ -12,7 +12,7 @@ from distseq.kernels.triton.math import logsigmoid, sigmoid, tanh
 
 @triton.jit
 def step(CELL: tl.constexpr, a0, a1, a2, a3, h, c, n, m):
-    """(h, c, n, m) after the step."""
+    """The states (h, c, n, m) after a step."""
     if CELL == "elman":
         h = tanh(a0)
     elif CELL == "lstm":
@@ -34,10 +34,12 @@ def step(CELL: tl.constexpr, a0, a1, a2, a3, h, c, n, m):
 
 @triton.jit
 def back(CELL: tl.constexpr, a0, a1, a2, a3, h, c, n, m, c_after, n_after, m_after, dh, dc, dn):
-    """Gradients by a0 to a3, then by h (the pre-activations' part left out), c and n before the step, of those after it.
+    """Gradients of a0 to a3, then of h, c and n before the step, given those after it.
 
-    sLSTM's h does not depend on m, so m is taken as a constant.
+    The gradient of h is without its part through the pre-activations, which the caller adds.
     """
+    # m is a constant: slstm's h does not depend on it. Gates are recomputed from the pre-activations, since loading four more
+    # tiles in each step would cost more than computing them.
     d0 = dh
     d1 = dh
     d2 = dh

@@ -1,7 +1,8 @@
-"""Two kernels from which linear attention, the delta rule and their gradients are made: states over chunks, outputs in chunks.
+"""The kernels of chunked recurrences: states from chunk to chunk, and outputs within chunks.
 
-Shapes: B batch, T time, H heads, K keys, V values, C chunks of L steps. b is the sum of the log-decays of a chunk up to a step,
-D_ij = exp(b_i - b_j) where i >= j; no exponent is above 0. Tensors are contiguous; the last chunk may be ragged.
+Linear attention, the delta rule and their gradients are made of these two. Shapes: B batch, T time, H heads, K keys, V values,
+C chunks of L steps. b is the cumulated log-decay of a chunk up to a step, D_ij = exp(b_i - b_j) for i >= j, else 0; no exponent
+is positive. Tensors are contiguous; the last chunk may be shorter.
 """
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from distseq.kernels.triton.math import INTERPRETED
 
-# The least and the most steps of a chunk (bfloat16, others); the largest blocks of keys and of values; warps. Not yet tuned.
+# The fewest steps of a chunk, 16 because of tl.dot, and the most (bfloat16, other dtypes, which need twice the registers). The
+# largest blocks of keys and values, and warps. Not tuned on a GPU yet: larger tiles save loads until registers spill.
 LEAST, MOST = (1 if INTERPRETED else 16), (64, 32)
 STATE_BLOCK, OUTPUT_BLOCK = 32, 64
 STATE_WARPS, OUTPUT_WARPS = 4, 4
@@ -19,23 +21,23 @@ STATE_WARPS, OUTPUT_WARPS = 4, 4
 
 @triton.jit
 def dot(x, y, FACTORS: tl.constexpr):
-    """x y, its factors rounded to FACTORS: bfloat16 on a GPU for such inputs, what sums are kept in otherwise.
-
-    Of float32 factors, three products of tensor cores: as exact as float32 is, and in fewer registers than without them.
-    """
+    """The product x y, with factors rounded to FACTORS."""
+    # tf32x3 makes a float32 product of three tensor-core products: as exact as float32, and in fewer registers than a product
+    # without tensor cores.
     return tl.dot(x.to(FACTORS), y.to(FACTORS), input_precision="tf32x3")
 
 
 @triton.jit
 def decays(g, t, T, H, L: tl.constexpr, SUM: tl.constexpr):
-    """b and its last value, of a head's log-decays; those behind the end are 0."""
+    """b and its last value, from a head's log-decays; those beyond T are 0."""
+    # A log-decay of 0 keeps the state, so that a shorter last chunk ends with the state after its last step.
     b_L = tl.cumsum(tl.load(g + t * H, mask=t < T, other=0).to(SUM))
     return b_L, tl.sum(tl.where(tl.arange(0, L) == L - 1, b_L, 0.0))
 
 
 @triton.jit
 def rows(x, t, d, T, step):
-    """Rows t, columns d of a head; 0 behind the end."""
+    """Steps t and columns d of a head; 0 beyond T."""
     return tl.load(x + t[:, None] * step + d[None, :], mask=t[:, None] < T, other=0)
 
 
@@ -44,6 +46,7 @@ def _states(
     k, v, g, first, starts, last, T, H, C, K: tl.constexpr, V: tl.constexpr, L: tl.constexpr,
     BK: tl.constexpr, BV: tl.constexpr, REVERSE: tl.constexpr, FACTORS: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
+    # int64: offsets into a tensor of states exceed 2^31 at sizes that still fit into memory.
     bh = tl.program_id(0).to(tl.int64)
     head = bh // H * T * H + bh % H
     m, n = tl.program_id(1) * BK + tl.arange(0, BK), tl.program_id(2) * BV + tl.arange(0, BV)
@@ -84,18 +87,20 @@ def _outputs(
     if WITHIN:
         gone_LL = b_L[None, :] - b_L[:, None] if REVERSE else b_L[:, None] - b_L[None, :]
         seen_LL = i[:, None] <= i[None, :] if REVERSE else i[:, None] >= i[None, :]
+        # Masked before the exponential: the exponents of unseen pairs are positive, and inf times 0 would be NaN.
         weights_LL *= tl.exp(tl.where(seen_LL, gone_LL, float("-inf")))
         o_LV += dot(weights_LL, rows(v + head * V, t, n, T, H * V), FACTORS)
     tl.store(o + head * V + t[:, None] * (H * V) + n[None, :], o_LV, mask=t[:, None] < T)
 
 
 def length(chunk: int, dtype: torch.dtype) -> int:
-    """Steps of a chunk: the power of two from `chunk` on, among those that a program can hold."""
+    """Steps of a chunk: `chunk` rounded up to a power of two, within what a program can hold."""
     return min(max(triton.next_power_of_2(chunk), LEAST), MOST[dtype != torch.bfloat16])
 
 
 def numbers(dtype: torch.dtype) -> dict[str, tl.dtype]:
-    """What dots multiply and what sums are kept in. The interpreter multiplies the bits of bfloat16 as if they were numbers."""
+    """The dtypes of factors and of sums."""
+    # bfloat16 only on a GPU: the interpreter multiplies its bit patterns as if they were integers (triton issue 11584).
     total = tl.float64 if dtype == torch.float64 else tl.float32
     return {"FACTORS": tl.bfloat16 if dtype == torch.bfloat16 and not INTERPRETED else total, "SUM": total}
 
@@ -103,9 +108,9 @@ def numbers(dtype: torch.dtype) -> dict[str, tl.dtype]:
 def states(
     k: Tensor, v: Tensor, g: Tensor, first: Tensor, L: int, dtype: torch.dtype, *, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Where each chunk starts, (B, H, C, K, V), and the last, (B, H, K, V), of S <- e^{b_L} S + (e^{b_L - b} k)^T v, by chunks.
+    """The states before each chunk (B, H, C, K, V) and after the last (B, H, K, V) of S <- e^{b_L} S + (e^{b_L - b} k)^T v.
 
-    `reverse`: from the last chunk on, S <- e^{b_L} S + (e^b k)^T v; a chunk starts at its end.
+    `reverse`: from the last chunk to the first, S <- e^{b_L} S + (e^b k)^T v; the state "before" a chunk is then at its end.
     """
     (B, T, H, K), V = k.shape, v.shape[3]
     C, BK, BV = triton.cdiv(T, L), min(K, STATE_BLOCK), min(V, STATE_BLOCK)
@@ -121,9 +126,10 @@ def outputs(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, s: Tensor | None, L: int, dtype: torch.dtype,
     *, reverse: bool = False, within: bool = True,
 ) -> Tensor:  # fmt: skip
-    """(q k^T . D) v + e^b q S in each chunk, (B, T, H, V), with S (B, H, C, K, V) of any strides in K and V; None for zero.
+    """(B, T, H, V): (q k^T . D) v + e^b q S in each chunk, in the dtype of sums.
 
-    `reverse`: (q k^T . D^T) v + e^{b_L - b} q S. Not `within`: the second term alone. Sums are not rounded to the inputs' dtype.
+    S (B, H, C, K, V) may have any strides in K and V; None stands for zero. `reverse`: (q k^T . D^T) v + e^{b_L - b} q S.
+    Without `within`, only the second term.
     """
     (B, T, H, K), V = q.shape, v.shape[3]
     C, BK, BV = triton.cdiv(T, L), min(K, OUTPUT_BLOCK), min(V, OUTPUT_BLOCK)

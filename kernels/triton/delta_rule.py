@@ -1,8 +1,8 @@
-"""The gated delta rule in chunks: a triangular solve for all chunks at once, then a loop over their states (Yang et al. 2024).
+"""The gated delta rule in chunks: one triangular solve for all chunks, then a loop over their states (Yang et al. 2024).
 
-Shapes: B batch, T time, H heads, K keys, V values, C chunks of L steps. With b and D as in chunks.py, the solution of
-(I + tril(beta k k^T . D, -1)) [x, w] = beta [v, e^b k] makes u = x - w S what a chunk that starts at S writes: from there on
-it is linear attention with u for values. The solve is PyTorch's, and its gradient autograd's.
+Shapes: B batch, T time, H heads, K keys, V values, C chunks of L steps. With b and D as in chunks.py, let [x, w] be the solution
+of (I + tril(beta k k^T . D, -1)) [x, w] = beta [v, e^b k]. A chunk that starts from state S then writes u = x - w S, and the rest
+is linear attention with the values u. PyTorch does the solve, autograd its gradient.
 Not the default for any shape until it is measured on a GPU.
 """
 
@@ -20,7 +20,9 @@ from distseq.kernels.stacking import Axes, Found, along_heads
 from distseq.kernels.triton.chunks import decays, dot, length, numbers, outputs, rows
 from distseq.kernels.triton.linear_attention import by_decay, by_keys
 
-BLOCK, WARPS = 32, 4  # the most values of a program, and its warps
+# The most values of a program, and its warps. A program holds all keys, whose products with the state run one after another, so
+# that its block of values is small. Not tuned on a GPU yet.
+BLOCK, WARPS = 32, 4
 
 
 @triton.jit
@@ -60,10 +62,10 @@ def _delta_states(
 def _loop(
     q: Tensor, k: Tensor, x: Tensor, w: Tensor, do: Tensor, g: Tensor, first: Tensor, L: int, backward: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each chunk starts, the last state, and u."""
+    """The states before each chunk, the last state, and u; `backward`: their gradients."""
     (B, T, H, K), V = k.shape, x.shape[3]
     C, BV = triton.cdiv(T, L), min(V, BLOCK)
-    # u is a factor of products alone, du a gradient.
+    # u is only a factor of products, and may be rounded to their dtype; du is a gradient, which is passed on to the solve.
     starts, last = first.new_empty(B, H, C, K, V), torch.empty_like(first)
     u = torch.empty_like(x, dtype=x.dtype if backward else q.dtype)
     with torch.cuda.device_of(k):
@@ -98,7 +100,7 @@ class _Delta(torch.autograd.Function):
         dq, dk = by_keys(q, k, u, g, do, starts, ends, ctx.L)
         dw = -outputs(du, du, k, torch.zeros_like(g), starts.mT, ctx.L, q.dtype, within=False)
         reach_BTH, at_start_BTH = (q * dq - k * dk).sum(3), (w * dw).sum(3)
-        # w reads where its chunk starts: what was written before decays up to the last step of the chunk before.
+        # w reads the state at the start of its chunk, so these terms decay up to the last step of the previous chunk only.
         at_start_BCH = pad(at_start_BTH, (0, 0, 0, -at_start_BTH.shape[1] % ctx.L)).unflatten(1, (-1, ctx.L)).sum(2)
         reach_BTH[:, ctx.L - 1 : -1 : ctx.L] += at_start_BCH[:, 1:]
         dg = by_decay(reach_BTH, last, dlast)
@@ -110,7 +112,7 @@ class _Delta(torch.autograd.Function):
 
 
 def _solved(k: Tensor, v: Tensor, beta: Tensor, g: Tensor, L: int) -> tuple[Tensor, Tensor]:
-    """x (B, T, H, V) and w (B, T, H, K) of all chunks."""
+    """The solutions x (B, T, H, V) and w (B, T, H, K) for all chunks."""
     T, K = k.shape[1:4:2]
     k, v, beta, g = (
         pad(each.to(accumulator(each.dtype)), (0, 0) * (each.dim() - 2) + (0, -T % L))
@@ -131,7 +133,8 @@ def _solved(k: Tensor, v: Tensor, beta: Tensor, g: Tensor, L: int) -> tuple[Tens
 def delta_rule(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, *, steps: int = 1, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """As distseq.kernels.reference.delta_rule. Of the `steps` of one, the first decays and the last is read."""
+    """As distseq.kernels.reference.delta_rule."""
+    # Sub-steps become steps: padded decays of 0 after the first, padded queries before the last, whose outputs are kept.
     L = length(chunk or 16, v.dtype)
     q = pad(q[:, :, None], (0, 0, 0, 0, steps - 1, 0)).flatten(1, 2)
     g = pad(g[:, :, None], (0, 0, 0, steps - 1)).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Linear attention with one decay for each head: states of chunks one after another, outputs of all chunks at once.
+"""Linear attention with one decay per head: states chunk by chunk, outputs of all chunks at once.
 
 Shapes: B batch, T time, H heads, K keys, V values.
 Not the default for any shape until it is measured on a GPU.
@@ -45,19 +45,19 @@ class _LinearAttention(torch.autograd.Function):
 def by_keys(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, do: Tensor, starts: Tensor, ends: Tensor, L: int
 ) -> tuple[Tensor, Tensor]:
-    """dq = (do v^T . D) k + e^b do S^T and dk = (v do^T . D^T) q + e^{b_L - b} v R^T, which are outputs again.
+    """dq = (do v^T . D) k + e^b do S^T and dk = (v do^T . D^T) q + e^{b_L - b} v R^T.
 
-    S is where a chunk starts, R the gradient of where it ends.
+    S is the state before a chunk, R the gradient of the state after it.
     """
+    # Both have the form of an output, so that the kernel of outputs computes them.
     dq = outputs(do, v, k, g, starts.mT, L, q.dtype)
     return dq, outputs(v, do, q, g, ends.mT, L, q.dtype, reverse=True)
 
 
 def by_decay(reach_BTH: Tensor, last: Tensor, dlast: Tensor) -> Tensor:
-    """dg: what step j wrote reaches what step i reads by all of g_{j+1} to g_i, so that dg_t is a sum of q dq - k dk from t on.
-
-    The last state reads after the end.
-    """
+    """dg (B, T, H), the sum of `reach` = q dq - k dk from each step on, plus what the last state adds."""
+    # What step j writes reaches step i through g_{j+1} to g_i: q dq counts it at i, - k dk takes it away again at j. The last
+    # state acts like a read after the end.
     return reach_BTH.flip(1).cumsum(1).flip(1) + (last * dlast).sum((2, 3))[:, None]
 
 

@@ -1,12 +1,14 @@
-"""Functions by exp whose exponent is never positive, in the dtype of their argument; and whether this process interprets."""
+"""Sigmoid, tanh and log-sigmoid for kernels, from exponentials that cannot overflow."""
 
 import triton
 import triton.language as tl
 
-# Read when a kernel is decorated, so it holds for the whole process.
+# Whether kernels run in Triton's interpreter. Triton reads this when it decorates a kernel, so that it holds for the process.
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
 
+# From tl.exp, since libdevice's functions do not exist in the interpreter. Of -|x|, since (1 - e^-2x) / (1 + e^-2x), the usual
+# form of tanh, is NaN in float32 for x < -44.4: both exponentials overflow.
 @triton.jit
 def sigmoid(x):
     small = tl.exp(-tl.abs(x))

@@ -1,7 +1,7 @@
-"""Nonlinear recurrences in independent heads, a step in one product: what is computed around the kernels.
+"""Nonlinear recurrences in independent heads: launches the kernels and computes what surrounds them.
 
-Only h and the cell's other states are stored. Backward recomputes the pre-activations of all steps by one product before its
-kernel, and the gradient by R is one product after it.
+Only h and the cell's other states are stored. Backward first recomputes the pre-activations of all steps by one product, then
+runs its kernel, and then computes the gradient of R by another product.
 
 Shapes: B batch, T time, H heads, G gates, D head size, S slots (of distseq.kernels.triton.cells), N states.
 """
@@ -20,15 +20,17 @@ from distseq.kernels.stacking import Axes, Found, along_heads
 from distseq.kernels.triton.math import INTERPRETED
 from distseq.kernels.triton.rnn_kernels import rnn_backward, rnn_forward
 
-# Samples of a program, and its warps by the bytes of a head. On sm_90 no registers spill for D <= 64: in float32 that is exact
-# (torch.set_float32_matmul_precision) R is held in parts, one and a half times its size, which for D = 64 leaves room for 8.
+# Samples of a program, and its warps by the bytes of a head: chosen by compiling for sm_90, where no registers spill for D <= 64
+# (tests/kernels/test_triton_compile.py). In exact float32 (torch.set_float32_matmul_precision) R is held in parts that take one
+# and a half times its size, which at D = 64 leaves room for 8 samples.
 ROWS, EXACT_ROWS = 16, {64: 8}
 WARPS = {32: 4, 64: 4, 128: 8, 256: 8}
 TYPES = {torch.float64: tl.float64, torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
 def _innermost(cell: str, r_HGDE: Tensor, like: Tensor) -> Tensor:
-    """(H, D, D, S) in the dtype of `like`: gru's third slot, x_n, has no product."""
+    """R as (H, D, D, S) in the dtype of `like`, with the gates innermost."""
+    # gru's third slot, x_n, has no product.
     if cell == "gru":
         r_HGDE = torch.cat([r_HGDE[:, :2], torch.zeros_like(r_HGDE[:, :1]), r_HGDE[:, 2:]], 1)
     return r_HGDE.permute(0, 2, 3, 1).to(like.dtype).contiguous()
@@ -40,8 +42,8 @@ def _shift(bias_HD: Tensor | None, like_BTHD: Tensor) -> Tensor:
 
 def _settings(cell: str, like: Tensor) -> dict[str, Any]:
     D, dtype = like.shape[-1], like.dtype
-    # In the interpreter a product of bfloat16 is wrong, and all of float32 are exact. "bf16x6" is float32's product of six of
-    # tensor cores: R in three parts takes fewer registers than the two of "tf32x3", and is as exact as float32 is.
+    # In the interpreter, products of bfloat16 are wrong, and those of float32 always exact. On a GPU "bf16x6" makes an exact
+    # float32 product of six tensor-core products: its three parts of R take fewer registers than the two of "tf32x3".
     operand = accumulator(dtype) if INTERPRETED else dtype
     exact = dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     return {
@@ -68,6 +70,7 @@ class _Rnn(torch.autograd.Function):
         x_BTHGD: Tensor, r_HGDE: Tensor, bias_HD: Tensor | None, begun_NBHD: Tensor, cell: str
     ) -> tuple[Tensor, Tensor, Tensor]:
         """y, the last states, and the states other than h before each step and after the last."""
+        # Gates are not stored: they are four times as many numbers as h, and one product of all steps recomputes them.
         x, begun = x_BTHGD.contiguous(), begun_NBHD.contiguous()
         B, T, H, G, D = x.shape
         r_HDDS = _innermost(cell, r_HGDE, x)
@@ -109,6 +112,7 @@ class _Rnn(torch.autograd.Function):
         with torch.cuda.device_of(x):
             rnn_backward[grid](a, r_HDDS, before, kept, dy, dlast, dbegun, B, T, H, **settings)
         gates = [0, 1, 3] if ctx.cell == "gru" else slice(None)
+        # Not in the kernel: a D x D accumulator for each gate would take all its registers.
         dr = dbias = None
         if ctx.needs_input_grad[1]:
             dr_HDSE = torch.bmm(_by_head(before).transpose(1, 2), _by_head(a)).unflatten(2, (-1, D))
@@ -124,6 +128,6 @@ class _Rnn(torch.autograd.Function):
 
 
 def rnn(x: Tensor, r: Tensor, state: State, *, cell: str, bias: Tensor | None = None) -> tuple[Tensor, State]:
-    """As distseq.kernels.rnn, checked, with a state. Not measured on a GPU yet: the default for no shape."""
+    """As distseq.kernels.rnn, with checked arguments and a state. Not the default for any shape until measured on a GPU."""
     y, last, _ = _Rnn.apply(x, r, bias, torch.stack(state), cell)
     return y, last.unbind(0)

@@ -1,7 +1,7 @@
-"""The kernels of rnn: a program walks one head and ROWS samples through time, with one product per step.
+"""The kernels of rnn: a program steps one head of ROWS samples through time, with one product per step.
 
-The product h R has the gates innermost, so that a thread holds all gates of an element. What a step reads is loaded a step ahead,
-for a step is bound by latency.
+The columns of the product h R are ordered with the gates innermost, so that a thread holds all gates of an element. A step's
+time is latency, so its inputs are loaded one step in advance.
 
 Shapes: B batch, T time, H heads, G gates, D head size, S slots (of distseq.kernels.triton.cells), N states.
 """
@@ -14,7 +14,7 @@ from distseq.kernels.triton.cells import back, step
 
 @triton.jit
 def _read(at, mask, D: tl.constexpr, COUNT: tl.constexpr):
-    """Up to four tiles (rows, D) that lie D apart; the first in place of those that are not there."""
+    """Four tiles (rows, D), D apart; if COUNT is less, the first one stands in for those that do not exist."""
     a0 = tl.load(at, mask, other=0.0)
     a1 = a0
     a2 = a0
@@ -29,7 +29,7 @@ def _read(at, mask, D: tl.constexpr, COUNT: tl.constexpr):
 
 @triton.jit
 def _apart(a, S: tl.constexpr):
-    """The slots of (rows, D S); the one slot four times where there is one."""
+    """The four slots of a product (rows, D S); with S = 1 the same slot four times."""
     if S == 1:
         return a, a, a, a
     else:
@@ -41,11 +41,10 @@ def _apart(a, S: tl.constexpr):
 
 @triton.jit
 def _through(d0, d1, d2, d3, r, S: tl.constexpr, ACC: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):
-    """The gradient (rows, D) by the state before, through the product with R, whose even columns come before the odd ones.
-
-    Putting them into their own order costs nothing and takes the layout of a product from it. In that the compiler would compute
-    the whole step, and move every tile that is loaded or stored between threads, with two barriers each.
-    """
+    """The gradient (rows, D) of the previous h through the product with R, given with its even columns before the odd ones."""
+    # Restoring the order of the columns costs nothing, and the result no longer has the layout of a product. Otherwise the
+    # compiler would compute the whole step in that layout, and move every tile that is loaded or stored between threads, with
+    # two barriers each.
     joined = d0 if S == 1 else tl.reshape(tl.join(tl.join(d0, d2), tl.join(d1, d3)), (d0.shape[0], r.shape[0]))
     product = tl.dot(joined.to(OPERAND), r, input_precision=PRECISION, out_dtype=ACC)
     halves = tl.reshape(product, (product.shape[0], 2, product.shape[1] // 2))
@@ -54,13 +53,14 @@ def _through(d0, d1, d2, d3, r, S: tl.constexpr, ACC: tl.constexpr, OPERAND: tl.
 
 @triton.jit
 def _states(at, mask, apart, COUNT: tl.constexpr):
-    """c, n, m, of which there are COUNT; 0 for the others."""
+    """The states c, n and m, of which COUNT exist; the others are 0."""
     c = tl.zeros(mask.shape, at.dtype.element_ty)
     n = c
     m = c
     if COUNT > 0:
         c = tl.load(at, mask, other=0.0)
     if COUNT > 1:
+        # 1 in rows beyond the batch, which are computed too: h divides by n.
         n = tl.load(at + apart, mask, other=1.0)
         m = tl.load(at + 2 * apart, mask, other=0.0)
     return c, n, m
@@ -77,7 +77,7 @@ def _write(at, mask, apart, c, n, m, COUNT: tl.constexpr):
 
 @triton.jit
 def _tile(B, ROWS: tl.constexpr, D: tl.constexpr):
-    """The program's samples (rows, 1), the columns of a head (1, D), and which of both there are."""
+    """The program's samples (rows, 1), the columns of a head (1, D), and a mask of those that exist."""
     row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS))[:, None].to(tl.int64)
     d = tl.arange(0, D)[None, :]
     return row, d, (row < B) & (d < D)
@@ -95,7 +95,7 @@ def rnn_forward(
     r = r.to(OPERAND)
     x_at = x_BTHGD + (row * T * H + head) * (G * D) + d
     y_at = y_BTHD + (row * T * H + head) * D + d
-    # Of kept, step t has what was before it, and step T what is last.
+    # Entry t of `kept` holds the states before step t, entry T the last ones.
     kept_at = kept_NBTHD + (row * (T + 1) * H + head) * D + d
     kept_apart = B.to(tl.int64) * (T + 1) * H * D
     state_at = (row * H + head) * D + d
@@ -108,7 +108,7 @@ def rnn_forward(
     x0, x1, x2, x3 = _read(x_at, mask, D, G)
     for t in range(T):
         _write(kept_at, mask, kept_apart, c, n, m, N - 1)
-        # After the last step, the last one is read again.
+        # The loop reads one step ahead; after the last step it reads that one again, instead of beyond the tensor.
         x_at += tl.where(t + 1 < T, H, 0) * (G * D)
         next0, next1, next2, next3 = _read(x_at, mask, D, G)
         product = tl.dot(h.to(y_BTHD.dtype.element_ty).to(OPERAND), r, input_precision=PRECISION, out_dtype=ACC)
@@ -134,7 +134,8 @@ def rnn_backward(
     CELL: tl.constexpr, S: tl.constexpr, N: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients by the pre-activations take the pre-activations' place."""
+    """Replaces the pre-activations a_BTHSD by their gradients, and writes the gradient of the first states."""
+    # In place, since a tensor of four gates is the largest here.
     head = tl.program_id(0)
     row, d, mask = _tile(B, ROWS, D)
     # The even columns, then the odd ones: see _through.
@@ -165,7 +166,7 @@ def rnn_backward(
     d3 = d0
     for back_t in range(T):
         dh = (dh + dy.to(ACC)) + _through(d0, d1, d2, d3, r, S, ACC, OPERAND, PRECISION)
-        # Before the first step, the first one is read again.
+        # Before the first step, that one is read again, instead of before the tensor.
         ahead = tl.where(back_t + 1 < T, H, 0) * D
         kept_at -= ahead
         y_at -= ahead

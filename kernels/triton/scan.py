@@ -1,6 +1,6 @@
-"""The diagonal linear recurrence: a program for each sample and block of channels walks through time, its state in registers.
+"""The diagonal linear recurrence: one program per sample and block of channels steps through time.
 
-Shapes: B batch, T time, D channels (all axes behind T as one). Tensors go in with their strides: an expanded `a` is not copied.
+Shapes: B batch, T time, D channels (all axes after T as one). Strides are passed on, so that an expanded `a` is not copied.
 Not the default for any shape until it is measured on a GPU.
 """
 
@@ -15,7 +15,9 @@ from torch.autograd.function import once_differentiable
 from distseq.kernels.backend import accumulator
 from distseq.kernels.stacking import Axes, Found, along_heads
 
-BLOCK, WARPS, STAGES = 64, 1, 8  # channels and warps of a program; steps loaded ahead of the one computed
+# Channels and warps of a program, and steps loaded ahead of the one computed. Small blocks make many programs, and loads ahead
+# hide the latency of memory, which dominates a step of one multiply-add. Not tuned on a GPU yet.
+BLOCK, WARPS, STAGES = 64, 1, 8
 ACC = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
@@ -42,7 +44,7 @@ def _scan_backward(
     a, h, state, dh, dafter, da, dx, dstate, T, D, a_b, a_t, a_d, dh_b, dh_t, dh_d,
     BLOCK: tl.constexpr, STAGES: tl.constexpr, REVERSE: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """The same recurrence from the other end: l_t = dh_t + a_{t+1} l_{t+1} is dx, and l_t h_{t-1} is da."""
+    """The same recurrence from the other end: dx_t = l_t = dh_t + a_{t+1} l_{t+1}, and da_t = l_t h_{t-1}."""
     b, d = (tl.program_id(0) // tl.cdiv(D, BLOCK)).to(tl.int64), tl.program_id(0) % tl.cdiv(D, BLOCK) * BLOCK
     d = d + tl.arange(0, BLOCK)
     inside = d < D

@@ -1,4 +1,4 @@
-"""`arrays:FILE.npz`: arrays of equal first dimension, a sample a row of each."""
+"""`arrays:FILE.npz`: arrays of equal length; sample i is row i of each of them."""
 
 import zipfile
 
@@ -9,13 +9,14 @@ from distseq.models.data.dataset import one_line
 
 
 def open_arrays(path: str, dtype: str = "float32") -> Columns:
-    """All arrays of the file, by their names. ValueError when it can't be read, or the arrays are no columns."""
+    """All arrays of the file, by name. ValueError if it can't be read, or its arrays differ in length or hold no numbers."""
     spec = f"arrays:{path}"
     try:
         if not zipfile.is_zipfile(path):
-            # Tells a file that is missing or closed to us from one that is something else.
+            # Opening it raises an OSError, with a message of its own, if the file is missing or must not be read.
             with open(path, "rb"):
-                raise ValueError(f"can't read data {spec!r}: it is no .npz file")
+                raise ValueError(f"can't read data {spec!r}: it is not an .npz file")
+        # A file of data may come from anywhere, and a pickled array would run code.
         with np.load(path, allow_pickle=False) as file:
             return Columns(spec, _members(spec, file), dtype)
     except OSError as error:
@@ -32,5 +33,5 @@ def _members(spec: str, file: np.lib.npyio.NpzFile) -> dict[str, np.ndarray]:
         except (ValueError, EOFError) as error:
             raise ValueError(f"column {name!r} of data {spec!r} can't be read: {one_line(error)}") from None
         if not isinstance(columns[name], np.ndarray):
-            raise ValueError(f"member {name!r} of data {spec!r} is no array")
+            raise ValueError(f"member {name!r} of data {spec!r} is not an array")
     return columns

@@ -1,4 +1,4 @@
-"""English text that is always at hand: the documentation of one AWS service, as shipped inside botocore."""
+"""The documentation of one AWS service, as shipped inside botocore: English text that needs no download."""
 
 import difflib
 import gzip
@@ -10,14 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+# Tags within a word or sentence. Any other tag separates words.
 INLINE_TAG = re.compile(r"</?(?:a|b|code|em|i|strong|u)\b[^>]*>", re.IGNORECASE)
 TAG = re.compile(r"</?[a-zA-Z!][^>]*>")
 
 
 def aws_text(service: str) -> str:
-    """Every documentation string of the service's latest API: one a line, without tags, each once, in their order.
+    """Every documentation string of the service's latest API, without tags and duplicates, one per line, in order.
 
-    Depends on the installed botocore version only. ValueError for a service that botocore doesn't have.
+    The text depends on the installed version of botocore only. ValueError for a service that botocore doesn't have.
     """
     data = _botocore_data()
     versions = sorted(data.glob(f"{service}/*/service-2.json.gz")) if service in _services(data) else []
@@ -25,12 +26,13 @@ def aws_text(service: str) -> str:
         nearest = difflib.get_close_matches(service, _services(data), n=3, cutoff=0)
         raise ValueError(f"no service {service!r} in botocore; nearest: {', '.join(nearest)}")
     api = json.loads(gzip.decompress(versions[-1].read_bytes()))
+    # Once each: a description that many operations share would otherwise be in the training and in the held-out part.
     lines = dict.fromkeys(plain(markup) for markup in _documentation(api))
     return "\n".join(line for line in lines if line)
 
 
 def plain(markup: str) -> str:
-    """The text of a piece of HTML on one line: block tags separate words, inline tags don't, entities are resolved."""
+    """The text of a piece of HTML, on one line. Block tags separate words, inline tags don't; entities are resolved."""
     text = TAG.sub(" ", INLINE_TAG.sub("", markup))
     return " ".join(html.unescape(text).split())
 
@@ -53,7 +55,8 @@ def _services(data: Path) -> list[str]:
 
 
 def _botocore_data() -> Path:
-    """botocore's data folder, found without importing botocore."""
+    """botocore's data folder."""
+    # Found without importing botocore, which takes half a second and is used under cluster/aws only.
     spec = find_spec("botocore")
     if spec is None or not spec.submodule_search_locations:
         raise ValueError("AWS documentation comes with botocore, which is not installed: python -m pip install boto3")

@@ -1,4 +1,4 @@
-"""What a dataset is, and how every host opens the same one from a spec string."""
+"""The interface of data sets, and the specs from which every host opens the same one."""
 
 import importlib
 import inspect
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+# Strings, so that a reader's module is imported only when it is used: one needs pyarrow, another the datasets library.
 OPENERS = {
     "aws": "distseq.models.data.text:open_aws",
     "text": "distseq.models.data.text:open_file",
@@ -21,24 +22,27 @@ OPENERS = {
 
 
 class Dataset(Protocol):
-    """Training samples with ids 0 .. len - 1. Hosts with equal fingerprints hold the same samples."""
+    """Training samples with ids 0 to len - 1. Data sets with equal fingerprints hold the same samples."""
 
     @property
     def fingerprint(self) -> str:
-        """sha256, in hex, of everything that decides what `batch` returns."""
+        """Hexadecimal sha256 of everything that decides what `batch` returns."""
         ...
 
     def __len__(self) -> int:
-        """Number of training sample ids."""
+        """The number of training samples."""
         ...
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
-        """Tensors of these samples, in this order, first dimension len(indices); reads nothing else."""
+        """Tensors of these samples, in this order, with first dimension len(indices). Reads no other samples."""
         ...
 
 
 def open_dataset(spec: str, /, **args: Any) -> Dataset:
-    """The dataset of a spec: `PREFIX:NAME` for a prefix of OPENERS, or `module:Class` of the user's own, called with `args`."""
+    """The data set that a spec names: `PREFIX:NAME` with a prefix of OPENERS, or `module:Class` of the user's own.
+
+    `args` are passed to it. ValueError if there is no such data set, or if it does not take these arguments.
+    """
     prefix, _, rest = spec.partition(":")
     if rest and prefix in OPENERS:
         return call_opener(spec, load_opener(OPENERS[prefix]), [rest], args)
@@ -46,7 +50,8 @@ def open_dataset(spec: str, /, **args: Any) -> Dataset:
 
 
 def check_ids(indices: np.ndarray, samples: int, spec: str | None = None) -> None:
-    """ValueError, naming the spec if given, when an id is outside 0 .. samples - 1."""
+    """ValueError, naming the spec if there is one, for an id outside 0 to samples - 1."""
+    # Negative ids too, which numpy would count from the end.
     outside = (indices < 0) | (indices >= samples)
     if outside.any():
         of = "" if spec is None else f" of data {spec!r}"
@@ -54,14 +59,15 @@ def check_ids(indices: np.ndarray, samples: int, spec: str | None = None) -> Non
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, in one line: the error's kind and the first line of its message."""
+    """An error on one line: its type and the first line of its message."""
     return f"{type(error).__name__}: {' '.join(str(error).splitlines()[:1])}"
 
 
 def naming(where: str, spec: str, error: BaseException) -> str:
-    """What went wrong, in one line that names the data set once: what is here say so themselves, a user's own need `where`."""
-    said = " ".join(str(error).splitlines()[:1])
-    return said if isinstance(error, ValueError) and f"data {spec!r}" in said else f"{where}: {one_line(error)}"
+    """An error on one line that names the data set: as it is if it does so already, else after the prefix `where`."""
+    # Our readers name the data set in their messages; a user's own data set does not know its spec.
+    message = " ".join(str(error).splitlines()[:1])
+    return message if isinstance(error, ValueError) and f"data {spec!r}" in message else f"{where}: {one_line(error)}"
 
 
 def few(indices: np.ndarray) -> str:
@@ -70,23 +76,23 @@ def few(indices: np.ndarray) -> str:
 
 
 def needs(spec: str, package: str) -> ValueError:
-    """What to say when an optional package of an adapter is missing."""
-    return ValueError(f"data {spec!r} need {package}, which is not installed: python -m pip install {package}")
+    """The error for a reader whose optional package is missing."""
+    return ValueError(f"data {spec!r} needs {package}, which is not installed: python -m pip install {package}")
 
 
-# Where config files of earlier versions name a module that has moved.
+# Modules that have moved -> where they are now: config files written for earlier versions keep working.
 MOVED = {"distseq.models.synthetic": "distseq.models.data.synthetic"}
 
 
 def load_opener(path: str) -> Callable[..., Dataset]:
-    """The object an import string `module:name` stands for. ValueError when there is none."""
+    """The object that an import string `module:name` refers to. ValueError if there is none."""
     module, _, name = path.partition(":")
     if not module or not name or module.startswith("."):
         raise ValueError(_unknown(path, "it is not of the form PREFIX:NAME"))
     try:
         found = getattr(importlib.import_module(MOVED.get(module, module)), name, None)
     except ModuleNotFoundError as error:
-        # A module that exists but lacks one of its own imports is another mistake, which must stay visible.
+        # If the module exists but one of its own imports is missing, that is another mistake, which must stay visible.
         if not f"{module}.".startswith(f"{error.name}."):
             raise
         raise ValueError(_unknown(path, f"there is no module {error.name!r}")) from None
@@ -97,14 +103,15 @@ def load_opener(path: str) -> Callable[..., Dataset]:
 
 
 def call_opener(spec: str, opener: Callable[..., Dataset], names: list[str], args: dict[str, Any]) -> Dataset:
-    """The opened dataset; arguments that the opener doesn't take are the caller's mistake."""
+    """The opened data set. ValueError for arguments that the opener doesn't take."""
+    # Bound before the call, so that a TypeError raised inside the opener is not taken for a wrong argument.
     try:
         inspect.signature(opener).bind(*names, **args)
     except TypeError as error:
-        raise ValueError(f"dataset {spec!r} can't be opened with {args}: {error}") from None
+        raise ValueError(f"data set {spec!r} can't be opened with {args}: {error}") from None
     return opener(*names, **args)
 
 
 def _unknown(spec: str, why: str) -> str:
     known = ", ".join(f"{prefix}:..." for prefix in OPENERS)
-    return f"unknown dataset {spec!r}: {why}; known are {known} and module:Class of your own"
+    return f"unknown data set {spec!r}: {why}; known: {known}, or module:Class of your own"

@@ -1,4 +1,4 @@
-"""What a learner is evaluated on: a data set of its own, or the held-out part of its text."""
+"""The held-out part of a text as a data set, for evaluation."""
 
 import hashlib
 
@@ -8,15 +8,18 @@ import torch
 from distseq.models.data.dataset import Dataset, check_ids
 from distseq.models.data.text import Text, windows
 
-LIMIT = 512  # windows of a text
+# Windows of a text that an evaluation uses. Evaluations run on the workers that train: more windows are more precise, and take
+# these workers longer from training.
+LIMIT = 512
 
 
 class HeldOut:
-    """The held-out part of a text in consecutive windows, or `limit` of them, evenly spaced, as samples 0 .. N - 1."""
+    """Consecutive windows of a text's held-out part, or `limit` of them, evenly spaced, as samples 0 to N - 1."""
 
     def __init__(self, text: Text, limit: int | None = None) -> None:
         if limit is not None and limit < 1:
-            raise ValueError(f"a held-out limit needs at least 1 window: got limit={limit}")
+            raise ValueError(f"a held-out limit must be at least 1 window: got limit={limit}")
+        # One character less, since the last window needs a target after its last character.
         count = (len(text.test) - 1) // text.window
         kept = count if limit is None else min(limit, count)
         self._text, self._starts = text, np.arange(kept) * count // kept * text.window
@@ -32,5 +35,5 @@ class HeldOut:
 
 
 def held_out(data: Dataset) -> Dataset | None:
-    """What a learner is evaluated on that names nothing else: the held-out windows of a text, else None."""
+    """The default data set for evaluation: held-out windows if `data` is a text, else None."""
     return HeldOut(data, LIMIT) if isinstance(data, Text) else None

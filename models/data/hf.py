@@ -1,4 +1,4 @@
-"""`hf:DIR`: a data set that Hugging Face's `datasets` has saved to disk. Needs datasets."""
+"""`hf:DIR`: a data set saved to disk by Hugging Face's `datasets`, which must be installed."""
 
 import hashlib
 from pathlib import Path
@@ -10,11 +10,15 @@ import torch
 from distseq.models.data.columns import check_dtype, check_numbers, choose, sha256_of, to_tensor
 from distseq.models.data.dataset import check_ids, few, needs, one_line
 
-CHUNK = 1000  # rows hashed at a time
+# Rows that are hashed at a time: the data may be larger than the memory. Part of the fingerprint, so it cannot change.
+CHUNK = 1000
 
 
 class Saved:
-    """Columns of numbers of an arrow data set; rows stay on disk until they are asked for."""
+    """Numeric columns of an arrow data set. Rows stay on disk until they are requested.
+
+    ValueError, naming the column, for missing values or values of different type or shape.
+    """
 
     def __init__(self, spec: str, data: Any, columns: list[str] | None, dtype: str) -> None:
         check_dtype(spec, dtype)
@@ -30,7 +34,7 @@ class Saved:
                 if kinds.setdefault(name, kind) != kind:
                     raise ValueError(
                         f"column {name!r} of data {spec!r} must hold values of one type and shape: "
-                        f"those from index {start} on differ"
+                        f"values from index {start} on differ"
                     )
             digest.update(sha256_of(rows).encode())
         self.fingerprint = digest.hexdigest()
@@ -44,7 +48,8 @@ class Saved:
         return {name: to_tensor(rows, self._dtype) for name, rows in self._rows(indices).items()}
 
     def _no_gaps(self, start: int) -> None:
-        """ValueError for a missing value, which numpy would show as NaN."""
+        """ValueError for a missing value among CHUNK rows."""
+        # Looked for in arrow, because numpy would show it as NaN.
         table = self._data.with_format("arrow")[start : start + CHUNK]
         for name in table.column_names:
             if table[name].null_count:
@@ -54,20 +59,21 @@ class Saved:
     def _rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         try:
             rows = {name: np.asarray(values) for name, values in self._data[indices.tolist()].items()}
-        except Exception as error:  # decoders of the user's features may raise anything
+        # Decoders of the user's features may raise anything.
+        except Exception as error:
             raise ValueError(f"data {self._spec!r}, samples {few(indices)}: {one_line(error)}") from None
         for name, values in rows.items():
             if values.dtype == object:
                 raise ValueError(
-                    f"column {name!r} of data {self._spec!r} must hold numbers or lists of one length, "
-                    f"and a value everywhere: samples {few(indices)} don't"
+                    f"column {name!r} of data {self._spec!r} must hold numbers, or lists of equal length, "
+                    f"without missing values: samples {few(indices)} don't"
                 )
             check_numbers(self._spec, name, values)
         return rows
 
 
 def open_hf(path: str, split: str | None = None, columns: list[str] | None = None, dtype: str = "float32") -> Saved:
-    """The data set in the folder, or one `split` of the several there."""
+    """The data set in a folder, or one `split` of it. ValueError if it can't be read, or has other splits."""
     spec = f"hf:{path}"
     try:
         import datasets
@@ -77,9 +83,10 @@ def open_hf(path: str, split: str | None = None, columns: list[str] | None = Non
         raise ValueError(f"can't read data {spec!r}: there is no such folder")
     try:
         data = datasets.load_from_disk(path)
-    except Exception as error:  # whatever a damaged folder makes it raise
+    # A damaged folder may make it raise anything.
+    except Exception as error:
         raise ValueError(f"can't read data {spec!r}: {one_line(error)}") from None
     if isinstance(data, datasets.DatasetDict) != (split is not None) or (split is not None and split not in data):
         has = f"the splits {', '.join(data)}" if isinstance(data, datasets.DatasetDict) else "no splits"
-        raise ValueError(f"data {spec!r} have {has}: got split={split!r}")
+        raise ValueError(f"data {spec!r} has {has}: got split={split!r}")
     return Saved(spec, data if split is None else data[split], columns, dtype)

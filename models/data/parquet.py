@@ -1,4 +1,4 @@
-"""`parquet:FILE`: columns of numbers, or of lists of one length, by their names. Needs pyarrow."""
+"""`parquet:FILE`: columns of numbers, or of lists of equal length; needs pyarrow."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from distseq.models.data.dataset import needs, one_line
 
 
 def open_parquet(path: str, columns: list[str] | None = None, dtype: str = "float32") -> Columns:
-    """All columns of the file or those chosen. ValueError naming column and row of a value that is missing."""
+    """All columns of the file, or those in `columns`. ValueError, naming column and row, for a missing value."""
     spec = f"parquet:{path}"
     try:
         import pyarrow as pa
@@ -30,7 +30,8 @@ def open_parquet(path: str, columns: list[str] | None = None, dtype: str = "floa
 
 
 def _values(spec: str, name: str, column: Any) -> np.ndarray:
-    """(rows,) or (rows, width) numbers of a column."""
+    """The numbers of a column, (rows,) or (rows, width)."""
+    # Looked for in arrow, because numpy would show missing values as NaN.
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
         raise ValueError(f"column {name!r} of data {spec!r} has no value at index {row}")
@@ -41,6 +42,7 @@ def _values(spec: str, name: str, column: Any) -> np.ndarray:
     if (widths != widths[0]).any():
         row = int(np.flatnonzero(widths != widths[0])[0])
         raise ValueError(
-            f"lists in column {name!r} of data {spec!r} must have one length: got {widths[0]} and, at index {row}, {widths[row]}"
+            f"lists in column {name!r} of data {spec!r} must have equal lengths: "
+            f"got {widths[0]} and, at index {row}, {widths[row]}"
         )
     return np.stack(values)

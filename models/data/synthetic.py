@@ -1,6 +1,6 @@
-"""Made sequences that show what a layer can remember: words of a group, and recall of key-value pairs.
+"""Synthetic sequences that test a layer's memory: words of a permutation group, and recall of key-value pairs.
 
-Sample `id` is drawn from a generator of (seed, id), so every host makes the same one.
+Sample `id` is drawn from a generator seeded by (seed, id), so every host generates the same one.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,10 @@ Sample = tuple[np.ndarray, np.ndarray]  # inputs and targets, each (T,) int64
 
 
 class Drawn:
-    """Samples 0 .. samples - 1, each drawn by `draw` from its own generator; `name` says all that decides what they are."""
+    """Samples 0 to samples - 1, each drawn by `draw` from a generator of its own.
+
+    `name` is part of the fingerprint and must contain everything that decides what the samples are.
+    """
 
     def __init__(self, name: str, samples: int, seed: int, draw: Callable[[np.random.Generator], Sample]) -> None:
         if samples < 1:
@@ -37,15 +40,18 @@ class Drawn:
 
 
 def group_words(points: int = 3, length: int = 16, samples: int = 100_000, seed: int = 0) -> Drawn:
-    """Words of the symmetric group of `points`: symbols are its elements, the target of each step the product so far.
+    """Words of the symmetric group of `points`: symbols are its elements, and the target of a step is the product so far.
 
-    S3 is the smallest group that does not commute; S5 is not solvable (Merrill et al. 2024).
+    Products in S3, the smallest group that does not commute, depend on the order of symbols. S5 is not solvable, which bounds
+    what diagonal recurrences can track (Merrill et al. 2024). ValueError for other than 2 to 5 points, or a length below 1.
     """
     if not 2 <= points <= 5 or length < 1:
         raise ValueError(f"group words need 2 to 5 points and a length >= 1: got points={points}, length={length}")
     elements = np.array(list(permutations(range(points))))
     number = {tuple(element): at for at, element in enumerate(elements.tolist())}
-    product = np.array([[number[tuple(one[other])] for other in elements] for one in elements])  # one after other
+    product = np.array(
+        [[number[tuple(one[other])] for other in elements] for one in elements]
+    )  # [one, other]: other first
 
     def draw(draws: np.random.Generator) -> Sample:
         word = draws.integers(len(elements), size=length)
@@ -60,10 +66,10 @@ def group_words(points: int = 3, length: int = 16, samples: int = 100_000, seed:
 def associative_recall(
     pairs: int = 8, length: int = 64, keys: int = 32, values: int = 32, samples: int = 100_000, seed: int = 0
 ) -> Drawn:
-    """Multi-query associative recall (Arora et al. 2023): `pairs` of key and value, then each key once more among fillers.
+    """Multi-query associative recall (Arora et al. 2023): `pairs` of key and value, then each key again among fillers.
 
-    Symbol 0 fills, then come `keys` keys, then `values` values; the target of a key asked for is its value, other steps do
-    not count. Queries come early more often than late: their places are drawn by a power law.
+    Symbol 0 is the filler; the next `keys` symbols are keys, the next `values` are values. The target of a repeated key is its
+    value; all other steps are ignored. ValueError for sizes that do not fit.
     """
     if pairs < 1 or values < 1 or keys < pairs or length < 3 * pairs:
         raise ValueError(
@@ -71,6 +77,7 @@ def associative_recall(
             f"got pairs={pairs}, keys={keys}, values={values}, length={length}"
         )
     places = length - 2 * pairs
+    # A power law, as in the paper: most queries come soon after the pairs, as repetitions in text do.
     chance = np.arange(1, places + 1) ** -0.9
     chance /= chance.sum()
 

@@ -1,6 +1,6 @@
-"""A text as a dataset of character windows: the first 90 % to train on, the last 10 % to measure on.
+"""A text as a data set of character windows: the first 90 % for training, the last 10 % held out.
 
-Shapes: B samples, T characters a window, V symbols.
+Shapes: B samples, T characters per window, V symbols.
 """
 
 import hashlib
@@ -17,32 +17,37 @@ ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 UNKNOWN = len(ALPHABET)
 SYMBOLS = UNKNOWN + 1
 
-# Symbol of every ASCII code; the last one, DEL, is unknown and stands for all that is not ASCII.
+# Symbol of every ASCII code. The last one, DEL, is unknown, and stands for everything that is not ASCII.
 _SYMBOL_OF = np.full(128, UNKNOWN, np.uint8)
 _SYMBOL_OF[[ord(character) for character in ALPHABET]] = np.arange(UNKNOWN)
 
 
 def encode(text: str) -> np.ndarray:
-    """Symbols of a text, one a character, uint8; what is not in the alphabet becomes `UNKNOWN`."""
+    """The symbols of a text, one uint8 per character; characters that are not in ALPHABET become UNKNOWN."""
+    # Through UTF-32 and a table, as one array operation; surrogatepass, because a text may hold broken escapes of its source.
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     return _SYMBOL_OF[np.minimum(codes, 127)]
 
 
 def decode(symbols: np.ndarray) -> str:
-    """The text of symbols, with U+FFFD for the unknown ones."""
+    """The text of symbols, with U+FFFD for UNKNOWN."""
     return "".join((ALPHABET + "\N{REPLACEMENT CHARACTER}")[symbol] for symbol in symbols)
 
 
 class Text:
-    """Character windows of one text. Sample i is characters i .. i + window, all of them in the training part."""
+    """Character windows of one text. Sample i is the characters i to i + window, all in the training part.
+
+    ValueError for a window below 1, or a text that is too short for one held-out window.
+    """
 
     def __init__(self, text: str, window: int = 128) -> None:
         if not isinstance(window, int) or window < 1:
-            raise ValueError(f"a text window is a whole number of at least 1 character: got window={window!r}")
-        # One window and its last target must fit into the 10 % held out.
+            raise ValueError(f"a text window must be a whole number of at least 1 character: got window={window!r}")
+        # One window and its last target must fit into the held-out 10 %.
         need = 10 * window + 1
         if len(text) < need:
             raise ValueError(f"a text for window={window} needs at least {need} characters: got {len(text)}")
+        # In integers, so that every host cuts at the same character.
         boundary = len(text) * 9 // 10
         self.window = window
         self.train, self.test = np.split(encode(text), [boundary])
@@ -50,7 +55,7 @@ class Text:
         self.fingerprint = hashlib.sha256(recipe.encode("utf-8", "surrogatepass")).hexdigest()
 
     def __len__(self) -> int:
-        """Number of start positions of a training window with its targets."""
+        """The number of start positions of training windows."""
         return len(self.train) - self.window
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
@@ -60,7 +65,8 @@ class Text:
 
     @cached_property
     def unigram_entropy(self) -> float:
-        """Bits a held-out character takes under the symbol frequencies (add-one smoothed) of the training part."""
+        """Bits per held-out character under the symbol frequencies of the training part."""
+        # Add-one smoothing: a symbol that occurs only in the held-out part would take infinitely many bits.
         counts_V = np.bincount(self.train, minlength=SYMBOLS) + 1
         return float(-np.log2(counts_V / counts_V.sum())[self.test].mean())
 
@@ -71,12 +77,12 @@ def open_aws(service: str, window: int = 128) -> Text:
 
 
 def open_file(path: str, window: int = 128) -> Text:
-    """A UTF-8 text file. ValueError, naming the path, when it can't be read as such."""
+    """A UTF-8 text file. ValueError, naming the path, if it can't be read."""
     return Text(read_text(path), window)
 
 
 def read_text(path: str) -> str:
-    """The content of a UTF-8 text file. ValueError, naming the path, when it can't be read as such."""
+    """The content of a UTF-8 text file. ValueError, naming the path, if it can't be read."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
@@ -87,17 +93,18 @@ def read_text(path: str) -> str:
 
 
 def windows(symbols: np.ndarray, starts: np.ndarray, window: int) -> dict[str, torch.Tensor]:
-    """Inputs and the characters that follow them, from windows of `window` + 1 symbols."""
+    """Inputs and targets, each (B, T) int64: windows that begin at `starts`, and the same one character later."""
     cut = torch.from_numpy(symbols[starts[:, None] + np.arange(window + 1)].astype(np.int64))
     return {"inputs": cut[:, :-1], "targets": cut[:, 1:]}
 
 
 def open_folder(path: str, window: int = 128) -> Text:
-    """Every *.txt below `path`, UTF-8, sorted by its path in there, joined by newlines. ValueError when there is none."""
+    """All *.txt files below `path`, UTF-8, in the order of their paths, joined by newlines. ValueError if there is none."""
     root = Path(path)
     if not root.is_dir():
         raise ValueError(f"can't read data 'folder:{path}': there is no such folder")
+    # By the parts of relative paths, whose order depends neither on the file system nor on its separator.
     files = sorted((p for p in root.rglob("*.txt") if p.is_file()), key=lambda p: p.relative_to(root).parts)
     if not files:
-        raise ValueError(f"data 'folder:{path}' hold no *.txt file")
+        raise ValueError(f"data 'folder:{path}' has no *.txt file")
     return Text("\n".join(read_text(str(file)) for file in files), window)

@@ -1,4 +1,4 @@
-"""`torch:module:Class`: any map-style torch data set, whose samples are tensors, numbers, or dicts and tuples of them."""
+"""`torch:module:Class`: a map-style torch data set of tensors, numbers, or dicts and tuples of them."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -10,19 +10,22 @@ from torch.utils.data import DataLoader, default_collate
 
 from distseq.models.data.dataset import Dataset, call_opener, check_ids, few, load_opener, one_line, open_dataset
 
-HASHED = 64  # samples that a fingerprint looks at where the data set has none of its own
+# Samples in the fingerprint of a data set that has none of its own. All of them could take hours, each may be an image to decode;
+# evenly spaced ones find another version, file or order, but not a single changed sample.
+HASHED = 64
 
 
 class Samples:
-    """What `collate` makes of the samples of a data set with `__len__` and `__getitem__`.
+    """A data set with `__len__` and `__getitem__`, whose samples `collate` makes into batches.
 
     `fingerprint` is the data set's own attribute of that name, else a hash of its length and 64 evenly spaced samples.
+    ValueError, naming the data set, if it lacks these methods or a sample can't be read.
     """
 
     def __init__(self, spec: str, data: Any, collate: Callable[[list[Any]], Any] = default_collate) -> None:
         if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
             hint = ": give its dataset, and its collate_fn as collate" if isinstance(data, DataLoader) else ""
-            raise ValueError(f"data {spec!r} must have __len__ and __getitem__: {type(data).__name__} has not{hint}")
+            raise ValueError(f"data {spec!r} must have __len__ and __getitem__: {type(data).__name__} hasn't{hint}")
         self._spec, self._data, self._samples, self._collate = spec, data, len(data), collate
         own = getattr(data, "fingerprint", None)
         if own is not None and not isinstance(own, str):
@@ -33,21 +36,26 @@ class Samples:
         return self._samples
 
     def batch(self, indices: np.ndarray) -> Any:
-        """What `collate` returns for len(indices) >= 1 samples; by default tensors with that first dimension, in the samples'
-        own structure; a tuple becomes a list."""
+        """The result of `collate` for at least one sample; by default tensors with first dimension len(indices).
+
+        They have the structure of the samples, in which a tuple becomes a list.
+        """
         check_ids(indices, len(self), self._spec)
         if not len(indices):
-            raise ValueError(f"a batch of data {self._spec!r} needs at least one sample")
+            raise ValueError(f"a batch of data {self._spec!r} must have at least one sample: got none")
         samples = [self._sample(int(i)) for i in indices]
         try:
             return self._collate(samples)
         except Exception as error:
-            raise ValueError(f"data {self._spec!r}, samples {few(indices)} make no batch: {one_line(error)}") from error
+            raise ValueError(
+                f"data {self._spec!r}: samples {few(indices)} can't be collated: {one_line(error)}"
+            ) from error
 
     def _sample(self, index: int) -> Any:
         try:
             return self._data[index]
-        except Exception as error:  # a user's data set may raise anything
+        # A user's data set may raise anything.
+        except Exception as error:
             raise ValueError(f"data {self._spec!r}, sample {index}: {one_line(error)}") from error
 
     def _hash(self) -> str:
@@ -62,7 +70,8 @@ class Samples:
 
 
 def _pieces(sample: Any) -> Iterator[bytes]:
-    """A sample's structure and values, as bytes. TypeError for what they can't be told of."""
+    """A sample's structure and values, as bytes. TypeError for objects that have no such form."""
+    # With types, shapes and lengths, so that samples of equal bytes and different structure differ.
     if isinstance(sample, torch.Tensor):
         flat = sample.detach().cpu().contiguous().reshape(-1)
         yield f"{sample.dtype} {tuple(sample.shape)}".encode() + flat.view(torch.uint8).numpy().tobytes()
@@ -83,25 +92,29 @@ def _pieces(sample: Any) -> Iterator[bytes]:
 
 
 def open_torch(path: str, **args: Any) -> Samples:
-    """The data set that `path`, "module:Class", makes from `args`."""
+    """The data set that `path`, "module:Class", makes from `args`. ValueError if it can't be made."""
     spec = f"torch:{path}"
     opener = load_opener(path)
     try:
         data = call_opener(spec, opener, [], args)
     except (ValueError, ImportError):
         raise
-    except Exception as error:  # a user's data set may raise anything
+    # A user's data set may raise anything.
+    except Exception as error:
         raise ValueError(f"data {spec!r} with {args}: {one_line(error)}") from error
     return Samples(spec, data)
 
 
 def as_dataset(data: Any, args: Mapping[str, Any], collate: Callable[[list[Any]], Any] | None) -> Dataset | Samples:
-    """A spec opened with `args`, a map-style torch data set under `collate`, or what is a Dataset already, as it is."""
+    """A data set, from a spec opened with `args`, a map-style torch data set with `collate`, or a Dataset, returned as it is.
+
+    ValueError for `args` without a spec, or `collate` without a torch data set.
+    """
     if args and not isinstance(data, str):
-        raise ValueError(f"data_args are for a spec: got a {type(data).__name__}")
+        raise ValueError(f"data_args needs a data spec: got a {type(data).__name__}")
     mapped = not isinstance(data, str) and not (hasattr(data, "batch") and hasattr(data, "fingerprint"))
     if collate is not None and not mapped:
-        raise ValueError("collate is for a map-style torch data set")
+        raise ValueError(f"collate needs a map-style torch data set: got a {type(data).__name__}")
     if isinstance(data, str):
         return open_dataset(data, **args)
     return Samples(type(data).__name__, data, collate or default_collate) if mapped else data

@@ -48,7 +48,7 @@ def test_every_conforming_pattern_decodes_each_job_on_time_without_waiting(case:
             check_conforming(replace(case.scheme, code=code), pattern)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @kinds
 @pytest.mark.parametrize("case", MANY, ids=str)
 def test_every_conforming_pattern_decodes_each_job_on_time_where_there_are_many(case: Case, code: str) -> None:

@@ -146,7 +146,7 @@ def test_the_number_of_conforming_patterns_is_the_known_one(case: Case) -> None:
     check_counts(case)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", [case for case in CASES if max(case.counts) > 2000], ids=str)
 def test_the_number_of_conforming_patterns_is_the_known_one_where_there_are_many(case: Case) -> None:
     check_counts(case)

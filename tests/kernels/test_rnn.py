@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_named() -> None:
         kernels.dense_rnn(**{**given, "w": given["w"][:12], "b": given["b"][:12]})
     with pytest.raises(ValueError, match=r"dense_rnn: lstm has 4 gates \(ifzo\): got G = 3"):
         kernels.dense_rnn(**{**given, "r": given["r"][:, :3]})
-    with pytest.raises(ValueError, match="dense_rnn: only gru has a bias of its own, lstm's belongs into b"):
+    with pytest.raises(ValueError, match="dense_rnn: bias is for cell gru only; add that of lstm to b"):
         kernels.dense_rnn(**given, bias=torch.zeros(2, 3))
     with pytest.raises(ValueError, match="dense_rnn: cell must be one of elman, lstm, gru, slstm: got 'mlstm'"):
         kernels.dense_rnn(**given, cell="mlstm")

@@ -41,26 +41,26 @@ def test_it_wants_a_gpu_where_nothing_interprets(name: str, monkeypatch: pytest.
     small = INTERPRETED[name]
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setenv("DISTSEQ_KERNELS", f"{small.case.op}=triton")
-    with pytest.raises(ValueError, match=rf"{small.case.op} cannot run on triton, .*: its tensors lie on the cpu"):
+    with pytest.raises(ValueError, match=rf"{small.case.op} cannot run on triton, .*: its tensors are on cpu"):
         small.case.run(drawn(small.case, small.B, small.T, small.H, small.D, dtype=torch.float32))
 
 
 @pytest.mark.parametrize(
     ("name", "D", "reason"),
     [
-        ("rnn-lstm", 3, "a head must be a power of two .*: got 3"),
-        ("rnn-lstm", 256, "a head must be a power of two .*: got 256"),
+        ("rnn-lstm", 3, "a head size must be a power of two .*: got 3"),
+        ("rnn-lstm", 256, "a head size must be a power of two .*: got 256"),
         ("scan-complex", 4, "its Triton kernel computes in bfloat16, float16, float32: got complex64"),
         ("linear_attention-vector", 4, "its decay is one for each key"),
-        ("linear_attention-scalar", 4, "a head must be a power of two .*: got 5"),
-        ("delta_rule-square", 256, "a head must be a power of two from 2 to 128 in float32: got 256"),
+        ("linear_attention-scalar", 4, "a head size must be a power of two .*: got 5"),
+        ("delta_rule-square", 256, "a head size must be a power of two from 2 to 128 in float32: got 256"),
     ],
 )
 def test_what_it_cannot_do_is_named(name: str, D: int, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setenv("DISTSEQ_KERNELS", f"{case.op}=triton")
-    with pytest.raises(ValueError, match=f"{case.op} cannot run on triton, as DISTSEQ_KERNELS asks: {reason}"):
+    with pytest.raises(ValueError, match=f"{case.op} cannot run on triton, as DISTSEQ_KERNELS requests: {reason}"):
         case.run(drawn(case, 1, 2, 1, D, dtype=torch.float32))
 
 

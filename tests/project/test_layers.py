@@ -53,6 +53,7 @@ PACKAGES = {
         "rich",
         "matplotlib",
         "pydantic",
+        "pydantic_core",
         "tomli_w",
     },
 }
@@ -67,6 +68,7 @@ HOMES = {
     "numba": "distseq/scheduling/replay/*",
     "click": "distseq/cli/*",
     "pydantic": "distseq/config/*",
+    "pydantic_core": "distseq/config/*",
     "tomli_w": "distseq/config/*",
     "filelock": "cluster/system/*",
     # Optional: a data set that needs one says so.
@@ -327,7 +329,9 @@ except SystemExit as stop:
 def test_the_command_line_starts_without_heavy_imports(code: str) -> None:
     answer = python("-c", f"import sys\n{code}\nprint(*sorted(sys.modules), file=sys.stderr)")
     assert answer.returncode == 0, answer.stderr
-    assert {"torch", "ray", "boto3", "scipy", "triton", "matplotlib"} & set(answer.stderr.split()) == set()
+    assert {"torch", "ray", "boto3", "scipy", "triton", "matplotlib", "numpy", "pydantic"} & set(
+        answer.stderr.split()
+    ) == set()
 
 
 def code_lines(text: str) -> int:

@@ -115,7 +115,7 @@ MUTANTS = [
     Mutant("distseq/scheduling/pipeline_scheduler.py", "if self._frees:", "if True:", RULES),
     Mutant(
         "distseq/scheduling/pipeline_scheduler.py",
-        "len(part.on) < self._pipeline.copies:\n            self._site",
+        "len(part.copies) < self._pipeline.copies:\n            self._site",
         "True:\n            self._site",
         RULES,
     ),
@@ -124,13 +124,13 @@ MUTANTS = [
     Mutant("distseq/scheduling/pipeline_scheduler.py", "for k in places:", "for k in range(len(places)):", RULES),
     Mutant(
         "distseq/scheduling/pipeline_scheduler.py",
-        "self._presume(0)",
+        "self._assume_idle(0)",
         "pass",
         f"{PIPELINE}::test_a_worker_is_taken_for_idle_when_nothing_else_would_go_on",
     ),
     Mutant(
         "distseq/scheduling/pipeline_scheduler.py",
-        "self._presume(UNHEARD * len(self._workers))",
+        "self._assume_idle(PATIENCE * len(self._workers))",
         "pass",
         f"{PIPELINE}::test_a_worker_that_never_says_that_it_is_done_is_taken_for_idle_in_the_end",
     ),
@@ -167,8 +167,8 @@ MUTANTS = [
     ),
     Mutant(
         "distseq/scheduling/backup.py",
-        "if len(self._missing) > self._few:",
-        "if len(self._missing) >= self._few:",
+        "if len(self._missing) > self._threshold:",
+        "if len(self._missing) >= self._threshold:",
         "tests/distseq/scheduling/test_backup.py::test_the_first_row_of_a_part_counts",
     ),
     Mutant(

@@ -58,7 +58,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {path.relative_to(ROOT) for folder in ("distseq", *FOLDERS) for path in (ROOT / folder).rglob("*.py")}
     shipped = {path.as_posix() if path.parts[0] == "distseq" else f"distseq/{path.as_posix()}" for path in modules}
-    assert names == shipped | {"distseq/py.typed"}
+    assert names == shipped | {"distseq/py.typed", "distseq/config/schema.json"}
 
 
 def test_the_wheel_carries_its_licence_and_its_command(wheel: Path) -> None:

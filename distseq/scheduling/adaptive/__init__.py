@@ -1,1 +1,1 @@
-"""Adaptive scheduling: choose among candidates by replaying what was observed."""
+"""Adaptive scheduling: replays observed start-ups under every candidate and switches to the best one."""

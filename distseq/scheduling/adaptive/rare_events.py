@@ -1,29 +1,37 @@
-"""Start-ups that are rare and very long decide long runs, and a short history hardly ever shows one: they are counted apart.
+"""Counts rare, very long start-ups apart, and adds the expected ones to a table of start-ups.
 
-A start-up of EVENT seconds or more is an event. Events are never forgotten, and RATE of them per invocation, of SECONDS each,
-are expected unless there is evidence of more (measured on serverless workers: 3e-4 to 8e-3 of 25 to 40 s).
+Such start-ups decide how long a long run takes, but a short history hardly ever shows one. A start-up of EVENT seconds or more
+is an *event*. Events are never forgotten, and a floor of RATE events per invocation, SECONDS each, is assumed even where none
+was seen.
 """
 
 from collections import deque
 
 import numpy as np
 
-EVENT = 10.0  # seconds
-RATE = 3e-4  # events per invocation, at least
-SECONDS = 27.0  # of the event that is always expected
-GOLDEN = 0.6180339887498949  # its multiples are spread over the unit interval
-EVENTS = 1024  # latest events whose seconds are kept; all are counted
+# Seconds from which a start-up counts as an event: far above usual ones (the recorded trace of docs/benchmarks.md has a median
+# of 0.63 s), far below the events themselves.
+EVENT = 10.0
+# Measured on serverless workers: 3e-4 to 8e-3 events per invocation, of 25 to 40 s each. The floor is the mildest of these, so
+# that a pool without events loses little by it.
+RATE = 3e-4
+SECONDS = 27.0
+# Multiples of the golden ratio, modulo 1, spread evenly over the unit interval for any count: deterministic, unlike random
+# draws, so that one table always gives one choice.
+GOLDEN = 0.6180339887498949
+EVENTS = 1024  # events whose lengths are kept for their mean; all are counted
 
 
 class RareEvents:
-    """How many start-ups are events, and how long those are."""
+    """The rate and the mean length of events among the start-ups seen so far."""
 
     def __init__(self) -> None:
         self.invocations = self.events = 0
+        # Begins with the assumed event, so that the mean exists before the first one and moves only slowly with it.
         self._lengths: deque[float] = deque([SECONDS], maxlen=EVENTS)
 
     def add(self, startup: float) -> None:
-        """Take in the start-up seconds of an invocation."""
+        """Counts one invocation that started up in so many seconds."""
         if startup >= EVENT:
             self.events += 1
             self._lengths.append(startup)
@@ -31,14 +39,16 @@ class RareEvents:
 
     @property
     def rate(self) -> float:
-        """Events per invocation."""
+        """Events per invocation: what was seen, but at least RATE."""
         return max(RATE, self.events / self.invocations) if self.invocations else RATE
 
     def expected_in(self, table: np.ndarray) -> np.ndarray:
-        """A table of start-up seconds with as many seconds of events as so many invocations are expected to have."""
+        """A copy of a table of start-up seconds whose events sum to the seconds expected of that many invocations."""
         lacking = self.rate * table.size - np.count_nonzero(table >= EVENT)
         if lacking <= 0:
             return table
+        # A table of 32 x 256 cells expects 2.5 events: whole events would make it 2 or 3, so each added one is scaled instead,
+        # and the expected *sum* is exact.
         count = int(np.ceil(lacking))
         places = np.floor(GOLDEN * np.arange(1, count + 1) % 1 * table.size).astype(int)
         table = table.copy()

@@ -1,7 +1,7 @@
-"""Chooses how to schedule from what it observes, again and again, and changes over without losing a job.
+"""The adaptive scheduler: selects the best candidate from observed start-ups, repeatedly, and switches to it.
 
-It starts with a pipeline that keeps every worker busy. Each selection replays the latest start-ups under every candidate. Jobs
-that are open finish under the scheduler that opened them.
+It begins with a pipeline that keeps every worker busy. Each selection replays the latest start-ups under every candidate. Open
+jobs finish under the scheduler that opened them, so that no job is lost by a switch (docs/decisions/014).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,27 +25,45 @@ from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 
-SIMPLE: tuple[Candidate, ...] = ("uncoded", Pipeline())  # not splitting
-BETTER, WORSE = 0.97, 0.99  # of the present value: worth a change; and if that is to what is simple
-GROWTH, SELDOM = 2, 16  # deliveries per worker between selections: this times as many each time, until so many
-AT_ONCE = 3  # selections that are made at a stroke; later ones in small steps
-MESSAGES = 120  # replayed for each delivery
-AGAIN = 12  # of the most promising candidates that are looked at again, while what is seen is ALIKE
-ALIKE, SUDDEN = 1.15, 1.4  # times as long
-SHOWN = 8  # candidates that a record names
+# Uncoded, and a pipeline that does not split: no redundancy to explain, and the least that can go wrong.
+SIMPLE: tuple[Candidate, ...] = ("uncoded", Pipeline())
+# A switch must promise 3 % (replays of pipelines are no more precise than that), or 1 % if it is to a simple candidate.
+BETTER, WORSE = 0.97, 0.99
+# Deliveries per worker between selections: doubled each time, capped at SELDOM. Early evidence is worth the most, and selecting
+# costs 0.3 to 0.6 s of CPU at 256 workers (docs/decisions/014).
+GROWTH, SELDOM = 2, 16
+# The first selections run to their end at once, because a cold start is where a wrong candidate costs most; later ones advance a
+# candidate at a time, so that the master is never held up for long.
+AT_ONCE = 3
+# Messages that a later selection may replay per delivery. With it, deciding and selecting together take 0.11 ms of CPU per
+# delivery at 256 workers (docs/benchmarks.md).
+MESSAGES = 120
+# Candidates that are re-evaluated while conditions stay within a factor of ALIKE; otherwise the whole grid is.
+AGAIN = 12
+ALIKE = 1.15
+# Factor by which the median of the latest start-ups must move at once for the evidence before it to be dropped.
+SUDDEN = 1.4
+SHOWN = 8  # candidates that a journal record lists
+# Workers and learners; and the median start-up, compute per batch and slowest start-ups.
 Conditions = tuple[tuple[int, ...], tuple[float, ...]]
 
 
 def first_pipeline(n: int, models: int, batch: int | None, places: int) -> Pipeline:
-    """Every worker has a part, and those that are done early a copy."""
+    """The pipeline to begin with: a part for every worker, and a second copy for workers that finish early.
+
+    n: workers; models: learners; batch: samples of the smallest batch, or None; places: workers that hold a part's data, 0 = all.
+    """
     parts = max(1, min(-(-n // models), batch or n))
     return Pipeline(parts, min(2, n), places=min(places, n))
 
 
 class AdaptiveScheduler:
-    """`n`: the most workers that there will ever be. `batch`: samples of the smallest batch, more parts than which are not tried.
+    """Implements Scheduler by delegating to a RoundScheduler or PipelineScheduler, which it replaces when another is better.
 
-    With `places` > 0 every part is bound to so many workers, so that only pipelines are tried.
+    n: the most workers that there will ever be.
+    question: the objective, and what happens to unfinished work.
+    batch: samples of the smallest batch, which is the most parts to try; None = no limit.
+    places: workers that hold the data of a part, 0 = all; with places > 0 only pipelines are tried.
     """
 
     def __init__(self, n: int, question: Question, *, batch: int | None = None, places: int = 0) -> None:
@@ -54,25 +72,28 @@ class AdaptiveScheduler:
         self.evidence = Evidence(silent=self._lost)
         self._candidate: Candidate = first_pipeline(n, question.models, batch, places)
         self._left: dict[int, int] = {}  # learner -> jobs it will open after its latest
-        self._cost: dict[int, float] = {}  # open job -> units of the slope
-        self._waiting: dict[int, tuple[int, float, int]] = {}  # job that is not started -> learner, cost, left
-        self._parts: dict[int, list[list[float]]] = {}
+        self._cost: dict[int, float] = {}  # open job -> compute, in units of the slope
+        self._waiting: dict[int, tuple[int, float, int]] = {}  # job that has not started -> learner, cost, left
+        self._parts: dict[
+            int, list[list[float]]
+        ] = {}  # started job -> load of each (group, worker), as shares of its batch
         self._workers: Mapping[int, str] = {}
-        self._schedulers: list[tuple[Scheduler, set[int]]] = []  # with their open jobs; the last one takes new jobs
+        self._schedulers: list[tuple[Scheduler, set[int]]] = []  # each with its open jobs; the last one takes new jobs
         self._change(self._candidate, 0.0)
         self._selection: Selection | None = None
-        self._heard, self._wait, self._selections, self._credit = 0, 1, 0, 0
-        self._next = n  # deliveries until the next selection
-        self._checked, self._usual = 0, 0.0  # deliveries until the latest look for a change; median start-up then
+        self._heard = 0  # deliveries so far
+        self._wait = 1  # deliveries per worker until the next selection
+        self._selections = 0  # completed ones, since the start or the latest sudden change
+        self._credit = 0  # messages that the running selection may still replay
+        self._next = n  # number of deliveries at which the next selection begins
+        self._checked, self._usual = 0, 0.0  # deliveries at the latest check for a sudden change; median start-up then
         self._promising: list[Candidate] = []
-        # Workers and learners, and what the start-ups were like, when the promising ones were found; and of a selection that
-        # looks at all.
-        self._asked: Conditions = ((), ())
-        self._asking: Conditions | None = None
+        self._found_under: Conditions = ((), ())  # conditions under which the promising candidates were found
+        self._full_search: Conditions | None = None  # conditions of the running selection, if it tries the whole grid
 
     @property
     def name(self) -> str:
-        """Of what it schedules by now."""
+        """The name of the candidate that new jobs are scheduled by."""
         return name_of(self._candidate)
 
     def opened(self, job: int, learner: int, cost: float, left: int, now: float) -> None:
@@ -87,6 +108,7 @@ class AdaptiveScheduler:
         for scheduler, _ in self._schedulers:
             scheduler.members(workers, now)
         if changed:
+            # The grid depends on the number of workers: start over, once each has had a chance to answer.
             self._selection, self._next = None, self._heard + len(workers)
 
     def withdrawn(self, job: int, learner: int) -> None:
@@ -111,7 +133,7 @@ class AdaptiveScheduler:
             scheduler.delivered(arrivals, now)
 
     def _load(self, task: MiniTask) -> float:
-        """Of an open job's row; 0 when its job is over."""
+        """Load of a row, in units of the slope; 0 when its job is finished."""
         job, group, worker = task
         return self._cost[job] * self._parts[job][group][worker] if job in self._parts else 0.0
 
@@ -123,6 +145,7 @@ class AdaptiveScheduler:
         return owed
 
     def step(self, now: float) -> Decision:
+        # Before the schedulers step, so that jobs which were opened just now start under the new candidate already.
         chosen = self._choose(now)
         self._schedulers = [one for one in self._schedulers[:-1] if one[1]] + self._schedulers[-1:]
         decision: Decision | None = None
@@ -130,7 +153,7 @@ class AdaptiveScheduler:
             own = scheduler.step(now)
             self._note(own, jobs, now)
             decision = own if decision is None else decision.beside(own)
-        assert decision is not None, "there is always one that takes new jobs"
+        assert decision is not None, "one scheduler always takes new jobs"
         return decision if chosen is None else replace(decision, chosen=chosen)
 
     def _note(self, decision: Decision, jobs: set[int], now: float) -> None:
@@ -143,8 +166,8 @@ class AdaptiveScheduler:
         self.evidence.record_sent(decision.send, now, self._load)
 
     def _choose(self, now: float) -> Mapping[str, Any] | None:
-        """Go on with selecting, and change over when something better was found: then what was found."""
-        self._look_for_a_change()
+        """Advances the running selection, or begins one when it is due; the journal record when it led to a switch."""
+        self._check_for_sudden_change()
         if self._selection is None:
             if self._heard < self._next:
                 return None
@@ -159,19 +182,24 @@ class AdaptiveScheduler:
         if not over:
             return None
         selection, self._selection = self._selection, None
-        if self._asking is not None:
-            self._promising, self._asked, self._asking = selection.promising, self._asking, None
+        return self._conclude(selection, now)
+
+    def _conclude(self, selection: Selection, now: float) -> Mapping[str, Any] | None:
+        """Takes note of a finished selection, and switches if that is worth it: then the journal record."""
+        if self._full_search is not None:
+            self._promising, self._found_under, self._full_search = selection.promising, self._full_search, None
         self._selections, self._wait = self._selections + 1, min(self._wait * GROWTH, SELDOM)
         self._next = self._heard + self._wait * len(self._workers or range(self._n))
         best, present = selection.ranking[0], selection.found.get(self._candidate)
-        if best is present or (present is not None and not _worth_it(selection, present.value)):
+        if best is present or (present is not None and not _worth_switching(selection, present.value)):
             return None
         before = self.name
         self._change(best.candidate, now)
         return self._record(selection, before, present, now)
 
-    def _look_for_a_change(self) -> None:
-        """Select anew, as at the beginning, when start-ups are all at once not what they were at the latest selection."""
+    def _check_for_sudden_change(self) -> None:
+        """Starts over, as at the beginning, when start-ups differ suddenly from those of the latest selection."""
+        # Only once the whole window is new: the same start-ups must not be judged twice.
         if self._heard < self._checked + LATEST or not self._selections:
             return
         self._checked, latest = self._heard, self.evidence.latest
@@ -191,30 +219,34 @@ class AdaptiveScheduler:
         trace = self.evidence.trace(n, now)
         if trace is None:
             return None
-        # Static lanes never go around a slow worker: they gain a hundredth, or lose a half.
+        # Static lanes never go around a slow worker: they gain a hundredth on the recorded trace at M = 4, and lose half at
+        # M = 64 (docs/decisions/014).
         grid = [c for c in candidates(n, models, self._batch) if isinstance(c, str) or c.lanes == 1]
         if self._places:
             grid = [replace(c, places=self._places) for c in grid if isinstance(c, Pipeline)]
         always = [self._candidate] if fits(self._candidate, n, models) else []
         always += [] if self._places else SIMPLE
         seen = described(trace)
-        # The slowest may differ by half before all are looked at again.
-        asked, looks = (n, models), (seen["median"], seen["compute_per_batch"], seen["slowest_hundredth"] ** (1 / 3))
-        if self._promising and asked == self._asked[0] and _similar(looks, self._asked[1]):
-            grid, self._asking = self._promising[:AGAIN], None
+        # The cube root turns the factor ALIKE = 1.15 into 1.5 for the slowest hundredth: a few start-ups decide it, so it
+        # varies more than a median without meaning a change.
+        size, times = (n, models), (seen["median"], seen["compute_per_batch"], seen["slowest_hundredth"] ** (1 / 3))
+        if self._promising and size == self._found_under[0] and _similar(times, self._found_under[1]):
+            grid, self._full_search = self._promising[:AGAIN], None
         else:
-            self._asking = (asked, looks)
+            self._full_search = (size, times)
         return Selection(trace, grid, question, always, most)
 
     def _active(self) -> int:
-        """Learners that have an open job or will open another."""
+        """The number of learners that have an open job or will open another."""
         return max(sum(left > 0 for left in self._left.values()), len(self._cost))
 
     def _change(self, candidate: Candidate, now: float) -> None:
-        """Start the next jobs under this one."""
+        """Starts all further jobs under this candidate."""
         self._candidate = candidate
         last = self._schedulers[-1][0] if self._schedulers else None
         if isinstance(candidate, Pipeline):
+            # One pipeline scheduler serves both settings, so that old and new jobs share the idle workers. Two would each
+            # believe that they own all of them.
             if isinstance(last, PipelineScheduler) and not candidate.places:
                 last.retune(candidate)
                 return
@@ -224,6 +256,7 @@ class AdaptiveScheduler:
             scheduler = round_scheduler(parse(candidate, n), late=not self._lost, left=self._left)
         if self._workers:
             scheduler.members(self._workers, now)
+        # Jobs that have not started move to the new scheduler; those that have stay where they are.
         for job, (learner, cost, left) in self._waiting.items():
             before, jobs = self._schedulers[-1]
             before.withdrawn(job, learner)
@@ -245,14 +278,14 @@ class AdaptiveScheduler:
         }
 
 
-def _worth_it(selection: Selection, value: float) -> bool:
-    """Whether something is so much better than this value; a little is enough if it is as simple as can be."""
+def _worth_switching(selection: Selection, value: float) -> bool:
+    """Whether the best candidate beats the present `value` by enough; less is enough for a simple candidate."""
     simple = [selection.found[one].value for one in SIMPLE if one in selection.found]
     return selection.ranking[0].value < BETTER * value or min(simple, default=value) < WORSE * value
 
 
 def fits(candidate: Candidate, n: int, models: int) -> bool:
-    """Whether so many workers and learners can be scheduled like this."""
+    """Whether a candidate can schedule n workers and so many learners."""
     try:
         if isinstance(candidate, Pipeline):
             return candidate.scheme(n).n == n
@@ -266,7 +299,7 @@ def _similar(now: Sequence[float], then: Sequence[float]) -> bool:
 
 
 def described(trace: Trace) -> dict[str, float]:
-    """What a start-up table says of the invocations that are not lost, in numbers."""
+    """Quantiles of a trace's start-ups (lost invocations excluded) and its compute per batch, in seconds."""
     startups = trace.startups()
     low, usual, high = np.quantile(startups[np.isfinite(startups)], [0.05, 0.5, 0.99])
     seconds = {"fast": low, "median": usual, "slowest_hundredth": high, "compute_per_batch": trace.slope}

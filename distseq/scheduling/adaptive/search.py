@@ -1,4 +1,4 @@
-"""Which candidate is best on a trace: a short look at all of them, a long one at the best, and at the best one's neighbours."""
+"""Finds the best candidate on a trace: short estimates of all, long ones of the finalists and their neighbours."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,14 +8,21 @@ from distseq.scheduling.adaptive.candidates import Candidate
 from distseq.scheduling.adaptive.cost import Estimate, Question, estimate, least_seconds
 from distseq.scheduling.pipeline import Pipeline
 
+# Candidates that get a long estimate: short ones of pipelines are off by 10 % and more (docs/decisions/014), which the best
+# six of a geometric grid cover.
 FINALISTS = 6
-LOOKS = 2  # at neighbours
+# Times the neighbours of the best pipeline are tried, which refines the powers of two of the grid to single parts and copies.
+LOOKS = 2
 
 
 class Selection:
-    """Looks at one candidate each time `advance` is called, until it returns True. `always`: those that are looked at long.
+    """A search that estimates one candidate per call of `advance`, until that returns True.
 
-    Where seconds count, a candidate that cannot be as quick as the quickest so far is passed over.
+    always: candidates that get a long estimate whatever their short one says.
+    most: the most parts that a job may be cut into.
+
+    The master calls `advance` between deliveries, so a step must be short. When the objective is seconds, a candidate whose
+    lower bound exceeds the best estimate so far is skipped.
     """
 
     def __init__(
@@ -23,15 +30,16 @@ class Selection:
     ) -> None:
         self.trace, self.question = trace, question
         self._least = {one: least_seconds(trace, one, question) for one in dict.fromkeys([*candidates, *always])}
+        # Taken from the end: the most promising bound first, so that the later ones are skipped early.
         self._todo = sorted(self._least, key=self._least.__getitem__, reverse=True)
         self._always, self._most = always, most
         self._short: dict[Candidate, Estimate] = {}
         self.found: dict[Candidate, Estimate] = {}
         self._stage, self._quickest = 0, float("inf")
-        self.messages = 0  # what the latest look has cost
+        self.messages = 0  # messages that the latest estimate replayed
 
     def advance(self) -> bool:
-        """Look at the next one; whether that was the last."""
+        """Estimates the next candidate; True when that was the last."""
         if self._todo:
             one, long = self._todo.pop(), self._stage > 0
             latest = estimate(self.trace, one, self.question, long=long)
@@ -54,17 +62,18 @@ class Selection:
 
     @property
     def promising(self) -> list[Candidate]:
-        """Those that a short look was taken at, best first."""
+        """Candidates by their short estimates, best first."""
         return [one.candidate for one in sorted(self._short.values(), key=lambda one: one.value)]
 
     @property
     def ranking(self) -> list[Estimate]:
-        """Those that were looked at long, best first; of equal ones the cheaper."""
+        """Long estimates, best first; ties go to the one with fewer worker-seconds."""
         return sorted(self.found.values(), key=lambda one: (one.value, one.worker_seconds))
 
 
 def neighbours(one: Pipeline, most: int) -> list[Candidate]:
-    """Pipelines with a few parts more or less, or a copy more or less; at most so many parts."""
+    """Pipelines near `one`: somewhat more or fewer parts (at most `most`), or one copy more or less."""
+    # Within the factor of two that separates the grid's points; +-1 for small numbers, which the factors round to themselves.
     steps = sorted({max(1, round(one.parts * f)) for f in (0.7, 0.85, 1.2, 1.4)} | {one.parts - 1, one.parts + 1})
     parts = [replace(one, parts=p) for p in steps if 1 <= p <= most]
     copies = [replace(one, copies=c) for c in (one.copies - 1, one.copies + 1) if c >= 1]
@@ -72,7 +81,7 @@ def neighbours(one: Pipeline, most: int) -> list[Candidate]:
 
 
 def select(trace: Trace, candidates: Sequence[Candidate], question: Question, most: int) -> list[Estimate]:
-    """All of a selection at once: the ranking."""
+    """Runs a whole selection and returns its ranking."""
     selection = Selection(trace, candidates, question, (), most)
     while not selection.advance():
         pass

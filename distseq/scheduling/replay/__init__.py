@@ -1,4 +1,9 @@
-"""What the real schedulers would do on a table of start-ups, in compiled loops: quick enough to choose among hundreds of them."""
+"""Compiled replays: the decode times that the real schedulers would have on a trace, in milliseconds.
+
+The simulated pool and the schedulers once more, as numba loops: the real ones take 30 to 100 times as long, too slow to choose
+among hundred candidates in the middle of a run. They are a second form of that code, never a second meaning: a property test
+holds their decode times to the real ones' (docs/decisions/015).
+"""
 
 from dataclasses import dataclass
 
@@ -14,13 +19,13 @@ from distseq.scheduling.round_scheduler import check_delay
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay has found."""
+    """The result of a replay; all counts are up to the last decoded job."""
 
-    decoded: np.ndarray  # (jobs,) seconds at which each job was decoded
-    worker_seconds: float  # busy ones, until the last of them
-    messages: int  # that workers have started
-    rows: int  # that arrived while they were wanted
-    learners: np.ndarray | None = None  # (jobs,) whose each was; under rounds they take turns
+    decoded: np.ndarray  # (jobs,) pool seconds at which each job was decoded, ascending
+    worker_seconds: float  # busy, start-ups included
+    messages: int  # messages that workers have started
+    rows: int  # rows that arrived while they were wanted
+    learners: np.ndarray | None = None  # (jobs,) learner of each job; None under rounds, where learners take turns
 
     @property
     def seconds_per_job(self) -> float:
@@ -38,17 +43,26 @@ def replay(
     cutoff: float = 0.0,
     cost: float = 1.0,
 ) -> Replayed:
-    """The first `jobs` jobs of `models` learners that never end, under rounds with safe closing or a pipeline.
+    """Replays the first `jobs` jobs of `models` endless learners, under rounds with safe closing or under a pipeline.
 
-    The same times as Master, scheduler and SimulatedPool have on this trace. `whole`: rows of a message arrive with its
-    last, under rounds. A lost invocation takes as long as it takes to notice, and then as long as the next: exact unless it is
-    cancelled in between, or ends the table. ValueError for a scheme with T > M - 1, for other workers than
-    the trace's or of a kind that has no replay.
+    unfinished: what happens to unfinished work (distseq.cluster.simulated).
+    whole: under rounds, all rows of a message arrive with its last one.
+    cutoff: seconds before which no round ends.
+    cost: compute of a job's batch, in units of the trace's slope.
+
+    The times are those of Master, scheduler and SimulatedPool on this trace. A lost invocation takes the time until it is
+    noticed and then that of the next: exact unless it is cancelled in between, or ends the table. ValueError for a scheme with
+    T > M - 1, for another number of workers than the trace's, or for a kind of scheme that has no replay.
+
+    >>> trace = Trace(np.ones((1, 2)), 0.0, 1.0)  # two workers: every start-up takes 1 s, a whole batch 1 s
+    >>> replay(trace, GC(2, 0), models=1, jobs=4).seconds_per_job
+    1.5
     """
     if unfinished not in UNFINISHED:
         raise ValueError(f"unfinished must be one of {', '.join(UNFINISHED)}: got {unfinished!r}")
     if jobs < 1:
         raise ValueError(f"a replay needs jobs >= 1: got {jobs}")
+    # Imported here because numba takes a second to import: hosts, and runs that never replay, do without.
     if isinstance(candidate, Pipeline):
         from distseq.scheduling.replay.pipeline import replay_pipeline
 
@@ -64,7 +78,10 @@ def replay(
 
 
 def prepare() -> None:
-    """Compile what replays run, if that was not done on this machine yet: it takes some seconds, better before than in a run."""
+    """Compiles the replays unless this machine has them cached.
+
+    That takes some seconds, in which a running master would keep its workers waiting.
+    """
     trace = Trace(np.ones((1, 2)), 0.0, 1.0)
     for one in (Pipeline(), GC(2, 0)):
         replay(trace, one, models=1, jobs=1)

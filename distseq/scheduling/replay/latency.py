@@ -1,6 +1,7 @@
-"""Prediction, compiled: names are those of distseq.scheduling.latency. Each worker is a host.
+"""Compiled form of distseq.scheduling.latency, whose names it uses; each worker is a host of its own.
 
-All take the same seconds for a unit of load, so that of a worker's compute all that counts is whether it has been seen.
+On a trace, a unit of load takes every worker the same seconds. So a worker's predicted compute is either that or, before its
+first row, 0: a flag (`computes`) takes the place of the average.
 """
 
 from math import exp, floor, log
@@ -20,7 +21,7 @@ def add(worker: Any, seconds: float) -> None:
 
 @part
 def mean(worker: Any) -> float:
-    """Seconds; 0 before the first value."""
+    """Seconds of start-up; 0 before the first."""
     return exp(worker.total / worker.weight) if worker.weight else 0.0
 
 
@@ -44,7 +45,7 @@ def record_delivery(pool: Pool, task: Any) -> None:
 
 @part
 def expected(worker: Any, compute: float) -> float:
-    """`compute`: seconds of the load that is asked for."""
+    """Predicted seconds; `compute`: seconds that the load takes."""
     return rounded(mean(worker) + (compute if worker.computes else 0.0)) if worker.weight else 0.0
 
 
@@ -55,7 +56,7 @@ def rounded(seconds: float) -> float:
 
 @part
 def reorder(pool: Pool, compute: float) -> None:
-    """Give each worker its place in a plan: the fastest first."""
+    """Gives each worker its place in the plan, fastest first."""
     now, workers, seen, logs, computes = pool.state[0].now, pool.workers, 0, 0.0, False
     for one in workers:
         computes = computes or one.computes
@@ -65,7 +66,8 @@ def reorder(pool: Pool, compute: float) -> None:
     for one in workers:
         startup = mean(one) if one.weight else usual
         one.predicted = rounded(max(startup, now - min(now, one.silent)) + (compute if computes else 0.0))
-    for k in range(len(workers)):  # by insertion: it changes little from round to round
+    # Insertion sort: the order changes little from round to round, and unlike np.argsort it allocates nothing.
+    for k in range(len(workers)):
         one, place = workers[workers[k].order], k
         while place and before(one, workers[workers[place - 1].order]):
             workers[place].order = workers[place - 1].order
@@ -77,5 +79,5 @@ def reorder(pool: Pool, compute: float) -> None:
 
 @part
 def before(a: Any, b: Any) -> bool:
-    """Whether worker a is predicted to be faster; of equal ones, whether its turn is first."""
+    """Whether worker a is predicted to be faster than b; ties go to the one whose turn is first."""
     return a.predicted < b.predicted or (a.predicted == b.predicted and a.turn < b.turn)

@@ -1,10 +1,21 @@
-"""PipelineScheduler on the simulated pool: names are those of distseq.scheduling.pipeline_scheduler.
+"""Compiled form of distseq.scheduling.pipeline_scheduler on the simulated pool, with the same names.
 
-Learners never end: when a job is over, the next opens in its slot. Part g of job j is j parts + g; it has `site`, `copies`, the
-mini-tasks that they are `on`, and `done`; `left` (jobs,) have no row. Each site has a line of the parts never sent, kind 0, and
-one of those that may have a further copy, kind 1: `line` (kinds, sites, places), `queues` where its head and tail are,
-`waiting` (kinds,) how many are in all. `at` (sites, n) bool says who is where, `open` (sites,) how many jobs. `doing` (n,) what
-each worker does, `lane` (n,) its only site, `many` how many do what. What has the smaller `turn` was there before.
+Learners never end: when a job is decoded, the next one opens in its slot. The arrays of `Lines`:
+
+doing (n,): what each worker does, IDLE to ASKED; many (states,): how many workers are in each state.
+lane (n,): the only site of each worker, NONE if it has several.
+part (parts,): records of all parts of all jobs; part g of job j has the index j x parts + g. `turn` orders its queue, `copies`
+    counts its sendings, `site` is where it runs, `done` tells that its row is there.
+on (parts, copies): the mini-tasks of each part's copies.
+left (jobs,): parts of each job without a row.
+open (sites,): open jobs at each site.
+at (sites, n) bool: which workers belong to which site.
+line (kinds, sites, capacity): queues of parts, of kind 0 those never sent, of kind 1 those that may have another copy.
+queues (kinds, sites): records of the head and tail of each queue.
+waiting (kinds,): parts in all queues of a kind.
+complete, decoded, learners (jobs,): the order in which jobs complete; their decode times and learners.
+
+Wherever `turn` is compared, the smaller one came first.
 """
 
 from collections import namedtuple
@@ -19,8 +30,9 @@ from distseq.scheduling.replay import latency as prediction
 from distseq.scheduling.replay import pool as on
 from distseq.scheduling.replay.pool import Pool, inlined, loop, part, records
 
-IDLE, BUSY, DRAINING, ASKED = range(4)  # what a worker is doing; it was idle, and there was nothing for it
-WANTED, ANSWERED, GONE = range(3)  # what is thought of a mini-task
+# What a worker is doing. ASKED: idle, but in this step there was no part for it, so that it is not tried again.
+IDLE, BUSY, DRAINING, ASKED = range(4)
+WANTED, ANSWERED, GONE = range(3)  # what the scheduler expects of a mini-task
 Lines = namedtuple(
     "Lines",
     "models parts most burst own frees seconds master "
@@ -31,8 +43,7 @@ Lines = namedtuple(
 def replay_pipeline(
     trace: Trace, pipeline: Pipeline, models: int, jobs: int, *, unfinished: str, cost: float
 ) -> tuple[np.ndarray, float, int, int, np.ndarray]:
-    """(jobs,) decode times; until the last of them, busy worker-seconds, messages started, rows that were wanted; and (jobs,)
-    the learner of each."""
+    """The fields of Replayed: decode times (jobs,), busy worker-seconds, messages started, wanted rows, learners (jobs,)."""
     n, parts, copies, burst = trace.workers, pipeline.parts, min(pipeline.copies, trace.workers), pipeline.burst
     opened, own, seconds, where = jobs + models, pipeline.places > 0, trace.slope * (1 / parts), pipeline.sites(n)
     sites, total, sends = len(where), opened * parts, opened * parts * copies
@@ -50,6 +61,7 @@ def replay_pipeline(
         *(np.zeros(2, int), np.zeros(opened, int), np.zeros(jobs), np.zeros(jobs, int)),
     )
     pool = on.new_pool(trace, np.full(parts, seconds * cost), opened, models, sends, sends * burst, unfinished, False)
+    # A message is opened before it is known how many parts it will carry: up to `burst` may follow the first.
     pool.state["room"] = burst
     _pipelined(pool, r)
     return r.decoded, *on.counted(pool), r.learners
@@ -73,6 +85,7 @@ def _pipelined(pool: Pool, r: Lines) -> None:
             decoded += 1
             if decoded == len(r.decoded):
                 return
+        # 0 * n and not 0, so that both have one type, which numba needs to compile the loop.
         for patience in (PATIENCE * n, 0 * n):
             if patience or (r.waiting[0] and not r.many[BUSY]):
                 _assume_idle(pool, r, patience)
@@ -121,13 +134,15 @@ def _line_up(pool: Pool, r: Lines, p: int) -> None:
 
 @part
 def _pull(pool: Pool, r: Lines, worker: Any) -> bool:
-    """Give a worker a part, one never sent or, if it has none yet, another; whether there is one for it."""
+    """Gives a worker a part: one never sent or, if its message is still empty, another copy; False if there is none."""
     w, none = worker.number, len(r.part)
     for kind in range(1 if worker.wanted else 2):
         p = none
         low, high = (0, len(r.at)) if r.lane[w] == on.NONE else (r.lane[w], r.lane[w] + 1)
         for site in range(low, high if r.waiting[kind] else low):
             queue, line = r.queues[kind, site], r.line[kind, site]
+            # A part whose row has come stays in its queue until it is at the head: removing it from the middle would cost a
+            # search, which the real scheduler's ordered dict does not need.
             while queue.head < queue.tail and r.part[line[queue.head]].done:
                 queue.head += 1
             if r.at[site, w] and queue.head < queue.tail:
@@ -150,7 +165,7 @@ def _pull(pool: Pool, r: Lines, worker: Any) -> bool:
 
 @part
 def _assume_idle(pool: Pool, r: Lines, patience: int) -> None:
-    """Take workers for idle that have not said that they are, while the pool was heard of so many times."""
+    """Assumes draining workers idle that have been silent for at least `patience` deliveries, longest first."""
     while r.many[DRAINING]:
         first = pool.workers[0]
         for w in range(len(r.doing)):
@@ -163,8 +178,9 @@ def _assume_idle(pool: Pool, r: Lines, patience: int) -> None:
 
 @part
 def _fill(pool: Pool, r: Lines) -> None:
-    """What idle workers do next: one part each, and more only when every idle worker has one."""
+    """Gives every idle worker a part, and further ones (up to `burst`) only when every idle worker has one."""
     s, begin = pool.state[0], pool.state[0].messages
+    # Workers whose lane has nothing are skipped at once: with many lanes most searches below would be in vain.
     for w in range(len(r.doing) if r.waiting[0] + r.waiting[1] else 0):
         lane = r.lane[w]
         if r.doing[w] == IDLE and lane != on.NONE:
@@ -179,6 +195,7 @@ def _fill(pool: Pool, r: Lines) -> None:
             break
         if not _pull(pool, r, first):
             r.doing[first.number] = ASKED
+            # Nothing for one worker of a lane is nothing for the others.
             for w in range(len(r.doing) if r.lane[first.number] != on.NONE else 0):
                 same = r.doing[w] == IDLE and r.lane[w] == r.lane[first.number]
                 r.doing[w] = ASKED if same else r.doing[w]
@@ -187,13 +204,14 @@ def _fill(pool: Pool, r: Lines) -> None:
     for _ in range(1, r.burst):
         for m in range(begin, s.messages):
             _pull(pool, r, pool.workers[pool.messages[m].worker])
+    # Sent only now: a message starts up when it is sent, and all of a step are sent together.
     for m in range(begin, s.messages):
         on.send(pool, m)
 
 
 @inlined
 def _told(pool: Pool, r: Lines, task: Any) -> None:
-    """A row has come, or word of work that went stale."""
+    """Takes in a row or the report of a stale one."""
     worker, doing = pool.workers[task.worker], r.doing[task.worker]
     pool.state[0].heard += 1
     if worker.message == task.message and task.thought == WANTED and doing == BUSY and not task.stale:
@@ -209,12 +227,13 @@ def _told(pool: Pool, r: Lines, task: Any) -> None:
 
 @inlined
 def _row(pool: Pool, r: Lines, x: int) -> bool:
-    """The first row of a part counts, and its other copies are cancelled; whether its job is complete."""
+    """Counts the first row of a part and cancels its other copies; whether that completes the job."""
     job, p = pool.tasks[x].job, pool.tasks[x].job * r.parts + pool.tasks[x].group
     one = r.part[p]
     if one.done:
         return False
     one.done = True
+    # It was queued for another copy, unless it has them all; it leaves the queue later (see _pull) but counts no more.
     r.waiting[1] -= one.copies < r.most
     for other in r.on[p, : one.copies]:
         if other != x:
@@ -228,7 +247,7 @@ def _row(pool: Pool, r: Lines, x: int) -> bool:
 
 @inlined
 def _give_up(pool: Pool, r: Lines, task: Any) -> None:
-    """Wait for a copy no more."""
+    """Stops waiting for a copy."""
     worker, s = pool.workers[task.worker], pool.state[0]
     if r.doing[task.worker] != BUSY or worker.message != task.message or task.thought != WANTED:
         return

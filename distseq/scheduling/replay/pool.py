@@ -1,9 +1,15 @@
-"""SimulatedPool, compiled: names and the order of events are those of distseq.cluster.simulated.
+"""Compiled form of distseq.cluster.simulated, with the same names and the same order of events.
 
-Tables of records: `messages` and `tasks` only grow, and a message's tasks, from `first` to `end`, are neighbours. `events` is a
-heap, `arrived` holds tasks in the order of arrival. The open job j has `stale[slot[j]]`, (groups, n) bool: who need not do which
-group. `startups` (depth, n) and `seconds` (groups,) of computing a mini-task are seconds, as all times are. The records of
-`state` and `workers` also hold what prediction and schedulers know.
+The arrays of `Pool`, of which `state`, `workers`, `messages`, `tasks` and `events` are tables of records:
+
+state (1,): counters and the time; workers (n,). Both also hold the fields of prediction and schedulers.
+messages, tasks: append-only; the tasks of a message are neighbours, from `first` to `end`.
+events: a heap, by time and then by the order of scheduling.
+arrived: indices of tasks, in the order of arrival.
+startups (depth, n): start-up seconds of each worker's invocations; a column that ends repeats.
+seconds (groups,): compute seconds of a mini-task of each group.
+slot (jobs,): place of an open job in `stale`, NONE if it is not open.
+stale (slots, groups, n) bool: mini-tasks that a worker need not do any more.
 """
 
 from collections import namedtuple
@@ -27,15 +33,17 @@ def _sources(package: str) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(modules, key=lambda file: file.name))
 
 
-# A field of `state`, so that no loop is taken from the cache that was compiled from other sources: numba looks at one file only.
+# The name of a field of `state`, and with it part of the type that every loop is compiled for. numba's cache looks at the time
+# of one source file only and would go on with loops whose callees have changed; a changed type is not in the cache.
 VERSION = f"version{crc32(_sources('distseq.scheduling.replay') + _sources('distseq.scheduling'))}"
-# A loop allocates nothing, so arrays need not be counted, which would take longer than its work.
+# Loops allocate nothing, so numba need not count references to arrays (_nrt), which would take longer than the loops' own work;
+# and division by zero needs no check (error_model).
 HOW: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 LOOP: dict[str, Any] = HOW | {"cache": True, "no_cfunc_wrapper": True}
 loop = njit(**LOOP)
-# Python cannot call a part of a loop: the way in would take as long to compile as the rest.
+# For functions that only loops call: a wrapper to call them from Python would take as long to compile as the function.
 part = njit(**LOOP | {"no_cpython_wrapper": True})
-inlined = njit(**HOW | {"inline": "always"})  # a part that is called in one place
+inlined = njit(**HOW | {"inline": "always"})  # for functions that are called in one place
 
 
 def records(n: int, ints: str = "", floats: str = "", bools: str = "") -> np.ndarray:
@@ -47,7 +55,10 @@ def records(n: int, ints: str = "", floats: str = "", bools: str = "") -> np.nda
 def new_pool(
     trace: Trace, seconds: np.ndarray, jobs: int, slots: int, messages: int, tasks: int, unfinished: str, whole: bool
 ) -> Pool:
-    """For at most so many jobs, jobs open at once, messages and mini-tasks."""
+    """A pool with room for `jobs` jobs, `slots` of them open at once, `messages` messages and `tasks` mini-tasks.
+
+    seconds (groups,): compute seconds of a mini-task of each group; whole: rows of a message arrive with its last.
+    """
     startups, depths = _columns(trace)
     counts = "messages tasks room events scheduled arrived started received round turn heard"
     known = "number depth next latest told order place repeats behind turn message wanted heard"
@@ -69,20 +80,22 @@ def new_pool(
 
 
 def _columns(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
-    """(depth, n) start-ups and (n,) how many of each column count: a lost invocation goes with the next that is not."""
+    """(depth, n) start-ups and (n,) the length of each column; a lost invocation is merged into the next that answers."""
     table, columns, notice = trace.startups(), [], notice_seconds(trace)
     if np.isfinite(table).all():
         return table, np.full(trace.workers, len(table))
     for column in table.T:
         arrives = np.isfinite(column)
-        lost = np.diff(np.flatnonzero(np.r_[True, arrives])) - 1  # before each that arrives
+        # The lost invocations before each one that answers: each costs the time until it is noticed and sent again. A column
+        # without any answer is infinite, and with it the replay's seconds.
+        lost = np.diff(np.flatnonzero(np.r_[True, arrives])) - 1
         columns.append(column[arrives] + notice * lost if arrives.any() else np.array([np.inf]))
     padded = [np.resize(column, len(table)) for column in columns]
     return np.array(padded).T.copy(), np.array([len(column) for column in columns])
 
 
 def counted(pool: Pool) -> tuple[float, int, int]:
-    """Busy worker-seconds so far, messages that have started, rows that were wanted."""
+    """Busy worker-seconds so far, messages started, and wanted rows."""
     s = pool.state[0]
     begun = pool.messages["begun"][: s["messages"]][~pool.messages["ended"][: s["messages"]]]
     return float(s["busy"] + np.maximum(0.0, s["now"] - begun).sum()), int(s["started"]), int(s["received"])
@@ -96,7 +109,7 @@ def publish(pool: Pool, job: int, slot: int) -> None:
 
 @part
 def message(pool: Pool, worker: int) -> int:
-    """A new one, without mini-tasks but with `room` for some; for any number, if it is the last."""
+    """A new message without mini-tasks: it has `room` for some, and the newest message may grow without bound."""
     s = pool.state[0]
     m, one = s.messages, pool.messages[s.messages]
     one.worker, one.follows, one.begun = worker, NONE, np.inf
@@ -108,7 +121,7 @@ def message(pool: Pool, worker: int) -> int:
 
 @part
 def put(pool: Pool, m: int, job: int, group: int) -> int:
-    """One more mini-task in a message."""
+    """Adds a mini-task to a message."""
     s, one = pool.state[0], pool.messages[m]
     task = pool.tasks[one.end]
     task.job, task.group, task.message, task.worker = job, group, m, one.worker
@@ -122,6 +135,7 @@ def put(pool: Pool, m: int, job: int, group: int) -> int:
 def send(pool: Pool, m: int) -> None:
     worker = pool.workers[pool.messages[m].worker]
     before, worker.latest = worker.latest, m
+    # Under "serial" a message waits for the one before it on the same worker; otherwise it starts up beside it.
     if pool.state[0].serial and before != NONE and not pool.messages[before].ended:
         pool.messages[before].follows = m
     else:
@@ -130,10 +144,11 @@ def send(pool: Pool, m: int) -> None:
 
 @part
 def _start(pool: Pool, m: int) -> None:
-    """Start up; if all is stale by now, end at once."""
+    """Starts a message up, or ends it at once if all its mini-tasks are stale by now."""
     s, one = pool.state[0], pool.messages[m]
     worker = pool.workers[one.worker]
     one.begun, one.startup = s.now, pool.startups[worker.next, one.worker]
+    # A message that is stale before it starts consumes no entry of the trace: the real pool would not have invoked it.
     if _go_on(pool, m, one.startup):
         worker.next = worker.next + 1 if worker.next + 1 < worker.depth else 0
         s.started += 1
@@ -148,7 +163,7 @@ def _stale(slot: np.ndarray, stale: np.ndarray, task: Any) -> bool:
 
 @part
 def _go_on(pool: Pool, m: int, startup: float) -> bool:
-    """Pass over stale mini-tasks and begin the next; whether there is one."""
+    """Skips stale mini-tasks and begins the next one; False if there is none."""
     one = pool.messages[m]
     while one.place < one.end and _stale(pool.slot, pool.stale, pool.tasks[one.place]):
         one.place += 1
@@ -160,6 +175,7 @@ def _go_on(pool: Pool, m: int, startup: float) -> bool:
 @part
 def _schedule(s: Any, events: np.ndarray, m: int, seconds: float) -> None:
     at, k = s.now + max(0.0, seconds), s.events
+    # heapq is not available in compiled code: a binary heap, sifted up here and down in _next.
     while k and at < events[(k - 1) // 2].at:
         events[k] = events[(k - 1) // 2]
         k = (k - 1) // 2
@@ -170,7 +186,7 @@ def _schedule(s: Any, events: np.ndarray, m: int, seconds: float) -> None:
 
 @inlined
 def _next(pool: Pool) -> int:
-    """Take the first message out of the heap; of those at one time, the one that was scheduled first."""
+    """Removes and returns the message of the earliest event; ties in the order of scheduling."""
     s, events = pool.state[0], pool.events
     s.events -= 1
     m, last, k, child = events[0].message, events[s.events], 0, 1
@@ -204,7 +220,7 @@ def poll(pool: Pool, until: float) -> None:
 
 @inlined
 def _event(pool: Pool, m: int) -> None:
-    """A mini-task has ended."""
+    """Handles the end of a message's current mini-task."""
     s, one = pool.state[0], pool.messages[m]
     if one.ended:
         return
@@ -249,7 +265,7 @@ def retire(pool: Pool, job: int) -> None:
 
 @part
 def _drop_lost(pool: Pool, worker: int) -> None:
-    """Under "lost", a message with nothing left to do is gone at once."""
+    """Under "lost", ends a worker's latest message at once if nothing in it is wanted any more."""
     s, m = pool.state[0], pool.workers[worker].latest
     one = pool.messages[m]
     if s.lost and m != NONE and not one.ended:

@@ -1,10 +1,16 @@
-"""RoundScheduler under safe closing on the simulated pool, compiled; with names of scheduling.round_scheduler and coding.
+"""Compiled form of distseq.scheduling.round_scheduler under safe closing, on the simulated pool, with the same names.
 
-Learners never end, so round t opens job t, in slot t modulo T + 1. Of a scheme: `sets` (codes, n) replica set of each worker,
-`starts` (sets + 1,) where each begins under the last code; under a dense code each worker is a set. Of the job in each slot:
-`hit` (slots, groups, sets) which sets have answered, `answered` (slots, groups) how many, `sent` (slots, groups, n) in which
-round last. Of a round: `again` the groups that are sent again, oldest job first, `copy` (copies,) the place that gets the first
-of them, `idle` the workers that have answered, in order. `complete` (jobs,) in which order, `decoded` (jobs,) when.
+Learners never end, so round t opens job t, in slot t modulo T + 1. The arrays of `Rounds`:
+
+sets (codes, n): replica set of each worker under each code; under a dense code every worker is a set of its own.
+starts (sets + 1,): first worker of each replica set of the last code.
+groups (groups,): records of the `code` of each group, the answers it needs, and the round in which it was copied.
+slots (slots,): records of the job in each slot: groups `left` to complete, rows `owed` in this round, `begin` in `again`.
+hit (slots, groups, sets) bool: replica sets that have answered; answered (slots, groups): how many.
+sent (slots, groups, n): the round in which a mini-task was sent last.
+again: groups that are sent again in this round, oldest job first; copy (copies,): the place that gets the first of them.
+idle: workers that have answered in this round, in order.
+complete, decoded (jobs,): the order in which jobs complete, and their decode times.
 """
 
 from collections import namedtuple
@@ -24,7 +30,8 @@ from distseq.scheduling.replay import latency as prediction
 from distseq.scheduling.replay import pool as on
 from distseq.scheduling.replay.pool import NONE, Pool, inlined, loop, part, records
 
-CODED, MULTIPLEXED, ANYWHERE = range(3)  # how a scheme assigns
+# How a scheme assigns groups to workers: by a code, by M-SGC's rule, or to any worker.
+CODED, MULTIPLEXED, ANYWHERE = range(3)
 ASSIGNS = {GC: CODED, SRSGC: CODED, MSGC: MULTIPLEXED, Redispatch: ANYWHERE, Backup: ANYWHERE}
 Rounds = namedtuple(
     "Rounds",
@@ -36,16 +43,18 @@ Rounds = namedtuple(
 def replay_rounds(
     trace: Trace, scheme: Scheme, jobs: int, *, unfinished: str, whole: bool, cutoff: float, cost: float
 ) -> tuple[np.ndarray, float, int, int]:
-    """(jobs,) decode times; until the last of them, busy worker-seconds, messages started, rows that were wanted.
+    """The fields of Replayed: decode times (jobs,), busy worker-seconds, messages started, wanted rows.
 
-    ValueError for a kind of scheme that has no replay."""
+    ValueError for a kind of scheme that has no replay.
+    """
     if type(scheme) not in ASSIGNS:
         raise ValueError(f"{scheme.spec} has no replay")
     n, T, groups, slots, rounds = scheme.n, scheme.delay, len(scheme.codes), scheme.delay + 1, jobs + scheme.delay + 1
     assigns, W = ASSIGNS[type(scheme)], scheme.W if isinstance(scheme, MSGC) else 0
     copies = min(scheme.copies, n) if isinstance(scheme, Redispatch) else 0
-    few = n - scheme.enough if isinstance(scheme, Backup) else 0  # missing parts that are copied
+    few = n - scheme.enough if isinstance(scheme, Backup) else 0  # backup copies begin when at most so many parts miss
     codes = list(dict.fromkeys(scheme.codes))
+    # A dense code has no replica sets: as sets of one worker it fits into the same arrays, with n - s of n sets needed.
     replicas = [code if isinstance(code, FractionalRepetition) else FractionalRepetition(n, 0) for code in codes]
     r = Rounds(
         *(assigns, T, W, few, interchangeable(scheme), codes[-1] is not replicas[-1]),
@@ -59,6 +68,7 @@ def replay_rounds(
     need = [code.parts if code is own else n - code.s for code, own in zip(codes, replicas, strict=True)]
     r.groups["code"] = [codes.index(code) for code in scheme.codes]
     r.groups["need"], r.groups["copied"] = np.array(need)[r.groups["code"]], NONE
+    # Room for all that can be sent: backup tasks may double a round's messages; a message has at most `most` mini-tasks.
     messages, most = rounds * n * (2 if few else 1), groups if assigns == CODED else T * max(1, copies) + 1
     kinds = list(zip(scheme.shares, scheme.codes, strict=True))
     loads = {(share, code): float(share * len(code.row(0)) / code.parts) for share, code in set(kinds)}
@@ -85,6 +95,8 @@ def _rounds(pool: Pool, r: Rounds) -> None:
                 return
         over = waited == 0
         if not over and heard and s.now >= begun + r.cutoff:
+            # A shortage is asked for again only when one of its workers has answered: asking after every row would take most
+            # of the time (docs/decisions/001).
             if low == high:
                 low, high = _shortage(pool, r)
             over = low == high
@@ -130,7 +142,7 @@ def _rounds(pool: Pool, r: Rounds) -> None:
 
 @inlined
 def _receive(pool: Pool, r: Rounds, task: Any) -> bool:
-    """Whether the row completes its job."""
+    """Counts a row; whether it completes its job."""
     slot, g, group = pool.slot[task.job], task.group, r.groups[task.group]
     k = r.sets[group.code, task.worker]
     if r.hit[slot, g, k]:
@@ -145,7 +157,7 @@ def _receive(pool: Pool, r: Rounds, task: Any) -> bool:
 
 @part
 def _begin(pool: Pool, r: Rounds) -> None:
-    """Send the plan of the round."""
+    """Opens the next job and sends the plan of its round."""
     s, first = pool.state[0], pool.state[0].tasks
     slot = s.round % len(r.slots)
     on.publish(pool, s.round, slot)
@@ -168,7 +180,7 @@ def _begin(pool: Pool, r: Rounds) -> None:
 
 @part
 def _again(pool: Pool, r: Rounds) -> None:
-    """What is done again in this round: who repeats; which groups, and where the first copies go."""
+    """Finds what is sent again in this round: workers that repeat their row, or groups and where their copies go."""
     n, items, t = len(pool.workers), 0, pool.state[0].round
     for worker in pool.workers:
         worker.repeats = 0
@@ -196,7 +208,7 @@ def _again(pool: Pool, r: Rounds) -> None:
 
 @inlined
 def _assign(pool: Pool, r: Rounds, m: int, worker: Any) -> None:
-    """Scheme.assign: what a worker does in this round goes into its message."""
+    """Puts the mini-tasks of a worker for this round into its message, as Scheme.assign does."""
     t, groups, n = pool.state[0].round, len(r.groups), len(pool.workers)
     k = worker.place if r.ordered else worker.number
     if r.assigns == CODED:
@@ -218,7 +230,7 @@ def _assign(pool: Pool, r: Rounds, m: int, worker: Any) -> None:
 
 @part
 def _group(r: Rounds, slot: int, age: int, w: int) -> int:
-    """MSGC: the group that a worker does for the job of this age; none, if it is not less than their number."""
+    """M-SGC: the group that worker w does for the job of this age; a number beyond the groups means none."""
     if slot == NONE:
         return len(r.groups)
     for g in range(r.W - 1 if age >= r.W - 1 else 0):
@@ -229,7 +241,7 @@ def _group(r: Rounds, slot: int, age: int, w: int) -> int:
 
 @part
 def _shortage(pool: Pool, r: Rounds) -> tuple[int, int]:
-    """(low, high): a row of a worker from low to before high must still arrive; equal, if the round may end safely."""
+    """(low, high): a row of some worker in range(low, high) must still arrive; low == high if the round may end safely."""
     t, n = pool.state[0].round, len(pool.workers)
     if r.assigns != MULTIPLEXED:
         return 0, n if t >= r.T and pool.slot[t - r.T] != NONE else 0

@@ -45,9 +45,10 @@ def test_the_exit_code_is_the_entrypoint_s_where_ray_knows_it(
     details = SimpleNamespace(status=status, driver_exit_code=code, message="why, last available logs: many\nlines")
     said: list[str] = []
     assert _exit_code("job-1", details, said.append) == expected
-    assert said == {JobStatus.FAILED: ["job job-1 failed: why"], JobStatus.STOPPED: ["job job-1 was stopped"]}.get(
-        status, []
-    )
+    assert said == {
+        JobStatus.FAILED: ["Ray job job-1 failed: why"],
+        JobStatus.STOPPED: ["Ray job job-1 was stopped"],
+    }.get(status, [])
 
 
 @pytest.mark.parametrize("address", ["", "auto", "127.0.0.1:8265", "ray://127.0.0.1:10001", "http://", "http://h:x"])

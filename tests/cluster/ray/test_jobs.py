@@ -30,7 +30,8 @@ def submit(cluster: Cluster, working_dir: Path, *entrypoint: str) -> subprocess.
 def test_the_example_trains_a_model_of_the_user_s_own_from_a_checkout(cluster: Cluster, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     for folder in ("distseq", "coding", "cluster", "kernels", "models", "examples"):
-        shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        # The links in distseq/ stay links, as they are in a checkout: Ray must send what they point to.
+        shutil.copytree(ROOT / folder, checkout / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", checkout)
     out = tmp_path / "run"
     result = submit(cluster, checkout, sys.executable, "examples/ray/train.py", str(out))

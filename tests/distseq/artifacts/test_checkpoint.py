@@ -82,7 +82,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     result, printed = train(resume=run)
     assert printed.count("warning: ") == 1
     assert f"warning: checkpoint {latest} is damaged: " in printed
-    assert f"going on from job {before[0][0]}" in printed
+    assert f"resuming from job {before[0][0]}" in printed
     assert_same_bits(weights(result), whole())
 
 
@@ -106,7 +106,7 @@ def test_when_all_checkpoints_are_damaged_it_is_one_line(job: Path, capsys: pyte
     assert out == ""
     assert err.count("\n") == 1
     assert "00000009 is damaged: " in err
-    assert "no whole one before it" in err
+    assert "no older one is intact" in err
     assert (run / "journal.jsonl").read_bytes() == journal
 
 
@@ -283,7 +283,7 @@ def test_a_learner_that_does_not_fit_is_left_as_it_was() -> None:
     before = one.publish()
     wide = learner(inputs=4)
     with pytest.raises(
-        ValueError, match=r"weight of its model is float32 \(2, 3\), in the checkpoint float32 \(2, 4\)"
+        ValueError, match=r"weight of its model is float32 \(2, 3\), but float32 \(2, 4\) in the checkpoint"
     ):
         one.restore(wide.snapshot())
     np.testing.assert_array_equal(one.publish(), before)
@@ -292,7 +292,9 @@ def test_a_learner_that_does_not_fit_is_left_as_it_was() -> None:
 def test_state_that_is_not_plain_data_is_refused() -> None:
     one = learner()
     one.optimizer.param_groups[0]["hook"] = print
-    with pytest.raises(ValueError, match=r"a checkpoint cannot hold optimizer\.param_groups\.0\.hook"):
+    with pytest.raises(
+        ValueError, match=r"a checkpoint can only hold plain data and tensors: optimizer\.param_groups\.0\.hook"
+    ):
         checkpoint(one, 0)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from distseq.cluster.pool import Delivery
@@ -15,8 +15,9 @@ from distseq.coding.plan import MiniTask
 from distseq.engine.journal import ARRIVAL, FileJournal, MemoryJournal, arrival, read_journal
 from distseq.scheduling.closing import Closing, Mu, Safe
 from distseq.simulation.recorded import arrival_table, master_seconds
-from distseq.simulation.simulate import simulate
+from distseq.simulation.simulate import Setting, simulate
 from tests.coding.strategies import PROPERTY, generators
+from tests.examples import examples
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -183,11 +184,11 @@ class Watched(Trace):
 
 def serial(trace: Trace, scheme: str, closing: Closing, jobs: int) -> tuple[float, MemoryJournal]:
     journal = MemoryJournal()
-    result = simulate(trace, scheme, closing, models=4, jobs=jobs, unfinished="serial", arrival="row", journal=journal)
-    return float(result["total_seconds"]), journal  # type: ignore[arg-type]
+    setting = Setting(trace, 4, jobs, closing, unfinished="serial", arrival="row")
+    return float(simulate(setting, scheme, journal=journal)["total_seconds"]), journal
 
 
-@settings(PROPERTY, max_examples=80)
+@examples(80)
 @given(
     n=st.integers(3, 7),
     scheme=st.sampled_from(SCHEMES),

@@ -287,5 +287,5 @@ def test_the_configuration_says_how_many() -> None:
     described["pool"] = {"stack": 1}
     assert build_fleet(from_dict(described)).spec.stack == 1
     described["pool"] = {"stack": 0}
-    with pytest.raises(ValueError, match=r"pool.stack must be at least 1: got 0"):
+    with pytest.raises(ValueError, match=r"stack in \[pool\] must be at least 1: got 0"):
         from_dict(described)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -26,17 +26,17 @@ from distseq.engine.journal import MemoryJournal, read_journal
 from distseq.engine.master import Master
 from distseq.learners.fleet import Fleet
 from distseq.learners.from_config import build_fleet
-from distseq.scheduling.asynchronous import AsyncTraining, stale_of
-from distseq.scheduling.closing import Safe
+from distseq.scheduling.asynchronous import AsyncTraining, parse_async
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
-from distseq.simulation.simulate import simulate
+from distseq.simulation.simulate import Setting, simulate
 from distseq.simulation.tables import table
-from tests.coding.strategies import PROPERTY, generators
+from tests.coding.strategies import generators
 from tests.distseq.artifacts.crashing import CrashAfter, CrashError
 from tests.distseq.engine.closed_form import check_exact, check_steps, failing, play
 from tests.distseq.scheduling.test_round_scheduler import UNFINISHED, Changing, Withdrawn, delays
 from tests.distseq.training.test_exactness import TEXT, assert_same_bits, parameters, same_parts, stragglers
+from tests.examples import examples
 
 N, PARTS = 8, 3
 INEXACT = ["ksync:6", "ksync:8", "async:1", "async:2,parts=3"]
@@ -80,8 +80,8 @@ def test_what_changes_the_gradients_is_refused_unless_it_is_asked_for(tables: di
     assert not Path("run").exists()
     trace = Trace(np.ones((2, N)), 0.0, 1.0)
     with pytest.raises(ValueError, match=REFUSED):
-        simulate(trace, spec, Safe(), models=2, jobs=4)
-    assert simulate(trace, spec, Safe(), models=2, jobs=4, inexact=True)["exact"] is False
+        simulate(Setting(trace, 2, 4), spec)
+    assert simulate(Setting(trace, 2, 4, inexact=True), spec)["exact"] is False
     in_the_file = tables | {"scheduler": {"scheme": spec, "inexact": True}}
     assert train(in_the_file, steps=1).summary["exact"] is False
 
@@ -124,9 +124,9 @@ def test_figures_of_inexact_runs_are_marked_and_those_of_exact_ones_are_not(tabl
 
 
 def test_the_table_of_simulate_marks_them() -> None:
-    trace = Trace(np.ones((2, N)), 0.0, 1.0)
+    setting = Setting(Trace(np.ones((2, N)), 0.0, 1.0), 2, 4, inexact=True)
     schemes = ("uncoded", "ksync:6", "async:2,parts=3")
-    lines = table([simulate(trace, one, Safe(), models=2, jobs=4, inexact=True) for one in schemes]).splitlines()
+    lines = table([simulate(setting, one) for one in schemes]).splitlines()
     assert [line.split("  ")[0] for line in lines[2:]] == [
         "uncoded",
         "ksync:6 (not exact)",
@@ -153,7 +153,7 @@ def test_ksync_of_all_rows_is_uncoded_training_to_the_bit(tables: dict[str, Any]
     assert {len(one["rows"]) for one in records(ours, "job")} == {N}
 
 
-def test_a_job_of_ksync_on_real_workers_is_over_with_k_rows(tables: dict[str, Any]) -> None:
+def test_a_job_of_ksync_on_local_workers_is_over_with_k_rows(tables: dict[str, Any]) -> None:
     result = train(tables, scheme="ksync:5", inexact=True, pool="local", hosts=2, delays="one-slow:base=0.02")
     jobs = records(result, "job")
     assert [len(one["rows"]) for one in jobs] == [5] * 12
@@ -237,7 +237,7 @@ def test_a_gradient_of_async_is_of_the_parameters_at_its_opening_and_misses_a_mi
         assert_same_bits(parameters(fleet), expected)
 
 
-@settings(PROPERTY, max_examples=100)
+@examples(100)
 @given(
     n=st.integers(1, 8),
     A=st.integers(1, 5),
@@ -336,7 +336,7 @@ def test_a_run_that_was_not_exact_is_not_made_exact_by_its_end(tables: dict[str,
     ("spec", "message"),
     [
         ("async", "scheme 'async': async takes A, as in 'async:2,parts=8'"),
-        ("async:0", "async needs A >= 1 open jobs of a learner: got A=0"),
+        ("async:0", "async needs A >= 1 open jobs per learner: got A=0"),
         ("async:2,parts=0", "async needs parts >= 1: got parts=0"),
         ("async:2,copies=2", "async has no option 'copies'; known: parts"),
         ("async:x", "'x' is not a whole number"),
@@ -344,7 +344,7 @@ def test_a_run_that_was_not_exact_is_not_made_exact_by_its_end(tables: dict[str,
 )
 def test_a_wrong_specification_of_async_is_refused(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        stale_of(spec)
+        parse_async(spec)
 
 
 def test_async_has_no_rounds_to_close(tables: dict[str, Any]) -> None:
@@ -354,15 +354,15 @@ def test_async_has_no_rounds_to_close(tables: dict[str, Any]) -> None:
 
 
 def test_a_specification_of_async_is_read_back() -> None:
-    assert stale_of("async:2") == stale_of(" async:2,parts=4 ") == AsyncTraining(2)
-    assert stale_of(AsyncTraining(3, 7).spec) == AsyncTraining(3, 7)
-    assert stale_of("ksync:2") is None
+    assert parse_async("async:2") == parse_async(" async:2,parts=4 ") == AsyncTraining(2)
+    assert parse_async(AsyncTraining(3, 7).spec) == AsyncTraining(3, 7)
+    assert parse_async("ksync:2") is None
 
 
 @pytest.mark.parametrize("spec", ["ksync:240", "ksync:250", "async:2,parts=8", "async:4,parts=8"])
 def test_seconds_per_job_on_the_measured_trace(shared: Path, spec: str) -> None:
     trace = load_trace(shared / "traces" / "canada_l000.npz")
-    result = simulate(trace, spec, Safe(), models=4, jobs=80, inexact=True)
+    result = simulate(Setting(trace, models=4, jobs=80, inexact=True), spec)
     print(
         f"\n{spec} (not exact): {result['seconds_per_job']:.4f} s/job, {result['worker_seconds_per_job']:.1f} worker-s/job"
     )

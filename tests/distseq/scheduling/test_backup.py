@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distseq.cluster.pool import Delivery
@@ -16,10 +16,11 @@ from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Safe
 from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
-from distseq.simulation.simulate import simulate
-from tests.coding.strategies import PROPERTY, generators
+from distseq.simulation.simulate import Setting, simulate
+from tests.coding.strategies import generators
 from tests.distseq.engine.closed_form import checked, play
 from tests.distseq.scheduling.test_round_scheduler import Case, Through, cases
+from tests.examples import examples
 
 
 class Watching(Through):
@@ -50,7 +51,7 @@ class Watching(Through):
         return decision
 
 
-@settings(PROPERTY, max_examples=100)
+@examples(100)
 @given(case=cases(("backup",)))
 def test_missing_parts_are_copied_once_each_to_idle_workers(case: Case) -> None:
     checked(case.play(Safe(), Watching), case.scheme)
@@ -80,7 +81,7 @@ def test_nothing_is_copied_before_enough_has_come_and_copies_are_waited_for() ->
     assert scheduler.missing() == {}
 
 
-@settings(PROPERTY, max_examples=40)
+@examples(40)
 @given(
     n=st.integers(2, 9),
     draws=generators(),
@@ -90,10 +91,8 @@ def test_nothing_is_copied_before_enough_has_come_and_copies_are_waited_for() ->
 def test_copies_on_workers_of_constant_speed_never_make_a_round_longer(
     n: int, draws: np.random.Generator, percent: int, unfinished: str
 ) -> None:
-    trace = Trace(1.0 + draws.pareto(1.0, (1, n)), 0.0, 1.0)
-    options = {"models": 1, "jobs": 5, "unfinished": unfinished}
-    copied = simulate(trace, f"backup:{percent}", Safe(), **options)  # type: ignore[arg-type]
-    plain = simulate(trace, "uncoded", Safe(), **options)  # type: ignore[arg-type]
+    setting = Setting(Trace(1.0 + draws.pareto(1.0, (1, n)), 0.0, 1.0), models=1, jobs=5, unfinished=unfinished)
+    copied, plain = simulate(setting, f"backup:{percent}"), simulate(setting, "uncoded")
     assert copied["total_seconds"] <= plain["total_seconds"] * (1 + 1e-12)  # type: ignore[operator]
 
 

@@ -1,7 +1,7 @@
 """Pipelining: any delays give exact sums, no worker waits while there is work, and none has two parts at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PATIENCE, PipelineScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 from distseq.simulation.recorded import arrival_table
-from distseq.simulation.simulate import simulate_pipeline
+from distseq.simulation.simulate import Setting, simulate
 from tests.coding.strategies import PROPERTY, generators
 from tests.distseq.engine.closed_form import Played, check_exact, failing, play
 from tests.distseq.scheduling.test_round_scheduler import (
@@ -32,6 +32,7 @@ from tests.distseq.scheduling.test_round_scheduler import (
     delays,
     deliveries,
 )
+from tests.examples import examples
 
 Fails = Mapping[int, tuple[int, str]]
 
@@ -199,39 +200,39 @@ class Rules(Through):
             assert task.worker in {here[(first + k) % len(here)] for k in range(own.places)}, "its data are not there"
 
 
-@settings(PROPERTY, max_examples=150)
+@examples(150)
 @given(case=cases())
 def test_any_delays_give_every_learner_its_exact_sums_in_order_and_by_the_rules(case: Case) -> None:
     check_exact(case.play(lambda inner: Rules(inner, case)), "fr")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(PROPERTY, max_examples=3000)
 @given(case=cases(), draws=generators())
 def test_any_delays_give_exact_sums_in_many_more_runs(case: Case, draws: np.random.Generator) -> None:
     check_exact(case.play(lambda inner: Changing(Rules(inner, case), case.n, draws)), "fr")
 
 
-@settings(PROPERTY, max_examples=100)
+@examples(100)
 @given(case=cases(), data=st.data())
 def test_whoever_fails_whenever_the_others_get_their_exact_sums(case: Case, data: st.DataObject) -> None:
     fails = data.draw(failing(case.steps))
     check_exact(case.play(lambda inner: Withdrawn(Rules(inner, case)), fails), "fr", fails)
 
 
-@settings(PROPERTY, max_examples=100)
+@examples(100)
 @given(case=cases(), draws=generators())
 def test_whatever_number_of_workers_there_is_every_sum_is_exact(case: Case, draws: np.random.Generator) -> None:
     check_exact(case.play(lambda inner: Changing(Rules(inner, case), case.n, draws)), "fr")
 
 
-@settings(PROPERTY, max_examples=60)
+@examples(60)
 @given(case=cases())
 def test_a_second_step_with_nothing_new_decides_nothing_new(case: Case) -> None:
     assert case.play(Twice).records == case.play().records
 
 
-@settings(PROPERTY, max_examples=60)
+@examples(60)
 @given(case=cases(), at=st.integers(1, 40))
 def test_a_copy_made_in_the_middle_of_a_run_decides_the_same(case: Case, at: int) -> None:
     assert case.play(lambda inner: Twin(inner, at)).records == case.play().records
@@ -387,8 +388,8 @@ def test_a_job_stays_in_the_lane_that_had_the_fewest() -> None:
         ((1, 1, 9), "pipeline needs lanes <= workers: got lanes=9, workers=8"),
         ((1, 1, 1, 0), "pipeline needs burst >= 1: got burst=0"),
         ((1, 1, 1, 1, 9), "pipeline needs places <= workers: got places=9, workers=8"),
-        ((1, 1, 1, 1, -1), "pipeline needs places >= 0, 0 = anywhere: got places=-1"),
-        ((1, 1, 2, 1, 2), "a part has either its places or a lane: got places=2, lanes=2"),
+        ((1, 1, 1, 1, -1), "pipeline needs places >= 0, 0 = every worker: got places=-1"),
+        ((1, 1, 2, 1, 2), "pipeline takes places or lanes, not both: got places=2, lanes=2"),
     ],
 )
 def test_numbers_that_make_no_pipeline_are_refused(numbers: tuple[int, ...], message: str) -> None:
@@ -396,18 +397,18 @@ def test_numbers_that_make_no_pipeline_are_refused(numbers: tuple[int, ...], mes
         PipelineScheduler(Pipeline(*numbers), 8)
 
 
-@settings(PROPERTY, max_examples=40)
+@examples(40)
 @given(n=st.integers(2, 7), parts=st.integers(1, 5), draws=generators())
 def test_the_arrivals_of_a_run_without_copies_replay_in_the_same_seconds(
     n: int, parts: int, draws: np.random.Generator
 ) -> None:
     times = 0.5 + 0.3 * draws.random((40, n)) + (draws.random((40, n)) < 0.1) * draws.exponential(2.0, (40, n))
-    journal, options = MemoryJournal(), {"models": 4, "jobs": 40, "unfinished": "serial"}
-    first = simulate_pipeline(Trace(times, 0.0, 2.0), Pipeline(parts), journal=journal, **options)  # type: ignore[arg-type]
+    journal, setting = MemoryJournal(), Setting(Trace(times, 0.0, 2.0), 4, 40, unfinished="serial")
+    first = simulate(setting, Pipeline(parts), journal=journal)
     kinds = {record["kind"] for record in journal.records}
     assert kinds == {"job"}
     assert sum(len(record["arrivals"]) for record in journal.records) == 40 * parts
     trace = arrival_table(journal.records, n)
-    again = simulate_pipeline(trace, Pipeline(parts), **options)  # type: ignore[arg-type]
+    again = simulate(replace(setting, trace=trace), Pipeline(parts))
     assert again["total_seconds"] == pytest.approx(first["total_seconds"], rel=1e-4)
     assert trace.slope == pytest.approx(2.0, rel=1e-3)

@@ -22,10 +22,11 @@ from distseq.coding.schemes.sr_sgc import SRSGC
 from distseq.scheduling.closing import Closing, Mu, Safe, closing_rule
 from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
-from distseq.simulation.simulate import simulate
+from distseq.simulation.simulate import Setting, simulate
 from tests.coding.patterns import random_pattern
 from tests.coding.strategies import BUILDERS, PROPERTY, generators
 from tests.distseq.engine.closed_form import Played, check_on_time, check_sums, checked, failing, play
+from tests.examples import examples
 
 UNFINISHED = ("lost", "overlap", "serial")
 ROWS = 300  # more than the invocations of a worker in any run here
@@ -95,7 +96,7 @@ def cases(draw: st.DrawFn, kinds: Sequence[str] = tuple(sorted(BUILDERS)), lost:
 
 
 @kinds
-@settings(PROPERTY, max_examples=40)
+@examples(40)
 @given(data=st.data(), closing=closings)
 def test_any_delays_give_every_learner_its_exact_sums_in_order_and_on_time(
     kind: str, data: st.DataObject, closing: Closing
@@ -104,7 +105,7 @@ def test_any_delays_give_every_learner_its_exact_sums_in_order_and_on_time(
     checked(case.play(closing), case.scheme, closing)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(PROPERTY, max_examples=2000)
 @given(case=cases(), closing=closings)
 def test_any_delays_give_exact_sums_on_time_in_many_more_runs(case: Case, closing: Closing) -> None:
@@ -124,7 +125,7 @@ def test_a_worker_that_loses_everything_is_not_missed_where_its_rows_are_spare()
 
 @kinds
 @pytest.mark.parametrize("code", sorted(CODES))
-@settings(PROPERTY, max_examples=25)
+@examples(25)
 @given(data=st.data(), draws=generators())
 def test_a_conforming_pattern_never_waits(
     kind: str, code: str, data: st.DataObject, draws: np.random.Generator
@@ -146,7 +147,7 @@ def test_a_conforming_pattern_never_waits(
         assert record["ended"] - record["begun"] == pytest.approx(2 * fastest if record["stragglers"] else fastest)
 
 
-@settings(PROPERTY, max_examples=100)
+@examples(100)
 @given(case=cases(), cutoff=st.sampled_from((0.0, 0.4, 2.0)))
 def test_safe_ends_no_round_before_its_first_arrival_nor_before_the_cutoff(case: Case, cutoff: float) -> None:
     begun = 0.0
@@ -242,7 +243,7 @@ class Withdrawn(Through):
 
 
 @kinds
-@settings(PROPERTY, max_examples=60)
+@examples(60)
 @given(data=st.data(), closing=closings)
 def test_whoever_fails_whenever_the_others_get_their_exact_sums_on_time(
     kind: str, data: st.DataObject, closing: Closing
@@ -328,7 +329,7 @@ def test_jobs_that_are_open_at_a_move_finish_under_their_own_scheme(seed: int) -
         assert {one["scheme"] for one in played.jobs if record["begun"] < one["decoded"] <= record["ended"]} <= names
 
 
-@settings(PROPERTY, max_examples=100)
+@examples(100)
 @given(case=cases(("msgc", "srsgc"), lost=False))
 def test_a_job_with_a_successor_has_as_many_learners_behind_it_as_its_delay_needs(case: Case) -> None:
     delay = case.scheme.delay
@@ -341,7 +342,7 @@ def test_a_job_with_a_successor_has_as_many_learners_behind_it_as_its_delay_need
 
 
 @kinds
-@settings(PROPERTY, max_examples=25)
+@examples(25)
 @given(data=st.data(), more=st.integers(0, 3), steps=st.integers(1, 6), closing=closings)
 def test_equal_learners_in_step_never_cause_a_move(
     kind: str, data: st.DataObject, more: int, steps: int, closing: Closing
@@ -402,7 +403,7 @@ class Changing(Through):
         return self.inner.step(now)
 
 
-@settings(PROPERTY, max_examples=100)
+@examples(100)
 @given(case=cases(EXACT), closing=closings, draws=generators())
 def test_whatever_number_of_workers_there_is_every_sum_is_exact(
     case: Case, closing: Closing, draws: np.random.Generator
@@ -422,13 +423,13 @@ def test_a_changed_number_of_workers_counts_for_jobs_opened_from_then_on() -> No
         assert list(scheduler.step(job + 0.5).decode) == [job]
 
 
-@settings(PROPERTY, max_examples=60)
+@examples(60)
 @given(case=cases(), closing=closings)
 def test_a_second_step_with_nothing_new_decides_nothing_new(case: Case, closing: Closing) -> None:
     assert case.play(closing, Twice).records == case.play(closing).records
 
 
-@settings(PROPERTY, max_examples=60)
+@examples(60)
 @given(case=cases(), closing=closings, at=st.integers(1, 40))
 def test_a_copy_made_in_the_middle_of_a_run_decides_the_same(case: Case, closing: Closing, at: int) -> None:
     made: list[Twin] = []
@@ -442,7 +443,7 @@ def test_a_copy_made_in_the_middle_of_a_run_decides_the_same(case: Case, closing
     assert made[0].at > 0 or made[0].twin is not made[0].inner
 
 
-@settings(PROPERTY, max_examples=40)
+@examples(40)
 @given(case=cases(), closing=closings)
 def test_two_runs_of_one_seed_have_one_journal(case: Case, closing: Closing) -> None:
     first, second = case.play(closing), case.play(closing)
@@ -473,7 +474,7 @@ def test_the_ready_learner_that_has_waited_longest_goes_first() -> None:
     assert order == [0, 1, 2, 3, 4, 5, 6]
 
 
-@settings(PROPERTY, max_examples=60)
+@examples(60)
 @given(case=cases(), closing=closings)
 def test_jobs_start_in_the_order_in_which_their_learners_became_ready(case: Case, closing: Closing) -> None:
     opened = [record["opened"] for record in case.play(closing).rounds if record["opened"] >= 0]
@@ -558,8 +559,8 @@ def test_a_round_that_would_leave_a_job_overdue_does_not_end() -> None:
 def test_a_delay_that_interleaving_does_not_allow_is_refused(spec: str, models: int, message: str) -> None:
     trace = Trace(np.ones((1, 4)), 0.0, 0.0)
     with pytest.raises(ValueError, match=message):
-        simulate(trace, spec, Safe(), models=models, jobs=8)
-    assert simulate(trace, spec, Safe(), models=models + 1, jobs=8)["jobs"] == 8
+        simulate(Setting(trace, models, 8), spec)
+    assert simulate(Setting(trace, models + 1, 8), spec)["jobs"] == 8
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distseq.cli.main import cli
@@ -15,10 +15,12 @@ from distseq.cluster.trace import Trace, load_trace
 from distseq.scheduling.adaptive.candidates import Candidate, candidates, family
 from distseq.scheduling.closing import Closing, Mu, Safe
 from distseq.scheduling.pipeline import Pipeline
-from distseq.simulation.compare import Setting, best_of_families, simulate_schemes
+from distseq.simulation.compare import best_of_families, bounds_of, simulate_schemes
+from distseq.simulation.simulate import Setting, simulate
 from distseq.simulation.tables import table
-from tests.coding.strategies import PROPERTY, generators
+from tests.coding.strategies import generators
 from tests.distseq.simulation.test_simulate import DEFAULTS, any_trace
+from tests.examples import examples
 
 RECORDED = (
     "canada_l000",
@@ -33,16 +35,15 @@ GENERATED = ("none", "bursts", "heavy-tail", "one-slow", "half-slow", "spikes")
 
 
 def setting(trace: Trace, closing: Closing | None = None, **changes: Any) -> Setting:
-    usual = {"models": 1, "jobs": 17, "unfinished": "lost", "arrival": "scheme"}
-    return Setting(trace, closing or Safe(), **(usual | changes))
+    return Setting(trace, **({"models": 1, "jobs": 17, "closing": closing or Safe()} | changes))
 
 
 def seconds(trace: Trace, candidate: Candidate, closing: Closing | None = None) -> float:
-    return float(setting(trace, closing).run(candidate)["total_seconds"])
+    return float(simulate(setting(trace, closing), candidate)["total_seconds"])
 
 
 def least(where: Setting) -> dict[str, float]:
-    return {bound["scheme"]: bound["total_seconds"] for bound in where.bounds()}
+    return {bound["scheme"]: bound["total_seconds"] for bound in bounds_of(where)}
 
 
 def check_laws(trace: Trace, s: int) -> None:
@@ -60,7 +61,7 @@ def check_laws(trace: Trace, s: int) -> None:
     assert streamed <= seconds(trace, "uncoded") + 1e-9
 
 
-@settings(PROPERTY, max_examples=40)
+@examples(40)
 @given(sizes=st.sampled_from([(4, 2), (6, 2), (6, 3), (8, 2), (8, 4), (9, 3), (8, 8)]), draws=generators())
 def test_bounds_and_schemes_are_in_order_on_any_trace(sizes: tuple[int, int], draws: np.random.Generator) -> None:
     n, replicas = sizes
@@ -78,7 +79,7 @@ def test_bounds_and_schemes_are_in_order_on_recorded_traces(shared: Path, name: 
     check_laws(load_trace(shared / "traces" / f"{name}.npz").first(32), 3)
 
 
-@settings(PROPERTY, max_examples=30)
+@examples(30)
 @given(
     n=st.integers(1, 9),
     models=st.integers(1, 5),
@@ -95,14 +96,16 @@ def test_no_candidate_is_faster_than_what_bounds_them_all(
     )
     bound = least(where)["genieAny"]
     for candidate in candidates(n, models):
-        assert where.run(candidate)["total_seconds"] >= bound - 1e-9
+        assert simulate(where, candidate)["total_seconds"] >= bound - 1e-9
 
 
 def test_where_nobody_straggles_a_pipeline_meets_the_bound() -> None:
     trace = Trace(np.ones((1, 4)), 0.0, 2.0)
     alone, many = setting(trace, jobs=6), setting(trace, models=8, jobs=8)
-    assert alone.run(Pipeline(4))["total_seconds"] == least(alone)["genieAny"] == 9.0  # 6 x (1 + 2/4)
-    assert many.run(Pipeline(1))["total_seconds"] == 6.0  # two rows of 1 + 2 seconds each; 5 with one start-up for both
+    assert simulate(alone, Pipeline(4))["total_seconds"] == least(alone)["genieAny"] == 9.0  # 6 x (1 + 2/4)
+    assert (
+        simulate(many, Pipeline(1))["total_seconds"] == 6.0
+    )  # two rows of 1 + 2 seconds each; 5 with one start-up for both
     assert least(many)["genieAny"] == 5.0
 
 

@@ -96,8 +96,8 @@ def test_a_wrong_npz_is_named_in_one_line() -> None:
     np.save("single.npy", np.ones(3))
     for name, content in (("text.npz", b"hello"), ("empty.npz", b""), ("cut.npz", b"PK\x03\x04...")):
         Path(name).write_bytes(content)
-        refused(f"can't read data 'arrays:{name}': it is no .npz file", f"arrays:{name}")
-    refused("can't read data 'arrays:single.npy': it is no .npz file", "arrays:single.npy")
+        refused(f"can't read data 'arrays:{name}': it is not an .npz file", f"arrays:{name}")
+    refused("can't read data 'arrays:single.npy': it is not an .npz file", "arrays:single.npy")
     np.savez("flipped.npz", x=np.arange(100))
     content = bytearray(Path("flipped.npz").read_bytes())
     content[-300] ^= 1
@@ -105,18 +105,16 @@ def test_a_wrong_npz_is_named_in_one_line() -> None:
     refused("can't read data 'arrays:flipped.npz': BadZipFile: Bad CRC-32 for file 'x.npy'", "arrays:flipped.npz")
     with zipfile.ZipFile("other.npz", "w") as file:
         file.writestr("note.txt", "hello")
-    refused("member 'note.txt' of data 'arrays:other.npz' is no array", "arrays:other.npz")
+    refused("member 'note.txt' of data 'arrays:other.npz' is not an array", "arrays:other.npz")
     np.savez("none.npz")
-    refused("data 'arrays:none.npz' hold no columns", "arrays:none.npz")
+    refused("data 'arrays:none.npz' has no columns", "arrays:none.npz")
     np.savez("uneven.npz", x=np.ones((3, 2)), y=np.ones(4))
-    refused(
-        "columns of data 'arrays:uneven.npz' must have one first dimension: got {'x': 3, 'y': 4}", "arrays:uneven.npz"
-    )
+    refused("columns of data 'arrays:uneven.npz' must have equal lengths: got {'x': 3, 'y': 4}", "arrays:uneven.npz")
     np.savez("zero.npz", x=np.ones(()))
-    refused("column 'x' of data 'arrays:zero.npz' must have a first dimension: got a single number", "arrays:zero.npz")
+    refused("column 'x' of data 'arrays:zero.npz' must be an array with rows: got a single number", "arrays:zero.npz")
     for kind in ("U3", "c16", "u8", "M8[s]", "longdouble"):
         np.savez("kind.npz", x=np.zeros(2, kind))
-        refused("column 'x' of data 'arrays:kind.npz' must hold numbers that fit into 64 bits: got ", "arrays:kind.npz")
+        refused("column 'x' of data 'arrays:kind.npz' must hold numbers of at most 64 bits: got ", "arrays:kind.npz")
     np.savez("pickled.npz", x=np.array([None]))
     refused("column 'x' of data 'arrays:pickled.npz' can't be read: ValueError: Object arrays", "arrays:pickled.npz")
 
@@ -139,33 +137,33 @@ def test_a_csv_file_becomes_inputs_and_targets() -> None:
 def test_only_the_columns_asked_for_must_be_numbers() -> None:
     Path("t.csv").write_text("name;x\nann;1\nbob;2\n")
     assert len(open_dataset("csv:t.csv", columns=["x"], delimiter=";")) == 2
-    refused("data 'csv:t.csv' row 1 (line 2), column 'name': 'ann' is no finite number", "csv:t.csv", delimiter=";")
+    refused("data 'csv:t.csv' row 1 (line 2), column 'name': 'ann' is not a finite number", "csv:t.csv", delimiter=";")
 
 
 @pytest.mark.parametrize(
     ("content", "args", "message"),
     [
-        ("a,y\n1,2\n\n3,\n", {}, "data 'csv:t.csv' row 2 (line 4), column 'y': '' is no finite number"),
-        ("a,y\n1,2\nx,3\n", {}, "data 'csv:t.csv' row 2 (line 3), column 'a': 'x' is no finite number"),
-        ("a,y\n1,nan\n", {}, "data 'csv:t.csv' row 1 (line 2), column 'y': 'nan' is no finite number"),
-        ("a,y\n1,inf\n", {}, "data 'csv:t.csv' row 1 (line 2), column 'y': 'inf' is no finite number"),
-        ("a,y\n1,2\n1\n", {}, "data 'csv:t.csv' row 2 (line 3) has 1 cells, the header 2"),
-        ("a,y\n1,2,3\n", {}, "data 'csv:t.csv' row 1 (line 2) has 3 cells, the header 2"),
+        ("a,y\n1,2\n\n3,\n", {}, "data 'csv:t.csv' row 2 (line 4), column 'y': '' is not a finite number"),
+        ("a,y\n1,2\nx,3\n", {}, "data 'csv:t.csv' row 2 (line 3), column 'a': 'x' is not a finite number"),
+        ("a,y\n1,nan\n", {}, "data 'csv:t.csv' row 1 (line 2), column 'y': 'nan' is not a finite number"),
+        ("a,y\n1,inf\n", {}, "data 'csv:t.csv' row 1 (line 2), column 'y': 'inf' is not a finite number"),
+        ("a,y\n1,2\n1\n", {}, "data 'csv:t.csv' row 2 (line 3) has 1 cells, but the header has 2"),
+        ("a,y\n1,2,3\n", {}, "data 'csv:t.csv' row 1 (line 2) has 3 cells, but the header has 2"),
         (
             "a,y\n1,0.5\n",
             {"target": "y", "classes": True},
-            "data 'csv:t.csv' row 1, column 'y': 0.5 is no whole number",
+            "data 'csv:t.csv' row 1, column 'y': 0.5 is not a whole number",
         ),
-        ("1,2\n3,4\n", {}, "data 'csv:t.csv' must begin with a header line of different column names: got '1' in it"),
-        ("a,a\n3,4\n", {}, "data 'csv:t.csv' must begin with a header line of different column names: got 'a' in it"),
-        ("a,\n3,4\n", {}, "data 'csv:t.csv' must begin with a header line of different column names: got '' in it"),
+        ("1,2\n3,4\n", {}, "data 'csv:t.csv' must begin with a header line of distinct column names: got '1'"),
+        ("a,a\n3,4\n", {}, "data 'csv:t.csv' must begin with a header line of distinct column names: got 'a'"),
+        ("a,\n3,4\n", {}, "data 'csv:t.csv' must begin with a header line of distinct column names: got ''"),
         ("", {}, "data 'csv:t.csv' must begin with a header line of column names: it is empty"),
-        ("a,y\n1,2\n", {"target": "z"}, "data 'csv:t.csv' have no column 'z'; there are a, y"),
-        ("a,y\n1,2\n", {"columns": ["b"]}, "data 'csv:t.csv' have no column 'b'; there are a, y"),
-        ("a,y\n1,2\n", {"delimiter": ";;"}, "data 'csv:t.csv' are not CSV: "),
+        ("a,y\n1,2\n", {"target": "z"}, "data 'csv:t.csv' has no column 'z'; known: a, y"),
+        ("a,y\n1,2\n", {"columns": ["b"]}, "data 'csv:t.csv' has no column 'b'; known: a, y"),
+        ("a,y\n1,2\n", {"delimiter": ";;"}, "data 'csv:t.csv' is not valid CSV: "),
         ("a,y\n1,2\n", {"dtype": "int8"}, "data 'csv:t.csv': dtype must be one of "),
-        ("y\n1\n", {"target": "y"}, "data 'csv:t.csv' have no column beside the target 'y'"),
-        ("a\n1\n", {"classes": True}, "data 'csv:t.csv': classes need a target"),
+        ("y\n1\n", {"target": "y"}, "data 'csv:t.csv' has no column besides the target 'y'"),
+        ("a\n1\n", {"classes": True}, "data 'csv:t.csv': classes needs a target"),
     ],
 )
 def test_a_wrong_csv_file_is_named_in_one_line(content: str, args: dict[str, Any], message: str) -> None:
@@ -176,7 +174,7 @@ def test_a_wrong_csv_file_is_named_in_one_line(content: str, args: dict[str, Any
 def test_a_csv_file_that_cannot_be_read_is_named() -> None:
     refused("can't read data 'csv:gone.csv': No such file or directory", "csv:gone.csv")
     Path("latin.csv").write_bytes(b"gr\xf6\xdfe\n1\n")
-    refused("data 'csv:latin.csv' are not CSV: ", "csv:latin.csv")
+    refused("data 'csv:latin.csv' is not valid CSV: ", "csv:latin.csv")
 
 
 def test_a_csv_file_without_rows_has_no_samples() -> None:

@@ -21,7 +21,7 @@ def test_the_text_of_a_folder_is_its_files_joined_in_the_order_of_their_paths(tm
 def test_a_folder_that_holds_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^can't read data 'folder:.*/gone': there is no such folder$"):
         open_dataset(f"folder:{tmp_path}/gone")
-    with pytest.raises(ValueError, match=r"^data 'folder:.*' hold no \*\.txt file$"):
+    with pytest.raises(ValueError, match=r"^data 'folder:.*' has no \*\.txt file$"):
         open_dataset(f"folder:{tmp_path}")
     (tmp_path / "latin.txt").write_bytes(b"gr\xf6\xdfer")
     with pytest.raises(ValueError, match=r"^text file '.*latin\.txt' is not UTF-8: .* at byte 2$"):

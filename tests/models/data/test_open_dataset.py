@@ -61,13 +61,13 @@ def test_an_import_string_opens_a_class_of_the_user() -> None:
 @pytest.mark.parametrize("spec", ["", "aws", "gcp:storage", "no_package.here:Class", "squares_of_user:Cubes", ".x:Y"])
 def test_an_unknown_spec_is_refused_with_the_known_prefixes(spec: str) -> None:
     with pytest.raises(
-        ValueError, match=r"^unknown dataset '.*known are aws:\.\.\., text:\.\.\., .*torch:\.\.\. and module:Class"
+        ValueError, match=r"^unknown data set '.*known: aws:\.\.\., text:\.\.\., .*torch:\.\.\., or module:Class"
     ):
         open_dataset(spec)
 
 
 def test_an_import_string_of_something_that_opens_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="dataset 'sys:path' can't be opened"):
+    with pytest.raises(ValueError, match="data set 'sys:path' can't be opened"):
         open_dataset("sys:path")
 
 
@@ -80,7 +80,7 @@ def test_an_import_that_fails_inside_the_module_of_the_user_stays_visible() -> N
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize("spec", ["aws:sqs", "squares_of_user:Squares"])
 def test_a_misspelt_argument_is_refused_by_name(spec: str) -> None:
-    with pytest.raises(ValueError, match=f"^dataset '{spec}' can't be opened with .*windw"):
+    with pytest.raises(ValueError, match=f"^data set '{spec}' can't be opened with .*windw"):
         open_dataset(spec, windw=3)
 
 

@@ -79,11 +79,11 @@ def test_a_wrong_parquet_file_is_named_in_one_line(parquet: Any) -> None:
     refused("column 'x' of data 'parquet:t' has no value at index 1", "parquet:t")
     refused("column 's' of data 'parquet:t' must hold numbers", "parquet:t", columns=["s"])
     refused(
-        "lists in column 'v' of data 'parquet:t' must have one length: got 1 and, at index 1, 2",
+        "lists in column 'v' of data 'parquet:t' must have equal lengths: got 1 and, at index 1, 2",
         "parquet:t",
         columns=["v"],
     )
-    refused("data 'parquet:t' have no column 'y'; there are x, s, v, ok, n", "parquet:t", columns=["y"])
+    refused("data 'parquet:t' has no column 'y'; known: x, s, v, ok, n", "parquet:t", columns=["y"])
     assert len(open_dataset("parquet:t", columns=["ok"])) == 3
     with pytest.raises(ValueError, match=r"^sample ids of data 'parquet:t' must be in 0 \.\. 2: got \[3\]$"):
         open_dataset("parquet:t", columns=["ok"]).batch(np.array([3]))
@@ -111,9 +111,9 @@ def test_a_split_of_a_saved_data_set_is_named(datasets: Any) -> None:
     datasets.DatasetDict({"train": one, "test": one.select([0])}).save_to_disk("both")
     one.save_to_disk("one")
     assert len(open_dataset("hf:both", split="test")) == 1
-    refused("data 'hf:both' have the splits train, test: got split=None", "hf:both")
-    refused("data 'hf:both' have the splits train, test: got split='dev'", "hf:both", split="dev")
-    refused("data 'hf:one' have no splits: got split='train'", "hf:one", split="train")
+    refused("data 'hf:both' has the splits train, test: got split=None", "hf:both")
+    refused("data 'hf:both' has the splits train, test: got split='dev'", "hf:both", split="dev")
+    refused("data 'hf:one' has no splits: got split='train'", "hf:one", split="train")
 
 
 def test_a_wrong_saved_data_set_is_named_in_one_line(datasets: Any) -> None:
@@ -122,10 +122,10 @@ def test_a_wrong_saved_data_set_is_named_in_one_line(datasets: Any) -> None:
     refused("can't read data 'hf:empty': FileNotFoundError: ", "hf:empty")
     datasets.Dataset.from_dict({"s": ["a", "b"], "v": [[1], [2, 3]], "n": [1, None], "ok": [1, 2]}).save_to_disk("t")
     refused("column 's' of data 'hf:t' must hold numbers", "hf:t", columns=["s"])
-    refused("column 'v' of data 'hf:t' must hold numbers or lists of one length, and a value", "hf:t", columns=["v"])
+    refused("column 'v' of data 'hf:t' must hold numbers, or lists of equal length, and a value", "hf:t", columns=["v"])
     refused("column 'n' of data 'hf:t' has no value at index 1", "hf:t", columns=["n"])
-    refused("data 'hf:t' have no column 'y'; there are s, v, n, ok", "hf:t", columns=["y"])
+    refused("data 'hf:t' has no column 'y'; known: s, v, n, ok", "hf:t", columns=["y"])
     datasets.Dataset.from_dict({"v": [[1, 2]] * 1000 + [[1, 2, 3]] * 5}).save_to_disk("wide")
-    refused("column 'v' of data 'hf:wide' must hold values of one type and shape: those from index 1000 on", "hf:wide")
+    refused("column 'v' of data 'hf:wide' must hold values of one type and shape: values from index 1000 on", "hf:wide")
     with pytest.raises(ValueError, match=r"^sample ids of data 'hf:t' must be in 0 \.\. 1: got \[-1\]$"):
         open_dataset("hf:t", columns=["ok"]).batch(np.array([-1]))

@@ -129,9 +129,9 @@ def test_an_error_in_a_sample_names_data_set_and_index() -> None:
             {},
             "the fingerprint of data 'torch:torch_of_user:NumberedFingerprint' must be text: got int",
         ),
-        ("Unordered", {}, "data 'torch:torch_of_user:Unordered' must have __len__ and __getitem__: Unordered has not"),
-        ("Missing", {}, "unknown dataset 'torch_of_user:Missing': module 'torch_of_user' has no class or function"),
-        ("Pairs", {"sizes": 3}, "dataset 'torch:torch_of_user:Pairs' can't be opened with {'sizes': 3}: "),
+        ("Unordered", {}, "data 'torch:torch_of_user:Unordered' must have __len__ and __getitem__: Unordered hasn't"),
+        ("Missing", {}, "unknown data set 'torch_of_user:Missing': module 'torch_of_user' has no class or function"),
+        ("Pairs", {"sizes": 3}, "data set 'torch:torch_of_user:Pairs' can't be opened with {'sizes': 3}: "),
         ("fails", {"root": "r"}, "data 'torch:torch_of_user:fails' with {'root': 'r'}: FileNotFoundError: "),
     ],
 )
@@ -147,8 +147,8 @@ def test_a_wrong_torch_data_set_is_named_in_one_line(name: str, args: dict[str, 
     [
         ([1, 9], r"^sample ids of data 'torch:torch_of_user:Uneven' must be in 0 \.\. 8: got \[9\]$"),
         ([-1], r"^sample ids of data 'torch:torch_of_user:Uneven' must be in 0 \.\. 8: got \[-1\]$"),
-        ([], "^a batch of data 'torch:torch_of_user:Uneven' needs at least one sample$"),
-        ([1, 2], r"^data 'torch:torch_of_user:Uneven', samples \[1, 2\] make no batch: RuntimeError: "),
+        ([], "^a batch of data 'torch:torch_of_user:Uneven' must have at least one sample: got none$"),
+        ([1, 2], r"^data 'torch:torch_of_user:Uneven': samples \[1, 2\] can't be collated: RuntimeError: "),
     ],
 )
 def test_a_batch_that_cannot_be_made_names_its_samples(ids: list[int], message: str) -> None:

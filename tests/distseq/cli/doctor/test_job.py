@@ -48,7 +48,7 @@ def test_a_good_job_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("old", "new", "about", "reason"),
     [
-        ("[pool]", "[pol]", "job file", "unknown key 'pol' in the job file; nearest: pool"),
+        ("[pool]", "[pol]", "job file", "unknown key 'pol' in the config file; nearest: pool"),
         ("workers = 1", "workers = 1\n[scheduler]\nscheme = 'gc:4'", "scheme", "got n=1, s=4"),
         ("workers = 1", "workers = 4\n[scheduler]\nscheme = 'msgc:1,2,2'", "scheme", "msgc:1,2,2 has delay T=1"),
         ("distseq.models.char_lstm:CharLSTM", "gone_models:build", "models", "No module named 'gone_models'"),

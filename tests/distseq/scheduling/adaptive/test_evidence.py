@@ -86,7 +86,7 @@ def test_work_that_is_given_up_took_longer_than_it_was_waited_for() -> None:
         told.invocation(0, 3.0)
     told.given_up(0, 2.0)
     told.given_up(0, 1.5)
-    own = np.array([one.whole for one in told.evidence._seen[0]])
+    own = np.array([one.complete for one in told.evidence._seen[0]])
     assert own.sum() == len(own) - 2
     table = told.table(1)
     assert (table[len(own) - 2 : len(own), 0] >= 3.0 - 1e-9).all(), "nothing between was ever seen"

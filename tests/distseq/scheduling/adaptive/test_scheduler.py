@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distseq.cluster.profiles import PROFILES, profile
@@ -15,14 +15,14 @@ from distseq.scheduling.adaptive.candidates import candidates
 from distseq.scheduling.adaptive.cost import OBJECTIVES, Prices, Question, estimate, least_seconds, prices
 from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler, first_pipeline, fits
 from distseq.scheduling.adaptive.search import select
-from distseq.scheduling.closing import Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.replay import replay
 from distseq.scheduling.scheduler import Decision
-from distseq.simulation.simulate import simulate, simulate_auto, simulate_pipeline
-from tests.coding.strategies import PROPERTY, generators
+from distseq.simulation.simulate import Setting, simulate
+from tests.coding.strategies import generators
 from tests.distseq.engine.closed_form import Played, check_exact, failing, play
 from tests.distseq.scheduling.test_round_scheduler import UNFINISHED, Changing, Through, Twice, Twin, Withdrawn, delays
+from tests.examples import examples
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,25 @@ class Restless(Through):
         return super().step(now)
 
 
-@settings(PROPERTY, max_examples=80)
+@examples(80)
 @given(case=cases())
 def test_whatever_it_chooses_every_learner_has_its_exact_sums_in_order(case: Case) -> None:
     check_exact(case.play(), "fr")
 
 
-@settings(PROPERTY, max_examples=150)
+@examples(150)
 @given(case=cases(places=False), draws=generators())
 def test_whenever_it_changes_no_job_is_lost_and_every_sum_is_exact(case: Case, draws: np.random.Generator) -> None:
     check_exact(case.play(lambda inner: Restless(inner, case, draws)), "fr")
 
 
-@settings(PROPERTY, max_examples=80)
+@examples(80)
 @given(case=cases(places=False), draws=generators())
 def test_changes_beside_workers_that_come_and_go_are_exact_too(case: Case, draws: np.random.Generator) -> None:
     check_exact(case.play(lambda inner: Changing(Restless(inner, case, draws), case.n, draws)), "fr")
 
 
-@settings(PROPERTY, max_examples=60)
+@examples(60)
 @given(case=cases(places=False), draws=generators(), data=st.data())
 def test_whoever_fails_whenever_the_others_get_their_exact_sums(
     case: Case, draws: np.random.Generator, data: st.DataObject
@@ -106,13 +106,13 @@ def test_whoever_fails_whenever_the_others_get_their_exact_sums(
     check_exact(case.play(lambda inner: Withdrawn(Restless(inner, case, draws)), fails), "fr", fails)
 
 
-@settings(PROPERTY, max_examples=30)
+@examples(30)
 @given(case=cases())
 def test_a_second_step_with_nothing_new_decides_nothing_new(case: Case) -> None:
     assert case.play(Twice).records == case.play().records
 
 
-@settings(PROPERTY, max_examples=30)
+@examples(30)
 @given(case=cases(), at=st.integers(1, 40))
 def test_a_copy_made_in_the_middle_of_a_run_decides_the_same(case: Case, at: int) -> None:
     assert case.play(lambda inner: Twin(inner, at)).records == case.play().records
@@ -126,22 +126,32 @@ def test_it_begins_with_a_part_for_every_worker() -> None:
 
 
 def whole(trace: Trace, models: int, jobs: int, unfinished: str, places: int = 0) -> dict[str, Any]:
-    return simulate_auto(trace, question=Question(models, unfinished), jobs=jobs, places=places)
+    return simulate(Setting(trace, models, jobs, unfinished=unfinished, places=places), "auto")
 
 
 @pytest.mark.parametrize("unfinished", ["lost", "serial"])
 @pytest.mark.parametrize("name", list(PROFILES))
 def test_it_is_as_quick_as_the_better_of_uncoded_and_not_splitting(name: str, unfinished: str) -> None:
     trace = profile(name, 16, 0)
-    options: dict[str, Any] = {"models": 4, "jobs": 160, "unfinished": unfinished}
-    uncoded = simulate(trace, "uncoded", Safe(), arrival="row", **options)["total_seconds"]
-    one_worker_each = simulate_pipeline(trace, Pipeline(), **options)["total_seconds"]
+    setting = Setting(trace, 4, 160, unfinished=unfinished, arrival="row")
+    uncoded = simulate(setting, "uncoded")["total_seconds"]
+    one_worker_each = simulate(setting, Pipeline())["total_seconds"]
     found = whole(trace, 4, 160, unfinished)["total_seconds"]
     assert found <= 1.02 * min(uncoded, one_worker_each)  # type: ignore[operator, type-var]
 
 
-@pytest.mark.parametrize("unfinished", ["lost", "serial"])
-@pytest.mark.parametrize("name", ["canada_l000", "canada_500", "canada_b2048_l000"])
+@pytest.mark.parametrize(
+    ("name", "unfinished"),
+    [
+        ("canada_l000", "serial"),
+        ("canada_500", "lost"),
+        ("canada_b2048_l000", "serial"),
+        # Each trace and each way of ending is above; the other pairs are left to `make test-long`.
+        pytest.param("canada_l000", "lost", marks=pytest.mark.long),
+        pytest.param("canada_500", "serial", marks=pytest.mark.long),
+        pytest.param("canada_b2048_l000", "lost", marks=pytest.mark.long),
+    ],
+)
 def test_a_whole_run_is_as_quick_as_the_best_fixed_choice_in_hindsight(
     shared: Path, name: str, unfinished: str
 ) -> None:
@@ -159,9 +169,8 @@ def test_a_regime_that_changes_is_followed() -> None:
     result = whole(trace, 4, 800, "serial")
     assert len(result["choices"]) >= 2  # type: ignore[arg-type]
     fixed = [Pipeline(p, c) for p in (8, 16, 20, 24, 32) for c in (1, 2)]
-    known = min(
-        simulate_pipeline(trace, one, models=4, jobs=800, unfinished="serial")["total_seconds"] for one in fixed
-    )
+    setting = Setting(trace, 4, 800, unfinished="serial")
+    known = min(simulate(setting, one)["total_seconds"] for one in fixed)
     assert result["total_seconds"] <= 1.1 * known  # type: ignore[operator]
 
 
@@ -169,7 +178,7 @@ def test_iterations_are_even_under_a_heavy_tail() -> None:
     from distseq.engine.journal import MemoryJournal
 
     journal = MemoryJournal()
-    simulate_auto(profile("heavy-tail", 256, 0), question=Question(4, "serial"), jobs=400, journal=journal)
+    simulate(Setting(profile("heavy-tail", 256, 0), 4, 400, unfinished="serial"), "auto", journal=journal)
     last: dict[str, float] = {}
     seconds = []
     for record in journal.records:
@@ -256,7 +265,7 @@ def test_workers_that_share_hosts_cannot_compute_more_than_the_hosts() -> None:
     ],
 )
 def test_what_is_no_price_is_refused(spec: str, message: str) -> None:
-    rule = "a price must be KEY=DOLLARS, not negative, of worker_second, held_second, message, gigabyte: "
+    rule = "a price must be KEY=DOLLARS with DOLLARS >= 0, KEY one of worker_second, held_second, message, gigabyte: "
     with pytest.raises(ValueError, match=rule + message):
         prices(spec)
 
@@ -264,5 +273,5 @@ def test_what_is_no_price_is_refused(spec: str, message: str) -> None:
 def test_an_objective_must_be_known_and_a_price_have_prices() -> None:
     with pytest.raises(ValueError, match="the objective must be one of seconds, worker-seconds, price: got 'speed'"):
         Question(1, objective="speed")
-    with pytest.raises(ValueError, match="the objective price needs prices"):
+    with pytest.raises(ValueError, match="objective = price needs prices"):
         Question(1, objective="price")

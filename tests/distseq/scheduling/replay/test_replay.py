@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from distseq.cluster.simulated import SimulatedPool
@@ -22,6 +22,7 @@ from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.replay import replay
 from distseq.simulation.simulate import NOTHING, NullLearner
 from tests.coding.strategies import PROPERTY, generators, schemes
+from tests.examples import examples
 
 EXACT = 1e-9  # seconds
 UNFINISHED = st.sampled_from(("lost", "overlap", "serial"))
@@ -101,7 +102,7 @@ def check(trace: Trace, candidate: Scheme | Pipeline, **how: Any) -> None:
     assert found.worker_seconds == pytest.approx(wanted.busy, abs=1e3 * EXACT)
 
 
-@settings(PROPERTY, max_examples=300)
+@examples(300)
 @given(data=st.data(), scheme=schemes(), unfinished=UNFINISHED, whole=st.booleans())
 def test_a_replay_of_rounds_has_the_times_of_the_master(
     data: st.DataObject, scheme: Scheme, unfinished: str, whole: bool
@@ -113,7 +114,7 @@ def test_a_replay_of_rounds_has_the_times_of_the_master(
     check(trace, scheme, models=models, jobs=15, unfinished=unfinished, whole=whole, cutoff=cutoff, cost=cost)
 
 
-@settings(PROPERTY, max_examples=300)
+@examples(300)
 @given(data=st.data(), n=st.integers(1, 8), models=st.integers(1, 4), unfinished=UNFINISHED)
 def test_a_replay_of_a_pipeline_has_the_times_of_the_master(
     data: st.DataObject, n: int, models: int, unfinished: str

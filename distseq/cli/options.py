@@ -1,0 +1,40 @@
+"""Click options made from the keys of the config file that they replace."""
+
+from collections.abc import Callable
+from types import NoneType
+from typing import Any, TypeVar, get_args
+
+import click
+
+from distseq.config.keys import noted
+from distseq.config.options import OPTIONS, Option
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def config_options(command: C) -> C:
+    """Gives a command every option that replaces a key; one that is not given is None, and keeps the key."""
+    for name, option in reversed(OPTIONS.items()):
+        if option.key.meaning.shell:
+            command = click.option(f"--{name.replace('_', '-')}", help=option.help, **_form(option))(command)
+    return command
+
+
+def like(name: str, more: str = "", *, default: bool = False, scheduler: bool = True) -> dict[str, Any]:
+    """Type, placeholder and help text of a key, for an option of another command; `more` are sentences after its own.
+
+    The help notes the kinds of scheduler that use the key, and its default, where these are the command's too.
+    """
+    key = OPTIONS[name].key
+    schedulers = [f"scheduler: {', '.join(key.meaning.schedulers)}"] if scheduler and key.meaning.schedulers else []
+    text = noted(f"{key.meaning.description} {more}".rstrip(), schedulers, key.default_text if default else "")
+    return {"help": text, **_form(OPTIONS[name])}
+
+
+def _form(option: Option) -> dict[str, Any]:
+    meaning, kind = option.key.meaning, option.key.type
+    if kind is bool:
+        return {"is_flag": True, "default": None}
+    kinds = [one for one in get_args(kind) if one is not NoneType]
+    metavar = f"[{'|'.join(meaning.values)}]" if meaning.values else meaning.metavar
+    return {"type": kinds[0] if kinds else kind, "metavar": metavar}

@@ -1,0 +1,71 @@
+"""What the schema says of a key, in the metadata of its field: its meaning, its range and its option of `distseq train`."""
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, NamedTuple
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a learner: also the name of its weights file
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """The one place that describes a key: checks, JSON schema, command line and reference are made from it."""
+
+    description: str
+    least: int | None = None
+    values: tuple[str, ...] = ()  # all that it may be
+    pattern: str = ""  # regular expression of the whole value
+    unset: str = ""  # what the default means, where the default itself does not say it
+    option: str = ""  # of `distseq train`, and of distseq.train; empty where there is none
+    shell: bool = True  # whether the option is on the command line too
+    metavar: str | None = None
+    schedulers: tuple[str, ...] = ()  # kinds that use it; empty where all do
+    pools: tuple[str, ...] = ()
+
+    @property
+    def users(self) -> list[str]:
+        """The kinds of scheduler and of pool that use the key, for readers: ["scheduler: pipeline, auto"]."""
+        kinds = {"scheduler": self.schedulers, "pool": self.pools}
+        return [f"{table}: {', '.join(own)}" for table, own in kinds.items() if own]
+
+
+class Key(NamedTuple):
+    """A key of a table of the config file."""
+
+    name: str
+    type: Any
+    default: Any  # MISSING where the key must be given
+    meaning: Meaning
+
+    @property
+    def default_text(self) -> str:
+        """The default for readers; empty where the key must be given, or where the default says nothing."""
+        if self.meaning.unset or isinstance(self.default, bool):
+            return self.meaning.unset
+        return "" if self.default in (MISSING, None, "", {}, []) else str(self.default)
+
+
+def noted(description: str, notes: list[str], default: str) -> str:
+    """A description with notes and a default behind it, as click shows them: "Number of parts.  [scheduler: pipeline]"."""
+    notes = [*notes, *([f"default: {default}"] if default else [])]
+    return description + (f"  [{'; '.join(notes)}]" if notes else "")
+
+
+def key(default: Any = MISSING, *, description: str, **more: Any) -> Any:
+    """A dataclass field of the schema; `default` is a value, or `dict` or `list` for a new one each time.
+
+    `more` are the other fields of Meaning.
+
+    Example: steps: int = key(100, description="Training steps of each learner.", least=1)
+    """
+    metadata = {"meaning": Meaning(description, **more)}
+    if default in (dict, list):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def keys(table: type) -> Iterator[Key]:
+    """The keys of a table, which is a dataclass of the schema, in their order."""
+    for one in fields(table):
+        made = one.default if one.default_factory is MISSING else one.default_factory()
+        yield Key(one.name, one.type, made, one.metadata["meaning"])

@@ -1,0 +1,27 @@
+"""The options of `distseq train` and of `distseq.train`: keys of the config file that are also options."""
+
+from typing import NamedTuple
+
+from distseq.config.keys import Key, keys, noted
+from distseq.config.schema import TABLES
+
+
+class Option(NamedTuple):
+    """An option, and the key of the config file that it replaces."""
+
+    table: str
+    key: Key
+
+    @property
+    def help(self) -> str:
+        """Its description, what uses it and its default, in click's form."""
+        return noted(self.key.meaning.description, self.key.meaning.users, self.key.default_text)
+
+
+# Name -> option, in the order in which they are shown
+OPTIONS: dict[str, Option] = {
+    key.meaning.option: Option(table, key)
+    for table in ("run", "scheduler", "pool", "checkpoint")
+    for key in keys(TABLES[table])
+    if key.meaning.option
+}
