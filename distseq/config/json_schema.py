@@ -22,6 +22,10 @@ class _Toml(GenerateJsonSchema):
     def nullable_schema(self, schema: core_schema.NullableSchema) -> dict[str, Any]:
         return self.generate_inner(schema["schema"])
 
+    def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
+        # Arguments, whatever they are: versions of pydantic say so in different ways.
+        return {"type": "object"}
+
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
         found = super().default_schema(schema)
         # An empty default says only that the key is not set.
