@@ -23,13 +23,13 @@ run: $(INSTALLED)
 # One thread each: the tests' own processes would otherwise fight for the cores. How tests are spread over processes is said in
 # tests/computing.py; those that compare real seconds run alone.
 test: $(INSTALLED)
-	$(PYTEST) -m "not alone and not long" --numprocesses auto --durations 10
-	$(PYTEST) -m "alone and not long" --durations 10
+	$(PYTEST) -m "not alone and not long" --durations 10
+	$(PYTEST) -m "alone and not long" --numprocesses 0 --durations 10
 
 # What `make test` leaves out: whole enumerations, soaks, the rest of thinned matrices, and all examples of each property.
 test-long: $(INSTALLED)
-	$(PYTEST) -m "(long or hypothesis) and not alone" --hypothesis-profile thorough --numprocesses auto --durations 10 --timeout 1800
-	$(PYTEST) -m "long and alone" --durations 10
+	$(PYTEST) -m "(long or hypothesis) and not alone" --hypothesis-profile thorough --durations 10 --timeout 1800
+	$(PYTEST) -m "long and alone" --numprocesses 0 --durations 10
 
 # Whether this checkout computes, to the byte, what an older commit did.
 same-bytes: $(INSTALLED)

@@ -34,8 +34,11 @@ settings.register_profile("thorough", parent=settings.default)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than cores: tests of pools wait half of their time for processes to start and for scripted delays."""
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Tests that are named run in this process, all tests in several."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return 0
+    # One more than cores: tests of pools wait half of their time, for processes to start and for scripted delays.
     return min(8, len(os.sched_getaffinity(0)) + 1)
 
 

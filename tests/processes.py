@@ -79,6 +79,14 @@ def orphaned_blocks() -> set[Path]:
     return {path for path in found - shared_blocks(everybody) if path.exists()}
 
 
+def orphans_left_after(seconds: float, before: Collection[Path]) -> set[Path]:
+    """Orphaned blocks beside those before; those of another test's dying pool, which go, are given so many seconds."""
+    end = time.monotonic() + seconds
+    while (left := orphaned_blocks() - set(before)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
 def shared_blocks(processes: Iterable[Process]) -> set[Path]:
     """Blocks of shared memory that these processes have mapped and that have a name."""
     blocks = set[Path]()

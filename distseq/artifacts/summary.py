@@ -10,15 +10,13 @@ from rich.table import Table
 
 from distseq.cluster.errors import PoolError
 from distseq.config.schema import Config
-from distseq.config.strategy import exact_of, name_of, pipeline_of, question_of, scheme_of
+from distseq.config.strategy import Strategy
 from distseq.engine.journal import Record
 from distseq.learners.learner import Learner
 from distseq.monitoring.gradient_check import GradientCheck
 from distseq.monitoring.observers import Tally
-from distseq.scheduling.adaptive.candidates import Candidate
 from distseq.scheduling.adaptive.candidates import name_of as candidate_name
 from distseq.scheduling.asynchronous import marked
-from distseq.scheduling.closing import closing_rule
 from distseq.simulation.recorded import arrival_table
 from distseq.simulation.simulate import Setting, simulate
 
@@ -27,6 +25,7 @@ LAST = 10  # steps whose losses make the final training loss
 
 def summarize(
     config: Config,
+    strategy: Strategy,
     learners: Iterable[Learner],
     texts: Mapping[str, Any],
     tally: Tally,
@@ -48,9 +47,9 @@ def summarize(
         if learner.name in tally.evaluation_failures:
             models[learner.name]["evaluation_error"] = tally.evaluation_failures[learner.name].error
     return {
-        "scheme": name_of(config),
-        "exact": exact_of(config) and tally.exact,
-        "closing": config.scheduler.closing if pipeline_of(config) is None else None,
+        "scheme": strategy.name,
+        "exact": strategy.exact and tally.exact,
+        "closing": config.scheduler.closing if strategy.pipeline is None else None,
         "chosen": [choice["chosen"] for choice in tally.choices],
         "pool": config.pool.kind,
         "workers": config.pool.workers,
@@ -67,32 +66,29 @@ def summarize(
     }
 
 
-def replays(config: Config, records: list[Record], jobs: int) -> dict[str, Any]:
+def replays(strategy: Strategy, records: list[Record], jobs: int) -> dict[str, Any]:
     """Seconds per job of the arrivals of this run, replayed in the simulator as it was scheduled, uncoded and under GC.
 
     {"replayed_seconds_per_job": {scheme: seconds}}; with nothing in it, and the reason beside, when a replay is impossible.
     """
-    own, pipeline = scheme_of(config), pipeline_of(config)
+    own, pipeline = strategy.scheme, strategy.pipeline
     spare = max(own.tolerance) if pipeline is None else pipeline.copies - 1
     others = ["uncoded", f"gc:{min(spare or 1, own.n - 1)}"]
-    first: Candidate = own.spec
-    if pipeline is not None:
-        first = pipeline if config.scheduler.kind == "pipeline" else name_of(config)
-    question, seconds = question_of(config), dict[str, Any]()
+    seconds: dict[str, Any] = {}
     try:
         setting = Setting(
-            arrival_table(records, config.pool.workers),
-            question.models,
+            arrival_table(records, own.n),
+            strategy.question.models,
             jobs,
-            closing_rule(config.scheduler.closing, cutoff=config.scheduler.cutoff, mu=config.scheduler.mu),
-            question.unfinished,
+            strategy.closing,
+            strategy.unfinished,
             arrival="row",
-            inexact=config.scheduler.inexact,
-            objective=question.objective,
-            prices=question.prices,
-            places=config.scheduler.places,
+            inexact=not strategy.exact,
+            objective=strategy.question.objective,
+            prices=strategy.question.prices,
+            places=strategy.places,
         )
-        for candidate in dict.fromkeys([first, *others]):
+        for candidate in dict.fromkeys([strategy.candidate, *others]):
             result = simulate(setting, candidate)
             seconds[marked(candidate_name(candidate), result["exact"])] = result["seconds_per_job"]
     except (ValueError, PoolError) as error:

@@ -1,4 +1,6 @@
-"""From the [scheduler] of a job to what schedules it."""
+"""How the jobs of a run are scheduled: made once from the configuration, and passed to everything that needs to know."""
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -6,90 +8,115 @@ from distseq.coding.codes.registry import check_precision
 from distseq.coding.schemes.registry import parse
 from distseq.coding.schemes.scheme import Scheme
 from distseq.config.schema import Config
-from distseq.scheduling.adaptive.cost import Prices, Question, prices
+from distseq.scheduling.adaptive.candidates import Candidate
+from distseq.scheduling.adaptive.cost import FREE, Question, prices
 from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler, first_pipeline
-from distseq.scheduling.asynchronous import AsyncTraining, allow, parse_async
+from distseq.scheduling.asynchronous import AsyncTraining, allow, marked, parse_async
 from distseq.scheduling.backup import round_scheduler
-from distseq.scheduling.closing import closing_rule
+from distseq.scheduling.closing import Closing, closing_rule
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.round_scheduler import check_delay
 from distseq.scheduling.scheduler import Scheduler
 
 
-def pipeline_of(config: Config) -> Pipeline | None:
-    """What it begins with, if that is a pipeline; None for a job in rounds."""
-    own, stale = config.scheduler, _stale_of(config)
+@dataclass(frozen=True)
+class Strategy:
+    """What is scheduled how. Learning rates have schedules; jobs have a strategy.
+
+    Example: strategy(load_config("examples/main.toml")).scheme.delay
+    """
+
+    name: str  # in figures of the run
+    exact: bool  # every step uses the full batch's gradient at the parameters before it
+    adaptive: bool  # chosen anew from what is observed; scheme and pipeline are what it begins with
+    scheme: Scheme  # how the batches of jobs are laid out over all workers
+    pipeline: Pipeline | None  # None: the jobs are done in rounds
+    closing: Closing  # when a round ends
+    ahead: int  # open jobs of one learner at a time
+    unfinished: str  # what a worker does with unfinished work (distseq.cluster.simulated)
+    batch: int  # samples of the smallest batch
+    places: int  # workers that hold the data of a part; 0 = all
+    question: Question  # what adaptive scheduling asks of every candidate
+
+    @property
+    def heading(self) -> str:
+        """Its name, marked where gradients are not exact."""
+        return marked(self.name, self.exact)
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate that `simulate` schedules in the same way."""
+        if self.pipeline is None:
+            return self.scheme.spec
+        return self.pipeline if self.name == self.pipeline.name else self.name
+
+    def scheduler(self, numbers: int = 0) -> Scheduler:
+        """A new scheduler. `numbers`: of parameters in a row, for prices of bytes."""
+        n, frees = self.scheme.n, self.unfinished != "serial"
+        if self.adaptive:
+            question = replace(self.question, numbers=numbers)
+            return AdaptiveScheduler(n, question, batch=self.batch, places=self.places)
+        if self.pipeline is not None:
+            return PipelineScheduler(self.pipeline, n, frees=frees)
+        return round_scheduler(self.scheme, self.closing, late=self.unfinished != "lost")
+
+    def check(self, dtype: str, *, elastic: bool = False) -> None:
+        """ValueError when the scheme's delay is too long for so many models, or its code too imprecise for rows of the dtype.
+
+        `elastic`: for every number of workers up to the whole one.
+        """
+        n = self.scheme.n
+        for scheme in [self.scheme.on(k) for k in range(1, n + 1)] if elastic else [self.scheme]:
+            check_delay(scheme, self.question.models)
+            for code in set(scheme.codes):
+                check_precision(code, np.dtype(dtype))
+
+
+def strategy(config: Config) -> Strategy:
+    """The strategy that a configuration describes.
+
+    ValueError for numbers that a scheme, closing rule or pipeline cannot have, and for training that is not exact where the
+    configuration does not allow it.
+    """
+    own, n = config.scheduler, config.pool.workers
+    stale = parse_async(own.scheme) if own.kind == "rounds" else None
+    batch = min(one.batch for one in config.learner)
+    pipeline = _pipeline(config, stale, batch)
+    scheme = parse(own.scheme, n) if pipeline is None else pipeline.scheme(n)
+    name, exact = _name(config, stale, pipeline), scheme.exact and stale is None
+    allow(name, exact, own.inexact)
+    # A real worker is a process, which does one thing after another.
+    unfinished = config.pool.unfinished if config.pool.kind == "simulated" else "serial"
+    paid = prices(own.prices) if own.prices else FREE
+    return Strategy(
+        name=name,
+        exact=exact,
+        adaptive=own.kind == "auto",
+        scheme=scheme,
+        pipeline=pipeline,
+        closing=closing_rule(own.closing, cutoff=own.cutoff, mu=own.mu),
+        ahead=1 if stale is None else stale.A,
+        unfinished=unfinished,
+        batch=batch,
+        places=own.places,
+        question=Question(len(config.learner), unfinished, objective=own.objective, prices=paid),
+    )
+
+
+def _pipeline(config: Config, stale: AsyncTraining | None, batch: int) -> Pipeline | None:
+    """What a run begins with, if that is a pipeline."""
+    own = config.scheduler
     if own.kind == "pipeline":
         return Pipeline(own.parts, own.copies, own.lanes, own.burst, own.places)
     if own.kind == "auto":
-        return first_pipeline(config.pool.workers, len(config.learner), smallest_batch(config), own.places)
+        return first_pipeline(config.pool.workers, len(config.learner), batch, own.places)
     return None if stale is None else stale.pipeline
 
 
-def _stale_of(config: Config) -> AsyncTraining | None:
-    return parse_async(config.scheduler.scheme) if config.scheduler.kind == "rounds" else None
-
-
-def ahead_of(config: Config) -> int:
-    """How many jobs of one learner are open at once."""
-    stale = _stale_of(config)
-    return 1 if stale is None else stale.A
-
-
-def exact_of(config: Config) -> bool:
-    """Whether every step uses the full batch's gradient at the parameters before it."""
-    return _stale_of(config) is None and scheme_of(config).exact
-
-
-def scheme_of(config: Config) -> Scheme:
-    """How a job's batches are laid out at first. ValueError for a wrong specification, or one that is not exact and not
-    asked for."""
-    pipeline, n = pipeline_of(config), config.pool.workers
-    scheme = parse(config.scheduler.scheme, n) if pipeline is None else pipeline.scheme(n)
-    allow(name_of(config), scheme.exact and _stale_of(config) is None, config.scheduler.inexact)
-    return scheme
-
-
-def smallest_batch(config: Config) -> int:
-    return min(one.batch for one in config.learner)
-
-
-def unfinished_of(config: Config) -> str:
-    """What an unfinished worker does; a real one is a process."""
-    return config.pool.unfinished if config.pool.kind == "simulated" else "serial"
-
-
-def question_of(config: Config, numbers: int = 0) -> Question:
-    """What adaptive scheduling asks of every candidate; `numbers` in a row."""
-    own = config.scheduler
-    paid = prices(own.prices) if own.prices else Prices()
-    return Question(len(config.learner), unfinished_of(config), numbers=numbers, objective=own.objective, prices=paid)
-
-
-def scheduler_of(config: Config, numbers: int = 0) -> Scheduler:
-    """`numbers`: in a row. ValueError when the numbers of the scheme, the closing rule or the pipeline are wrong."""
-    own, n, unfinished = config.scheduler, config.pool.workers, unfinished_of(config)
-    if own.kind == "auto":
-        question = question_of(config, numbers)
-        return AdaptiveScheduler(n, question, batch=smallest_batch(config), places=own.places)
-    pipeline = pipeline_of(config)
-    if pipeline is not None:
-        return PipelineScheduler(pipeline, n, frees=unfinished != "serial")
-    closing = closing_rule(own.closing, cutoff=own.cutoff, mu=own.mu)
-    return round_scheduler(scheme_of(config), closing, late=unfinished != "lost")
-
-
-def name_of(config: Config) -> str:
-    """What figures of the job are headed with."""
-    pipeline, stale = pipeline_of(config), _stale_of(config)
-    if stale is not None or config.scheduler.kind == "auto":
-        return "auto" if stale is None else stale.spec
+def _name(config: Config, stale: AsyncTraining | None, pipeline: Pipeline | None) -> str:
+    if config.scheduler.kind == "auto":
+        return "auto"
+    if stale is not None:
+        return stale.spec
     return config.scheduler.scheme if pipeline is None else pipeline.name
-
-
-def check_scheme(scheme: Scheme, models: int, dtype: str) -> None:
-    """ValueError when the scheme's delay is too long for so many models, or its code too imprecise for rows of the dtype."""
-    check_delay(scheme, models)
-    for code in set(scheme.codes):
-        check_precision(code, np.dtype(dtype))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from distseq.cluster.trace import Trace
-from distseq.config.strategy import question_of, smallest_batch
+from distseq.config.strategy import strategy
 from distseq.config.toml_file import load_config
 from distseq.scheduling.adaptive.candidates import candidates
 from distseq.scheduling.adaptive.cost import FREE, Estimate, Question, estimate
@@ -57,7 +57,8 @@ def plan(
     asked, own_workers, own_batch = Question(4), None, None
     if config is not None:
         own = load_config(Path(config))
-        asked, own_workers, own_batch = question_of(own), own.pool.workers, smallest_batch(own)
+        described_by = strategy(own)
+        asked, own_workers, own_batch = described_by.question, own.pool.workers, described_by.batch
         if trace is None and profile is None and run is None:
             profile = own.pool.delays
     question = Question(

@@ -11,9 +11,8 @@ from distseq.artifacts.resume import ResumePoint, resumed
 from distseq.cluster.profiles import delays
 from distseq.cluster.trace import Trace
 from distseq.coding.layout import layout
-from distseq.coding.schemes.scheme import Scheme
 from distseq.config.schema import Config
-from distseq.config.strategy import check_scheme, name_of, scheduler_of, scheme_of
+from distseq.config.strategy import Strategy, strategy
 from distseq.learners.fleet import Fleet
 from distseq.learners.from_config import build_fleet
 from distseq.learners.from_python import fleet_of_learners
@@ -22,14 +21,12 @@ from distseq.scheduling.replay import prepare
 from distseq.scheduling.scheduler import Scheduler
 
 
-def _warn_of_empty_parts(config: Config, scheme: Scheme, console: Console) -> None:
-    cut = layout(scheme.spec, scheme.n)
+def _warn_of_empty_parts(config: Config, own: Strategy, console: Console) -> None:
+    cut = layout(own.scheme.spec, own.scheme.n)
     empty = {one.name: cut.empty_parts(one.batch) for one in config.learner}
     if any(empty.values()):
         parts = ", ".join(f"{name} {count}" for name, count in empty.items() if count)
-        console.print(
-            f"warning: batches smaller than the number of parts of {name_of(config)} leave parts empty: {parts}"
-        )
+        console.print(f"warning: batches smaller than the number of parts of {own.name} leave parts empty: {parts}")
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,7 @@ class PreparedRun:
     """All of a run that can be wrong, checked and built before anything is written or started."""
 
     config: Config
+    strategy: Strategy
     scheduler: Scheduler
     trace: Trace
     fleet: Fleet
@@ -51,15 +49,14 @@ class PreparedRun:
 def _prepare(
     config: Config, out: Path, console: Console, resume: bool, learners: Sequence[Learner] | None
 ) -> PreparedRun:
-    scheme = scheme_of(config)
+    scheduling = strategy(config)
     trace = delays(config.pool.delays, config.pool.workers, config.run.seed)
-    for n in range(1, scheme.n + 1) if config.pool.elastic else [scheme.n]:
-        check_scheme(scheme.on(n), len(config.learner), config.run.dtype)
+    scheduling.check(config.run.dtype, elastic=config.pool.elastic)
     fleet = build_fleet(config) if learners is None else fleet_of_learners(config, learners)
-    scheduler = scheduler_of(config, max(len(learner.publish()) for learner in fleet.learners))
-    if config.scheduler.kind == "auto":
+    scheduler = scheduling.scheduler(max(len(learner.publish()) for learner in fleet.learners))
+    if scheduling.adaptive:
         prepare()
-    _warn_of_empty_parts(config, scheme, console)
+    _warn_of_empty_parts(config, scheduling, console)
     own = identity(config, fleet.description)
     start = resumed(out, own, fleet, console) if resume else ResumePoint((0,) * len(fleet.learners))
-    return PreparedRun(config, scheduler, trace, fleet, own, start)
+    return PreparedRun(config, scheduling, scheduler, trace, fleet, own, start)

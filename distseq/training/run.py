@@ -19,7 +19,6 @@ from distseq.artifacts.summary import replays, summarize
 from distseq.cluster.errors import PoolError
 from distseq.cluster.system.stop_signals import Stopped, StopRequest
 from distseq.config.schema import Config
-from distseq.config.strategy import ahead_of, exact_of
 from distseq.engine.evaluation import Evaluate
 from distseq.engine.failures import FailedError
 from distseq.engine.journal import MemoryJournal, Tee
@@ -94,9 +93,11 @@ def run(
         for name, state in learner.weights().items() if learner.name not in tally.failures else ():
             folder.save_weights(name, state)
     plain = {one.name: texts[one.name] for one in config.learner if one.name in texts and one.evaluation is None}
-    summary = summarize(config, job.fleet.learners, plain, tally, check, job.start.history.seconds + seconds)
+    summary = summarize(
+        config, job.strategy, job.fleet.learners, plain, tally, check, job.start.history.seconds + seconds
+    )
     folder.save_summary(summary)
-    summary |= replays(config, kept.records, tally.jobs)
+    summary |= replays(job.strategy, kept.records, tally.jobs)
     folder.save_summary(summary)
     if len(tally.failures) == len(job.fleet.learners):
         raise FailedError(list(tally.failures.values()), str(folder.path))
@@ -127,7 +128,7 @@ def _drive(
         # After the pool: Ray sets handlers of its own.
         request.install()
         journal = Tee(folder.journal, kept)
-        record = {"config": asdict(config), "members": dict(pool.members()), "exact": exact_of(config)}
+        record = {"config": asdict(config), "members": dict(pool.members()), "exact": job.strategy.exact}
         if resume:
             folder.go_on(config)
             journal.write({"kind": "resume", "steps": dict(zip(job.steps, start.done, strict=True)), **record})
@@ -153,7 +154,7 @@ def _drive(
             done=start.done,
             checkpoint_hook=checkpointer,
             evaluate=Evaluate(job.fleet.evaluated, config.run.evaluate_every),
-            ahead=ahead_of(config),
+            ahead=job.strategy.ahead,
         )
         return _to_the_end(master, checkpointer, sum(job.steps.values()), request, _again(config, folder.path))
 

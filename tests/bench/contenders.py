@@ -12,7 +12,7 @@ from slowness import QUIET, STARTUP, Stops, slowed
 from distseq.cluster.hosts.host_pool import HostPool
 from distseq.cluster.trace import Trace
 from distseq.config.schema import Config
-from distseq.config.strategy import scheduler_of
+from distseq.config.strategy import strategy
 from distseq.engine.interfaces import Observer
 from distseq.engine.journal import ARRIVAL, MemoryJournal
 from distseq.engine.master import Master
@@ -83,7 +83,7 @@ class Workers:
         begun = pool.now()
         keeping = Keeping(learners, begun)
         deadline = Deadline(pool, begun + most)
-        scheduler = scheduler_of(config)
+        scheduler = strategy(config).scheduler()
         master = Master(learners, scheduler, pool, journal, [keeping], first_job=self._jobs, checkpoint_hook=deadline)
         with slowed(pool.pids(), Stops(), repetition):
             master.run()

@@ -25,7 +25,7 @@ from distseq.cluster.pool import Payload
 from distseq.cluster.system.cpu_time import timed
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import RowRequest
-from distseq.config.strategy import scheduler_of
+from distseq.config.strategy import strategy
 from distseq.config.toml_file import from_dict
 from distseq.engine.master import Master
 from distseq.gradients.passes import Compute, bits
@@ -128,7 +128,7 @@ def trained(
             for learner in fleet.learners:
                 learner.steps = end
             begun, before = pool.now(), computed(pool)
-            Master(fleet.learners, scheduler_of(config), pool, first_job=first * len(fleet.learners)).run()
+            Master(fleet.learners, strategy(config).scheduler(), pool, first_job=first * len(fleet.learners)).run()
         jobs = (steps - WARM) * len(fleet.learners)
         wall, spent = (pool.now() - begun) / jobs, (computed(pool) - before) / jobs
     return wall, spent, b"".join(learner.publish().tobytes() for learner in fleet.learners)

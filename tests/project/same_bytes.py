@@ -1,8 +1,12 @@
 """make same-bytes OLD=COMMIT: does this checkout compute, to the byte, what an older one did?
 
-Three comparisons, each of what both checkouts print or write under the same interpreter, so that no hash is kept anywhere:
-final weights of the main job, `distseq simulate --json` on traces and profiles, and the weights of runs that the older checkout
-began and this one resumes. One line for each; exit code 1 when any differs.
+Each comparison is of what both checkouts print or write under the same interpreter, so that no hash is kept anywhere:
+
+weights    final weights of the main job, in virtual time
+simulate   `distseq simulate --json` on traces and profiles
+resume     weights of runs that the older checkout began and this one resumes, and of runs without a break
+
+One line for each; exit code 1 when any differs.
 """
 
 import argparse
@@ -113,7 +117,7 @@ def equal(old: Path, new: Path) -> bool:
     return bool(weights(old)) and weights(old) == weights(new)
 
 
-def training(old: Checkout, new: Checkout) -> Iterator[Comparison]:
+def training(old: Checkout, new: Checkout, traces: Path) -> Iterator[Comparison]:
     for name, options in SCHEDULING.items():
         for seed in SEEDS:
             runs = [one.folder / f"{name}-{seed}" for one in (old, new)]
@@ -131,12 +135,16 @@ def simulating(old: Checkout, new: Checkout, traces: Path) -> Iterator[Compariso
             yield Comparison("simulate", f"{name} on {place}", said[0] == said[1] != "")
 
 
-def resuming(old: Checkout, new: Checkout) -> Iterator[Comparison]:
+def resuming(old: Checkout, new: Checkout, traces: Path) -> Iterator[Comparison]:
     for name in RESUMED:
-        run = old.folder / f"{name}-interrupted"
-        old.interrupt(run, *SCHEDULING[name], "--seed", "0")
+        whole, run = new.folder / f"{name}-whole", old.folder / f"{name}-interrupted"
+        new.train(whole, *SCHEDULING[name])
+        old.interrupt(run, *SCHEDULING[name])
         new.run("-m", "distseq", "train", "--resume", str(run))
-        yield Comparison("resume", name, equal(new.folder / f"{name}-0", run))
+        yield Comparison("resume", name, equal(whole, run))
+
+
+PARTS = {"weights": training, "simulate": simulating, "resume": resuming}
 
 
 def unpacked(commit: str, folder: Path) -> Path:
@@ -151,6 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", help="a commit, or the path of a checkout")
     parser.add_argument("--traces", type=Path, default=TRACES, help="folder of recorded traces (default: %(default)s)")
+    parser.add_argument("--only", choices=PARTS, help="one of the three comparisons")
     options = parser.parse_args()
     if not list(options.traces.glob("*.npz")):
         parser.error(f"no traces in {options.traces}")
@@ -163,8 +172,8 @@ def main() -> None:
             one.folder.mkdir()
             one.check()
         different = 0
-        for comparisons in (training(old, new), simulating(old, new, options.traces), resuming(old, new)):
-            for one in comparisons:
+        for part in [options.only] if options.only else PARTS:
+            for one in PARTS[part](old, new, options.traces):
                 different += not one.same
                 print(f"{one.kind:<9} {one.what:<32} {'equal' if one.same else 'DIFFERENT'}", flush=True)
     sys.exit(f"{different} comparisons differ" if different else 0)

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distseq.cli.doctor.cluster import nodes
 from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, ok, warning
@@ -13,6 +14,9 @@ from distseq.config.schema import Config
 from distseq.config.toml_file import load_config
 from distseq.scheduling.asynchronous import marked
 from distseq.scheduling.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from distseq.config.strategy import Strategy
 
 MiB = 1 << 20
 HOST_MIB = 200  # of a host: a Ray actor that has imported torch
@@ -27,11 +31,13 @@ def config(subject: Subject) -> Config:
     return subject.once("config", lambda: load_config(job))
 
 
-def scheme(subject: Subject) -> Scheme:
-    from distseq.config.strategy import scheme_of
+def scheduled(subject: Subject) -> "Strategy":
+    """The strategy of the config file, made once."""
+    # Its schedulers need numba, without which the other checks still find something.
+    from distseq.config.strategy import strategy
 
     job = config(subject)
-    return subject.once("scheme", lambda: scheme_of(job))
+    return subject.once("strategy", lambda: strategy(job))
 
 
 def parses(subject: Subject) -> list[Finding]:
@@ -42,14 +48,12 @@ def parses(subject: Subject) -> list[Finding]:
 
 
 def scheme_holds(subject: Subject) -> list[Finding]:
-    from distseq.config.strategy import check_scheme, exact_of, name_of, pipeline_of
-
-    job, found = config(subject), scheme(subject)
-    check_scheme(found, len(job.learner), job.run.dtype)
-    pipeline = pipeline_of(job)
+    own = scheduled(subject)
+    found, pipeline = own.scheme, own.pipeline
+    own.check(config(subject).run.dtype)
     if pipeline is not None:
         parts = f"{pipeline.parts} parts of each job, at most {pipeline.copies} copies of one"
-        return ok("scheme", f"{marked(name_of(job), exact_of(job))} for {found.n} workers: {parts}")
+        return ok("scheme", f"{own.heading} for {found.n} workers: {parts}")
     return ok(
         "scheme",
         f"{marked(found.spec, found.exact)} for {found.n} workers: load {float(found.load):.3g}, delay {found.delay}",
@@ -119,12 +123,10 @@ def _fit(subject: Subject) -> tuple[int, str]:
 
 def memory(subject: Subject) -> list[Finding]:
     """An upper estimate: no row of an open job is given back before it is decoded."""
-    from distseq.config.strategy import ahead_of, pipeline_of
-
-    job = config(subject)
-    width = ahead_of(job) * (8 if job.run.dtype == "float64" else 4)
+    job, own = config(subject), scheduled(subject)
+    width = own.ahead * (8 if job.run.dtype == "float64" else 4)
     sizes = [count * width for count in _parameters(subject)]
-    master, host = estimate(sizes, scheme(subject), pipeline_of(job))
+    master, host = estimate(sizes, own.scheme, own.pipeline)
     free, where = _free(subject)
     hosts = 0 if job.pool.kind == "simulated" else job.pool.hosts or min(job.pool.workers, _fit(subject)[0])
     needed = master + hosts * (host + HOST_MIB * MiB)

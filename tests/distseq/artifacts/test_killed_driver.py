@@ -14,7 +14,7 @@ from distseq.engine.journal import read_journal
 from tests.processes import Process, command_line, descendants, hosts_below, left_after, shared_blocks
 
 ROOT = Path(__file__).resolve().parents[3]
-LEARNERS, STEPS, KILLS = ("a", "b", "c", "d"), 15, 5
+LEARNERS, STEPS = ("a", "b", "c", "d"), 15
 JOBS = STEPS * len(LEARNERS)
 GONE_WITHIN = 30.0  # seconds for the workers of a dead driver to end
 # Ray's own agents first try to tell a head that is dead too, for a minute.
@@ -121,9 +121,17 @@ def assert_gone(seconds: float, processes: set[Process]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", ["local", pytest.param("ray", marks=pytest.mark.ray)])
-def test_a_driver_killed_five_times_ends_with_the_same_weights_and_leaves_nothing_behind(
-    folder: Path, pool: str, request: pytest.FixtureRequest
+@pytest.mark.parametrize(
+    ("pool", "times"),
+    [
+        ("local", 5),
+        # A driver with a Ray of its own, and one that is a guest of a cluster.
+        pytest.param("ray", 2, marks=pytest.mark.ray),
+        pytest.param("ray", 5, marks=[pytest.mark.ray, pytest.mark.long]),
+    ],
+)
+def test_a_driver_killed_again_and_again_ends_with_the_same_weights_and_leaves_nothing_behind(
+    folder: Path, pool: str, times: int, request: pytest.FixtureRequest
 ) -> None:
     address: tuple[str, ...] = ()
     if pool == "ray":
@@ -133,7 +141,7 @@ def test_a_driver_killed_five_times_ends_with_the_same_weights_and_leaves_nothin
         address = ("--address", ray.get_runtime_context().gcs_address)
     run = folder / "run"
     finish(folder, "job.toml", "--out", "whole", "--pool", pool, *address)
-    kills = sorted(np.random.default_rng(5).choice(np.arange(2, JOBS - 8, 4), KILLS, replace=False).tolist())
+    kills = sorted(np.random.default_rng(5).choice(np.arange(2, JOBS - 8, 4), times, replace=False).tolist())
     # The first driver has a Ray of its own, which must go with it; the others are guests of a cluster.
     agents: set[Process] = set()
     words: tuple[str, ...] = ("job.toml", "--out", "run", "--pool", pool)
@@ -148,6 +156,6 @@ def test_a_driver_killed_five_times_ends_with_the_same_weights_and_leaves_nothin
     finish(folder, *words)
     assert weights(run) == weights(folder / "whole")
     again = redone(run)
-    assert len(again) == KILLS
+    assert len(again) == times
     assert all(0 <= jobs <= 1 for each in again for jobs in each.values()), again
     assert_gone(AGENTS_GONE_WITHIN, agents)

@@ -241,7 +241,7 @@ class Runs:
         return train_on(self.pool, self.config, scheduler(spec, closing=closing), first_job=self.jobs)
 
 
-@pytest.fixture(scope="module", params=["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["float32", pytest.param("float64", marks=pytest.mark.long)])
 def runs(request: pytest.FixtureRequest, real_pool: Callable[..., HostPool], text: Path) -> Iterator[Runs]:
     made = Runs(job(text, request.param), real_pool)
     yield made
@@ -263,6 +263,19 @@ def test_training_on_real_workers_equals_full_batch_training(
     assert distance(ours, reference[dtype]) <= {"float32": 1e-6, "float64": 1e-12}[dtype]
     if spec in FR:
         assert_same_bits(ours, simulation(dtype, spec))
+
+
+@pytest.mark.slow
+def test_training_in_float64_on_real_workers_equals_full_batch_training(
+    real_pool: Callable[..., HostPool], text: Path, reference: dict[str, list[np.ndarray]]
+) -> None:
+    """Of each code one scheme; all of them are `long`."""
+    runs = Runs(job(text, "float64"), real_pool)
+    try:
+        for spec in ("msgc:1,2,2", "gc:2,code=cyclic", PIPELINES[1]):
+            assert distance(runs.train(spec), reference["float64"]) <= 1e-12
+    finally:
+        runs.pool.close()
 
 
 def test_the_mu_rule_on_real_workers_trains_exactly(runs: Runs, reference: dict[str, list[np.ndarray]]) -> None:

@@ -140,8 +140,18 @@ def test_it_is_as_quick_as_the_better_of_uncoded_and_not_splitting(name: str, un
     assert found <= 1.02 * min(uncoded, one_worker_each)  # type: ignore[operator, type-var]
 
 
-@pytest.mark.parametrize("unfinished", ["lost", "serial"])
-@pytest.mark.parametrize("name", ["canada_l000", "canada_500", "canada_b2048_l000"])
+@pytest.mark.parametrize(
+    ("name", "unfinished"),
+    [
+        ("canada_l000", "serial"),
+        ("canada_500", "lost"),
+        ("canada_b2048_l000", "serial"),
+        # Each trace and each way of ending is above; the other pairs are left to `make test-long`.
+        pytest.param("canada_l000", "lost", marks=pytest.mark.long),
+        pytest.param("canada_500", "serial", marks=pytest.mark.long),
+        pytest.param("canada_b2048_l000", "lost", marks=pytest.mark.long),
+    ],
+)
 def test_a_whole_run_is_as_quick_as_the_best_fixed_choice_in_hindsight(
     shared: Path, name: str, unfinished: str
 ) -> None:
