@@ -4,6 +4,8 @@ A trace file is an .npz with `times`, float (rounds, workers): seconds from disp
 (fraction of a batch), and `slope`, seconds per unit of load. A task of load L takes `times[t, i] + slope * (L - load)`.
 A worker's k-th invocation uses row k modulo rounds; NaN or inf means that the invocation is lost. The optional `master` is
 the seconds per job during which the master handles no arrivals: decoding, the optimizer's step, a checkpoint.
+
+A file named *.csv holds start-ups only, a column for each worker (distseq.cluster.trace_csv): load, slope and master are 0.
 """
 
 import zipfile
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from distseq.cluster.system.atomic_files import write_whole
+from distseq.cluster.trace_csv import csv_bytes, is_csv, read_times
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,12 @@ class Trace:
         return replace(self, times=self.times[:, :n])
 
     def save(self, path: Path) -> None:
+        """Write a trace file. A .csv keeps the start-ups, and neither slope nor master. OSError if it cannot be written."""
         t = self
+        if is_csv(path):
+            data = csv_bytes(np.maximum(t.startups(), 0.0))
+            write_whole(path, lambda file: file.write(data))
+            return
         write_whole(
             path,
             lambda file: np.savez_compressed(file, times=t.times, load=t.load, slope=t.slope, master=t.master),
@@ -75,8 +83,18 @@ class Trace:
 
 
 def load_trace(path: Path) -> Trace:
-    """Read a trace file. ValueError, in one line, if it is none. Never unpickles."""
+    """Read a trace file. ValueError, in one line, if it is none. Never unpickles.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "delays.csv").write_text("a,b\\n0.5,0.7\\n0.6,\\n")
+    ...     load_trace(Path(folder) / "delays.csv").startups()
+    array([[0.5, 0.7],
+           [0.6, inf]])
+    """
     try:
+        if is_csv(path):
+            return Trace(read_times(path), 0.0, 0.0)
         with open(path, "rb") as file:
             # A trace may come from anywhere, and a pickled array would run code.
             data = np.load(file, allow_pickle=False)

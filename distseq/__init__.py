@@ -1,7 +1,8 @@
 """distseq: many sequence models trained at once on workers that cannot be trusted to be on time.
 
 Public names: `train`, `Learner`, `Result` and `Stopped` to train; `Observer` to watch; `load_config` to read a config file;
-`simulate` and `plan` to schedule without training. Each is imported from its module when it is first used.
+`simulate`, of a candidate in a `Setting`, and `plan` to schedule without training. Each is imported from its module when it is
+first used.
 """
 
 import importlib
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from distseq.engine.interfaces import Observer as Observer
     from distseq.learners.learner import Learner as Learner
     from distseq.simulation.plan import plan as plan
+    from distseq.simulation.simulate import Setting as Setting
     from distseq.simulation.simulate import simulate as simulate
     from distseq.training.run import Result as Result
     from distseq.training.train import train as train
@@ -25,6 +27,7 @@ _HOMES = {
     "Learner": "distseq.learners.learner",
     "Observer": "distseq.engine.interfaces",
     "Result": "distseq.training.run",
+    "Setting": "distseq.simulation.simulate",
     "Stopped": "distseq.cluster.system.stop_signals",
     "load_config": "distseq.config.toml_file",
     "plan": "distseq.simulation.plan",
@@ -39,6 +42,7 @@ __all__ = [  # noqa: RUF022 - resolved by __getattr__; in the order in which the
     "Stopped",
     "load_config",
     "simulate",
+    "Setting",
     "plan",
     "__version__",
 ]

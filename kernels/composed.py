@@ -22,6 +22,11 @@ def mlstm(
     S_t = sigmoid(f_t) S_{t-1} + exp(i_t) k_t (v_t, 1)^T and h_t = (q_t S_t)_V / max(|(q_t S_t)_1|, 1), for q, k (B, T, H, K),
     v (B, T, H, V) and pre-activations i and f (B, T, H). Nothing is scaled: divide k by sqrt K first. The state is
     (S exp(-m) (B, H, K, V + 1), m (B, H)), with m_0 = 0. It is linear attention of the values (v, 1), stabilised by m.
+
+    >>> one, v = torch.ones(1, 3, 1, 1), torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1)
+    >>> h, _ = mlstm(one, one, v, torch.zeros(1, 3, 1), torch.full((1, 3, 1), 50.0))
+    >>> h.flatten().tolist()  # nothing is forgotten, all is equally strong: the mean so far
+    [1.0, 1.5, 3.0]
     """
     memory, before = state if state is not None else (None, None)
     named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "i": (i, "BTH"), "f": (f, "BTH")}
@@ -50,6 +55,11 @@ def lightnet(q: Tensor, k: Tensor, v: Tensor, state: State | None = None) -> tup
 
     q, k (B, T, H, K), v (B, T, H, V) give o (B, T, H, V) and the state (S (B, H, K, V), z (B, H, K)), where z is the log of
     the sum of exp(k) so far. It is linear attention with keys exp(k - z) and log-decays z_{t-1} - z_t, both exponents <= 0.
+
+    >>> v = torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1)
+    >>> o, _ = lightnet(torch.ones(1, 3, 1, 1), torch.zeros(1, 3, 1, 1), v)
+    >>> o.flatten().round(decimals=4).tolist()  # equal keys: the mean so far
+    [1.0, 1.5, 3.0]
     """
     memory, before = state if state is not None else (None, None)
     named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "state z": (before, "BHK")}

@@ -28,6 +28,11 @@ def rnn(
     x (B, T, H, G, D) are the pre-activations W u + b, r (H, G, D, D) the recurrent matrices: the pre-activation of gate g in
     step t is x[:, t, :, g] + h_{t-1} r[:, g]. `cell`: elman, lstm, gru (torch's form; `bias` (H, D) is added to the product of
     gate n, inside the reset) or slstm (Beck et al. 2024). The state is a tuple of the cell's states, each (B, H, D), h first.
+
+    >>> B, T, H, G, D = 2, 5, 3, 4, 8  # an LSTM has 4 gates
+    >>> y, (h, c) = rnn(torch.randn(B, T, H, G, D), torch.randn(H, G, D, D))
+    >>> y.shape, h.shape, bool((y[:, -1] == h).all())
+    (torch.Size([2, 5, 3, 8]), torch.Size([2, 3, 8]), True)
     """
     initial = _initial_rnn_state("rnn", {"x": (x, "BTHGD")}, r, state, cell, bias)
     y, after = _implementation("rnn", x, r.shape[-1])(x, r, initial, cell=cell, bias=bias)
@@ -48,6 +53,11 @@ def dense_rnn(
 
     The eager backend uses torch's fused kernels (oneDNN, cuDNN) for the shapes for which they are faster. cuDNN keeps the state
     in the dtype of u, not in float32, while it runs.
+
+    >>> H, G, D = 3, 4, 8
+    >>> y, state = dense_rnn(torch.randn(2, 5, 6), torch.randn(H * G * D, 6), None, torch.randn(H, G, D, D))
+    >>> y.shape
+    torch.Size([2, 5, 3, 8])
     """
     named = {"u": (u, "BTI"), "w": (w, "EI"), "b": (b, "E")}
     initial = _initial_rnn_state("dense_rnn", named, r, state, cell, bias)
@@ -69,6 +79,12 @@ def scan(
     `a` broadcasts to the shape of x, or is time-invariant (...). `reset` (B, T) bool: the state is dropped before such a step
     (a_t = 0). `reverse`: from the last step to the first; the state given is then the one after the last step, and the state
     returned the one of the first.
+
+    >>> h, state = scan(torch.tensor(0.5), torch.ones(1, 3))
+    >>> h.tolist(), state.tolist()
+    ([[1.0, 1.5, 1.75]], [1.75])
+    >>> scan(torch.tensor(0.5), torch.ones(1, 1), state)[0].tolist()
+    [[1.875]]
     """
     if x.dim() < 2:
         raise ValueError(f"scan: x must be (B, T, ...): got shape {tuple(x.shape)}")
@@ -92,7 +108,11 @@ def scan(
 
 
 def max_scan(f: Tensor, i: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """m_t = max(f_t + m_{t-1}, i_t) for f, i (B, T, ...), computed without a loop."""
+    """m_t = max(f_t + m_{t-1}, i_t) for f, i (B, T, ...), computed without a loop.
+
+    >>> max_scan(torch.tensor([[-1.0, -1.0, -1.0]]), torch.tensor([[3.0, 0.0, 5.0]]))[0].tolist()
+    [[3.0, 2.0, 5.0]]
+    """
     # With F = cumsum f, m_t - F_t = max(m_{t-1} - F_{t-1}, i_t - F_t): a cumulative maximum of i - F.
     rest = "abcdefgh"[: i.dim() - 2]
     sizes("max_scan", {"i": (i, "BT" + rest), "f": (f, "BT" + rest), "state": (state, "B" + rest)})
@@ -115,6 +135,11 @@ def selective_scan(
 
     u and dt (B, T, D), dt > 0; A (D, N), A < 0; B and C (B, T, N); D (D,); the state h (B, D, N). The states of all T steps
     are never in memory at once.
+
+    >>> one = torch.ones(1, 3, 1)
+    >>> y, h = selective_scan(one, one, torch.tensor([[0.5]]).log(), one, one)
+    >>> y.flatten().tolist(), h.tolist()
+    ([1.0, 1.5, 1.75], [[[1.75]]])
     """
     named = {"u": (u, "BTD"), "dt": (dt, "BTD"), "A": (A, "DN"), "B": (B, "BTN"), "C": (C, "BTN"), "D": (D, "D")}
     size = sizes("selective_scan", {**named, "state": (state, "BDN")})
@@ -131,6 +156,11 @@ def linear_attention(
 
     q, k (B, T, H, K), v (B, T, H, V), state S (B, H, K, V). Log-decays g <= 0: None, one for each head (B, T, H), or one for
     each key (B, T, H, K). Nothing is scaled. `chunk`: the number of steps that are computed together.
+
+    >>> one, v = torch.ones(1, 3, 1, 1), torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
+    >>> o, S = linear_attention(one, one, v)
+    >>> o.flatten().tolist(), S.tolist()
+    ([1.0, 3.0, 6.0], [[[[6.0]]]])
     """
     decay = "BTHK" if g is not None and g.dim() == 4 else "BTH"
     named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "g": (g, decay), "state": (state, "BHKV")}
@@ -161,6 +191,12 @@ def delta_rule(
     q (B, T, H, K), g (B, T, H) <= 0 or None. k, v and beta have `steps` sub-steps for each step: (B, T steps, H, K),
     (B, T steps, H, V) and (B, T steps, H). State S (B, H, K, V), o (B, T, H, V). beta in (0, 2) and |k| = 1 keep it stable;
     beta > 1 gives negative eigenvalues. `chunk`: sub-steps of a chunk; None leaves the choice to the backend.
+
+    >>> one, v = torch.ones(1, 3, 1, 1), torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
+    >>> delta_rule(one, one, v, torch.full((1, 3, 1), 1.0))[0].flatten().tolist()  # replaces the value at the key
+    [1.0, 2.0, 3.0]
+    >>> delta_rule(one, one, v, torch.full((1, 3, 1), 0.5))[0].flatten().tolist()  # goes half the way
+    [0.5, 1.25, 2.125]
     """
     _check_positive("delta_rule", steps=steps, chunk=1 if chunk is None else chunk)
     inner = {"k": (k, "BSHK"), "v": (v, "BSHV"), "beta": (beta, "BSH")}
@@ -178,6 +214,10 @@ def prefix_softmax(s: Tensor, v: Tensor, state: State | None = None, *, chunk: i
     """o_t = sum_{i<=t} exp(s_i) v_i / sum_{i<=t} exp(s_i) (Aaren, Feng et al. 2024) for s (B, T, H), v (B, T, H, V).
 
     The state is (log of the denominator (B, H), o (B, H, V)).
+
+    >>> v = torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1)
+    >>> prefix_softmax(torch.zeros(1, 3, 1), v)[0].flatten().round(decimals=4).tolist()  # equal scores: the mean so far
+    [1.0, 1.5, 3.0]
     """
     log, mean = state if state is not None else (None, None)
     named = {"s": (s, "BTH"), "v": (v, "BTHV"), "state log": (log, "BH"), "state mean": (mean, "BHV")}
@@ -197,6 +237,10 @@ def short_conv(x: Tensor, w: Tensor, state: Tensor | None = None, *, dilation: i
     """y_t = sum_l w[:, l] x_{t - (L-1-l) dilation} in each channel, for x (B, T, D) and w (D, L).
 
     The state is the last (L-1) dilation inputs (B, (L-1) dilation, D).
+
+    >>> y, inputs = short_conv(torch.tensor([2.0, 4.0, 6.0]).view(1, 3, 1), torch.tensor([[0.5, 0.5]]))
+    >>> y.flatten().tolist(), inputs.tolist()
+    ([1.0, 3.0, 5.0], [[[6.0]]])
     """
     _check_positive("short_conv", dilation=dilation)
     reach = (w.shape[-1] - 1) * dilation
@@ -206,7 +250,12 @@ def short_conv(x: Tensor, w: Tensor, state: Tensor | None = None, *, dilation: i
 
 
 def fft_conv(x: Tensor, k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """y_t = sum_{l<L} k[:, l] x_{t-l} in each channel, by FFT, for x (B, T, D), k (D, L). The state is the last L-1 inputs."""
+    """y_t = sum_{l<L} k[:, l] x_{t-l} in each channel, by FFT, for x (B, T, D), k (D, L). The state is the last L-1 inputs.
+
+    >>> y, inputs = fft_conv(torch.tensor([2.0, 4.0, 6.0]).view(1, 3, 1), torch.tensor([[0.5, 0.25]]))
+    >>> y.flatten().round(decimals=4).tolist()
+    [1.0, 2.5, 4.0]
+    """
     initial = _initial_inputs("fft_conv", x, {"k": (k, "DL")}, state, k.shape[-1] - 1)
     y, after = _implementation("fft_conv", x)(x, k, initial)
     return y, after
@@ -227,6 +276,12 @@ def attention(
     `causal`: a query sees the keys up to its own position, at most the last `window` of them. The state is (keys, values, mask)
     of all positions that may still be seen; the mask is None if no key was ever masked. Not causal: a query sees all keys, and
     there is no state. `key_mask` (B, T) bool: keys that are False are never seen; a query that sees no key gives zeros.
+
+    >>> zero, v = torch.zeros(1, 3, 1, 1), torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1)
+    >>> attention(zero, zero, v)[0].flatten().tolist()  # equal scores: the mean so far
+    [1.0, 1.5, 3.0]
+    >>> attention(zero, zero, v, window=2)[0].flatten().tolist()
+    [1.0, 1.5, 4.0]
     """
     keys, values, mask = state if state is not None else (None, None, None)
     named = {"q": (q, "BTHD"), "k": (k, "BTHD"), "v": (v, "BTHV"), "state keys": (keys, "BSHD")}

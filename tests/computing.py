@@ -16,6 +16,7 @@ FOLDERS = (
     ),
 )
 FILES = {
+    "tests/cluster/test_trace_csv.py",
     "tests/distseq/cli/test_cli.py",
     "tests/distseq/learners/test_contract.py",
     "tests/distseq/learners/test_lr_schedules.py",

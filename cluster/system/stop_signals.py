@@ -7,7 +7,14 @@ from types import FrameType
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
-    """A run has stopped on request. `code` is the exit code that shells use for the signal."""
+    """A run has stopped on request, with a checkpoint to resume from. `code` is the exit code that shells use for the signal.
+
+    >>> try:
+    ...     raise Stopped("stopped after 3 of 9 jobs", 130)  # as distseq.train does after Ctrl-C
+    ... except Stopped as stop:
+    ...     print(stop, stop.code)
+    stopped after 3 of 9 jobs 130
+    """
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)

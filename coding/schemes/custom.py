@@ -63,8 +63,11 @@ def _class_of(spec: str, target: str) -> type[Scheme]:
 
 def _check(spec: str, scheme: Scheme) -> None:
     """ValueError unless groups, codes and shares fit together, and a scheme with a delay defines the methods of OF_A_DELAY."""
-    groups, codes, shares = len(scheme.tolerance), scheme.codes, scheme.shares
-    if not groups or not groups == len(codes) == len(shares) or sum(shares) != 1:
+    groups = len(scheme.tolerance)
+    if not groups:
+        raise ValueError(f"scheme {spec!r} needs at least one group: its tolerance is empty")
+    codes, shares = scheme.codes, scheme.shares
+    if not groups == len(codes) == len(shares) or sum(shares) != 1:
         raise ValueError(
             f"scheme {spec!r} needs a code and a share for each group, and shares that add up to 1: got {groups} "
             f"groups, {len(codes)} codes and {len(shares)} shares that add up to {sum(shares)}"

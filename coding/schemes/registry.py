@@ -53,7 +53,11 @@ def parse(spec: str, n: int) -> Scheme:
     raise ValueError(f"unknown scheme {name!r}; known: {known}, and module:Class of your own")
 
 
+def own_class(spec: str) -> str | None:
+    """The module:Class of a user's own that a specification names; None where it names one of SCHEMES, or nothing."""
+    return None if spec.strip().partition(":")[0] in SCHEMES else import_string_of(spec)
+
+
 def family_of(spec: str) -> str:
     """The name in a specification: of SCHEMES, or module:Class."""
-    name = spec.strip().partition(":")[0]
-    return name if name in SCHEMES else import_string_of(spec) or name
+    return own_class(spec) or spec.strip().partition(":")[0]

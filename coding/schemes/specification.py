@@ -60,7 +60,8 @@ def from_words(kind: Callable[..., T], spec: str, name: str, example: str, **fix
 
 def to_words(one: Any) -> str:
     """The values and options that `from_words` reads back, after a colon; options at their defaults are left out."""
-    positional, _ = _fields(type(one))
+    kind: Any = type(one)
+    positional, _ = _fields(kind)
     words = [str(getattr(one, name)) for name in positional]
     words += [
         f"{f.name}={getattr(one, f.name)}"

@@ -15,9 +15,10 @@ from distseq.engine.journal import Record
 from distseq.learners.learner import Learner
 from distseq.monitoring.gradient_check import GradientCheck
 from distseq.monitoring.observers import Tally
+from distseq.scheduling.adaptive.candidates import name_of as candidate_name
 from distseq.scheduling.asynchronous import marked
 from distseq.simulation.recorded import arrival_table
-from distseq.simulation.simulate import simulate, simulate_auto, simulate_pipeline
+from distseq.simulation.simulate import Setting, simulate
 
 LAST = 10  # steps whose losses make the final training loss
 
@@ -70,28 +71,26 @@ def replays(strategy: Strategy, records: list[Record], jobs: int) -> dict[str, A
 
     {"replayed_seconds_per_job": {scheme: seconds}}; with nothing in it, and the reason beside, when a replay is impossible.
     """
-    own, pipeline, models, unfinished = (
-        strategy.scheme,
-        strategy.pipeline,
-        strategy.question.models,
-        strategy.unfinished,
-    )
+    own, pipeline = strategy.scheme, strategy.pipeline
     spare = max(own.tolerance) if pipeline is None else pipeline.copies - 1
     others = ["uncoded", f"gc:{min(spare or 1, own.n - 1)}"]
     seconds: dict[str, Any] = {}
     try:
-        trace = arrival_table(records, own.n)
-        if pipeline is not None:
-            options: dict[str, Any] = {"ahead": strategy.ahead, "unfinished": unfinished}
-            if strategy.adaptive:
-                result = simulate_auto(trace, question=strategy.question, jobs=jobs, places=strategy.places)
-            else:
-                result = simulate_pipeline(trace, pipeline, models=models, jobs=jobs, **options)
-            seconds[strategy.heading] = result["seconds_per_job"]
-        for spec in dict.fromkeys([own.spec, *others] if pipeline is None else others):
-            options = {"unfinished": unfinished, "arrival": "row", "inexact": not strategy.exact}
-            result = simulate(trace, spec, strategy.closing, models=models, jobs=jobs, **options)
-            seconds[marked(spec, bool(result["exact"]))] = result["seconds_per_job"]
+        setting = Setting(
+            arrival_table(records, own.n),
+            strategy.question.models,
+            jobs,
+            strategy.closing,
+            strategy.unfinished,
+            arrival="row",
+            inexact=not strategy.exact,
+            objective=strategy.question.objective,
+            prices=strategy.question.prices,
+            places=strategy.places,
+        )
+        for candidate in dict.fromkeys([strategy.candidate, *others]):
+            result = simulate(setting, candidate)
+            seconds[marked(candidate_name(candidate), result["exact"])] = result["seconds_per_job"]
     except (ValueError, PoolError) as error:
         return {"replayed_seconds_per_job": {}, "not_replayed": str(error)}
     return {"replayed_seconds_per_job": seconds}

@@ -11,7 +11,9 @@ from distseq.cli.options import like
 
 @click.command()
 @click.argument("job", metavar="[CONFIG]", type=click.Path(path_type=Path), required=False)
-@click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
+@click.option(
+    "--trace", type=click.Path(path_type=Path), help="Trace file: .npz, or .csv with a column for each worker."
+)
 @click.option("--profile", help="Generated delays, NAME[:base=SECONDS].  [default: the config file's]")
 @click.option("--run", type=click.Path(path_type=Path), help="Use the delays in the journal of this run folder.")
 @click.option("--slope", type=float, metavar="SECONDS", help="Compute time per batch.  [default: the trace's]")
@@ -29,10 +31,10 @@ from distseq.cli.options import like
 @click.option("--parameters", type=int, default=0, help="Number of model parameters.  [default: bytes unknown]")
 @click.option("--unfinished", **like("unfinished", "[default: the config file's, or serial]"))
 @click.option("--objective", **like("objective", "[default: the config file's, or seconds]", scheduler=False))
-@click.option("--prices", "price", **like("prices", scheduler=False))
+@click.option("--prices", **like("prices", scheduler=False))
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of a generated profile.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def plan(as_json: bool, **options: Any) -> None:
+def plan(job: Path | None, as_json: bool, **options: Any) -> None:
     """Predict what each way of scheduling takes on given delays: the best of every family, and what auto would choose.
 
     Example: distseq plan examples/main.toml
@@ -42,5 +44,5 @@ def plan(as_json: bool, **options: Any) -> None:
     from distseq.simulation.plan import plan as made
     from distseq.simulation.tables import lines
 
-    found = made(**options)
+    found = made(job, **options)
     click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))

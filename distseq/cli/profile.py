@@ -7,7 +7,12 @@ import click
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Trace file to write, an .npz.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Trace file to write: .npz, or .csv of start-ups only.",
+)
 @click.option("--run", type=click.Path(path_type=Path), help="Take the delays that this run folder's journal holds.")
 @click.option("--pool", default="ray", show_default=True, help="Else probe workers now: ray or local.")
 @click.option("--workers", type=int, default=8, show_default=True)
@@ -20,8 +25,11 @@ def profile(out: Path, **options: Any) -> None:
 
     Example: distseq profile --run runs/main-1 --out measured.npz
     """
-    from distseq.simulation.measure import profile_pool
+    from distseq.cluster.trace_csv import is_csv
+    from distseq.simulation.measure import measure
 
-    trace = profile_pool(out=out, **options)
+    trace = measure(out=out, **options)
     rounds, workers = trace.times.shape
     click.echo(f"{out}: {rounds} invocations of each of {workers} workers, {trace.slope:.4g} s of compute per batch")
+    if is_csv(out) and trace.slope:
+        click.echo(f"a .csv holds start-ups only: simulate and plan it with --slope {trace.slope:.4g}")

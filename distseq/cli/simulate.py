@@ -12,7 +12,11 @@ COMPARE = "Repeat to compare several."
 
 
 @click.command()
-@click.option("--trace", type=click.Path(path_type=Path), help="Trace file: an .npz of times, load and slope.")
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    help="Trace file: .npz, or .csv with a column for each worker.",
+)
 @click.option("--profile", help="Generated delays, NAME[:base=SECONDS], in place of a trace.")
 @click.option("--slope", type=float, metavar="SECONDS", help="Compute time per batch.  [default: the trace's]")
 @click.option("--scheme", "schemes", multiple=True, help="Scheme to simulate. Repeat to compare several.")

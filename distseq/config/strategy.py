@@ -8,6 +8,7 @@ from distseq.coding.codes.registry import check_precision
 from distseq.coding.schemes.registry import parse
 from distseq.coding.schemes.scheme import Scheme
 from distseq.config.schema import Config
+from distseq.scheduling.adaptive.candidates import Candidate
 from distseq.scheduling.adaptive.cost import FREE, Question, prices
 from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler, first_pipeline
 from distseq.scheduling.asynchronous import AsyncTraining, allow, marked, parse_async
@@ -42,6 +43,13 @@ class Strategy:
     def heading(self) -> str:
         """Its name, marked where gradients are not exact."""
         return marked(self.name, self.exact)
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate that `simulate` schedules in the same way."""
+        if self.pipeline is None:
+            return self.scheme.spec
+        return self.pipeline if self.name == self.pipeline.name else self.name
 
     def scheduler(self, numbers: int = 0) -> Scheduler:
         """A new scheduler. `numbers`: of parameters in a row, for prices of bytes."""

@@ -16,7 +16,15 @@ from distseq.config.validation import check_known, fill, learner_place, tables
 def load_config(path: str | Path) -> Config:
     """Read a config file (TOML). ValueError, in one line, when it cannot be read or when anything in it is wrong.
 
-    Example: load_config("examples/main.toml").pool.workers
+    >>> text = '''
+    ... [[learner]]
+    ... name = "text"
+    ... model = "distseq.models.sequence:SequenceModel"
+    ... data = "text:book.txt"
+    ... batch = 8
+    ... '''
+    >>> Path("config.toml").write_text(text) and load_config("config.toml").learner[0].batch
+    8
     """
     try:
         with open(path, "rb") as file:

@@ -48,7 +48,17 @@ class TrainableLearner(Protocol):
 class Observer:
     """Base class of observers, which follow a run and change nothing; every hook is a no-op unless overridden.
 
-    `now` is pool time in seconds.
+    `now` is pool time in seconds. Observers are given to `distseq.train(..., watchers=[...])`.
+
+    >>> class Losses(Observer):
+    ...     def __init__(self):
+    ...         self.losses = []
+    ...     def job_applied(self, learner, step, metrics, now):
+    ...         self.losses.append(metrics["loss"])
+    >>> watcher = Losses()
+    >>> watcher.job_applied("line", 0, {"loss": 2.5}, now=0.1)
+    >>> watcher.losses
+    [2.5]
     """
 
     def job_decoded(self, payload: Payload, weights: Mapping[MiniTask, float], total: np.ndarray) -> None:

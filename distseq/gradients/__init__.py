@@ -1,1 +1,1 @@
-"""How a host computes a row: model, data, device and one weighted backward pass."""
+"""What a host computes: a row, by one weighted backward pass of a model over samples of its data, on its device."""

@@ -1,4 +1,4 @@
-"""Data sets as the learners' rows need them: opened, compared and read; what goes wrong names data set and sample."""
+"""Opens, verifies and reads a data set on a host; errors name the data set and the sample."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,13 +10,14 @@ from distseq.models.data.dataset import Dataset, first_few, named_error, open_da
 
 
 class DataError(ValueError):
-    """A data set is missing, differs or cannot be read. The message is one line and names data set and samples."""
+    """A data set is missing, differs from the master's or cannot be read; the message is one line."""
 
 
 def open_data(data: str, args: Mapping[str, Any]) -> Dataset:
-    """A data set whose fingerprint can be told. DataError when it cannot be opened."""
+    """Opens the data set of a spec such as "text:FILE". DataError when it, or its fingerprint, cannot be read."""
     try:
         dataset = open_dataset(data, **args)
+        # Some data sets read their content only for the fingerprint: an error belongs here, where it names the data set.
         _ = dataset.fingerprint
         return dataset
     except Exception as error:  # a user's data set may raise anything
@@ -24,23 +25,24 @@ def open_data(data: str, args: Mapping[str, Any]) -> Dataset:
 
 
 class Source:
-    """A data set on this host. DataError when it is not the one of the master's fingerprint, if that is given."""
+    """A data set on this host. DataError when the master's `fingerprint` is given and differs from its own."""
 
     def __init__(self, name: str, dataset: Dataset, fingerprint: str | None = None) -> None:
         self.name, self.dataset = name, dataset
         if fingerprint is not None and dataset.fingerprint != fingerprint:
             raise DataError(
-                f"data {self.name!r} differ on this host: sha256 {dataset.fingerprint[:12]}, the master has "
-                f"{fingerprint[:12]}; install the same version of the data everywhere"
+                f"data {self.name!r} differ between hosts: sha256 {dataset.fingerprint[:12]} on this host, "
+                f"{fingerprint[:12]} at the master; install the same version of the data on every host"
             )
 
     def batch(self, ids: np.ndarray) -> Any:
-        """Tensors of these samples. DataError naming the sample that cannot be read, or a batch that is not of len(ids)."""
+        """The tensors of samples `ids` (B,). DataError for a sample that cannot be read, or a batch without B samples."""
         try:
             batch = self.dataset.batch(ids)
         except Exception as error:  # a user's data set may raise anything
             raise self._unreadable(ids, error) from error
         for name, tensor in tensors(batch):
+            # A batch of another length would give a wrong normalizer without any error.
             if tensor.shape[:1] != (len(ids),):
                 of = f" of {name}" if name else ""
                 raise DataError(
@@ -50,26 +52,31 @@ class Source:
         return batch
 
     def check_finite(self, ids: np.ndarray, batch: Any) -> None:
-        """DataError naming the first sample that is not finite: to be asked where a row is not."""
+        """DataError naming the first sample that is not finite.
+
+        Called only where a row is not finite: checking every batch would cost a pass over all data.
+        """
         for name, tensor in tensors(batch):
             infinite = ~torch.isfinite(tensor).reshape(len(ids), -1).all(1)
             if infinite.any():
                 sample = int(ids[int(infinite.nonzero()[0])])
                 where = f"data {self.name!r}, sample {sample}"
-                raise DataError(f"{where}: not finite{f' in {name}' if name else ''}, and so is its row")
+                raise DataError(
+                    f"{where}: {f'{name} is' if name else 'it is'} not finite, so its gradient is not either"
+                )
 
     def _unreadable(self, ids: np.ndarray, error: Exception) -> DataError:
-        """The samples are tried one by one: the first that raises alone is to blame, else the batch as a whole."""
+        """Reads the samples one by one to find the first that raises; if none does alone, the batch as a whole is named."""
         for i in ids.tolist():
             try:
                 self.dataset.batch(np.array([i], dtype=np.int64))
-            except Exception as alone:  # the same, of one sample
+            except Exception as alone:  # a user's data set may raise anything
                 return DataError(named_error(f"data {self.name!r}, sample {i}", self.name, alone))
         return DataError(named_error(f"data {self.name!r}, batch of ids {first_few(ids)}", self.name, error))
 
 
 def tensors(batch: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, tensor) of every tensor in nested dicts, lists and tuples; nested names are joined by dots."""
+    """Yields (name, tensor) for every tensor in nested dicts, lists and tuples, with nested names joined by dots."""
     if isinstance(batch, torch.Tensor):
         yield name, batch
     elif isinstance(batch, Mapping):

@@ -1,8 +1,8 @@
-"""Which rows of several learners are computed in one pass (distseq.gradients.stacked): those for which it has been tried.
+"""Decides which rows of several learners may be computed in one vmap pass (distseq.gradients.stacked).
 
-A pass is used where it has given the very bits of rows computed one by one, so that replicas agree whoever uses it, in clearly
-less time. Which operations run hangs on shapes and not on values, so a shape is tried once: with its parameters, and with
-parameters disturbed at random, for a gradient of zeros says nothing.
+A host uses a pass only after a trial has shown that its rows are bit-identical to rows computed one by one, so that replicas
+agree whichever way they were computed, and that it takes clearly less time (docs/decisions/017). Which operations run depends on
+shapes, not on values, so each shape is tried once.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -15,34 +15,43 @@ from distseq.cluster.pool import Payload
 from distseq.cluster.system.cpu_time import timed
 from distseq.cluster.work import RowRequest
 
-SPREAD = 0.02  # standard deviation of what is added to parameters for the second trial
-# Of the time of rows alone, in which a pass must be done: its first row comes later than it would alone.
+# Standard deviation of the noise added to parameters for the second half of a trial. Large enough that no gradient is zero,
+# which would make a wrong pass look right; small enough that the model still works as it was built to.
+SPREAD = 0.02
+# A pass must take at most this share of the CPU time of separate rows: its first row arrives only with its last, so a small gain
+# would delay the whole job. docs/benchmarks.md (Passes) has the ratios of each layer; it is used from 1 / 0.8 = 1.25 on.
 FASTER = 0.8
-LARGEST = 2**20  # parameters of a model: larger ones keep a core busy alone, and a trial would hold dozens of copies
+# Most parameters of a model that is stacked: larger ones keep a core busy alone, and a trial would hold dozens of copies.
+LARGEST = 2**20
 
 Rows = list[np.ndarray]
 Compute = Callable[[Sequence[RowRequest]], Rows]
 
 
 class PassTrials:
-    """Which shapes, for how many rows, have passed, and with which learners."""
+    """The outcome of trials: which shapes may be stacked, in which numbers, and with which learners.
+
+    alone: computes rows one by one; together: computes them in one pass.
+    """
 
     def __init__(self, alone: Compute, together: Compute) -> None:
         self._alone, self._together = alone, together
-        self._passed: dict[Hashable, bool] = {}
-        self._met: set[int] = set()
+        self._passed: dict[Hashable, bool] = {}  # (shape, number of rows) -> outcome of its trial
+        self._met: set[int] = set()  # learners that were in a successful trial
 
     def rows(self, shape: Hashable, requests: Sequence[RowRequest]) -> Rows:
-        """The rows, in passes of powers of two, so that few counts are tried; alone where that is as good, or one is not
-        finite: then whoever computes it says why."""
+        """The requested rows, all of one `shape`, in their order; in passes where trials allow it."""
         found: Rows = []
+        # Powers of two, so that a shape needs three trials (2, 4, 8 rows) and not seven.
         for part in powers_of_two(requests):
+            # A row that is not finite is computed again alone, which finds out and says which sample is to blame.
             rows = self._together(part) if len(part) > 1 and self.passed((shape, len(part)), part) else []
             found += rows if rows and np.isfinite([row.sum() for row in rows]).all() else self._alone(part)
         return found
 
     def passed(self, key: Hashable, requests: Sequence[RowRequest]) -> bool:
-        """What is known, or what a trial shows where the shape, or one of the learners, is new."""
+        """Whether these rows may be computed in one pass; tried now if the shape or one of the learners is new."""
+        # A new learner of a known shape is tried, too: something that it holds beside parameters and buffers would show.
         learners = {each.payload.learner for each in requests}
         if self._passed.get(key, True) and not (key in self._passed and learners <= self._met):
             self._passed[key] = self._try(requests)
@@ -50,8 +59,9 @@ class PassTrials:
         return self._passed[key]
 
     def _try(self, requests: Sequence[RowRequest]) -> bool:
-        """The first time memory is got and libraries choose, so the second, with disturbed parameters, is timed."""
+        """Compares a pass with separate rows twice, with the given and with disturbed parameters."""
         try:
+            # Only the second comparison is timed: in the first one memory is allocated and libraries choose their algorithms.
             same = bits(self._alone(requests)) == bits(self._together(requests))
             others = disturbed(requests)
             expected, alone = timed(partial(self._alone, others))
@@ -62,11 +72,12 @@ class PassTrials:
 
 
 def bits(rows: Rows) -> list[bytes]:
+    """The bytes of each row: unlike ==, they tell 0.0 from -0.0 and equal NaNs compare equal."""
     return [row.tobytes() for row in rows]
 
 
 def powers_of_two(requests: Sequence[RowRequest]) -> Iterator[Sequence[RowRequest]]:
-    """Pieces whose lengths are powers of two, the largest first."""
+    """Splits requests into pieces whose lengths are powers of two, the largest first."""
     while requests:
         count = 1 << (len(requests).bit_length() - 1)
         yield requests[:count]
@@ -74,8 +85,10 @@ def powers_of_two(requests: Sequence[RowRequest]) -> Iterator[Sequence[RowReques
 
 
 def disturbed(requests: Sequence[RowRequest]) -> list[RowRequest]:
-    """The same of other parameters, as another version of the job: rows of one job have the same."""
+    """The same requests with noise added to their parameters."""
 
+    # Seeded alike for every request, because rows of one job must have one set of parameters; the negative version keeps the
+    # Work from taking them for the parameters that it has loaded.
     def other(one: Payload) -> Payload:
         added = SPREAD * np.random.default_rng(0).standard_normal(one.parameters.shape).astype(one.parameters.dtype)
         return replace(one, parameters=one.parameters + added, version=-1 - one.version)

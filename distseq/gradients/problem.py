@@ -1,4 +1,4 @@
-"""What one learner's rows are computed from: its model, its loss and its data."""
+"""A learner's model, loss and data on one host, and the functions that compute losses from them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from distseq.gradients.data import Source
 from distseq.gradients.device import moved
 from distseq.models.data.dataset import Dataset
 
-EXTRAS = 2  # loss sum, weight sum
-
+# Numbers of a row behind the gradient: the weighted sum of losses, and the sum of weights. Both are additive over samples, so
+# that they are decoded with the gradient and cost no message of their own.
+EXTRAS = 2
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
 
 Loss = Callable[[Any, Any], torch.Tensor]  # (model, batch) -> (B,)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What one learner's rows are computed from, on every host alike."""
+    """What one learner learns: a model on a device, its data and its loss; the same on every host."""
 
     model: nn.Module
     source: Source
-    parameters: tuple[nn.Parameter, ...]
-    loss: Loss | None = None  # in place of the model's own per_sample_loss
+    parameters: tuple[nn.Parameter, ...]  # trained ones, in the order of a row's gradient
+    loss: Loss | None = None  # None = the model's own per_sample_loss
 
     @property
     def data(self) -> Dataset:
@@ -37,7 +37,11 @@ class Problem:
 
 
 def build_model(target: str, args: Mapping[str, Any], seed: int, dtype: torch.dtype) -> nn.Module:
-    """The model that `target` "module:name" builds from `args`, drawn from `seed`. ValueError if it breaks the contract."""
+    """Builds the model `target` "module:name" with `args`, its random weights drawn from `seed`, and casts it to `dtype`.
+
+    ValueError when it cannot be imported or built, or has no per_sample_loss.
+    """
+    # A forked generator: building a model must not change what a user's own code draws next.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -52,12 +56,12 @@ def build_model(target: str, args: Mapping[str, Any], seed: int, dtype: torch.dt
 
 
 def trained(model: nn.Module) -> tuple[nn.Parameter, ...]:
-    """The parameters that rows are gradients of, in their order."""
+    """The trained parameters of a model, in the order of a row's gradient."""
     return tuple(p for p in model.parameters() if p.requires_grad)
 
 
 def losses(problem: Problem, ids: np.ndarray, batch: Any) -> torch.Tensor:
-    """(B,) losses of these samples, read already, where the model lies. ValueError when the model returns anything else."""
+    """(B,) losses of samples `ids`, whose `batch` has been read, on the model's device. ValueError for any other shape."""
     device, own = problem.parameters[0].device, problem.loss is None
     batch = batch if device.type == "cpu" else moved(batch, device)
     losses_B = problem.model.per_sample_loss(batch) if own else problem.loss(problem.model, batch)  # type: ignore[operator, misc]
@@ -70,7 +74,7 @@ def losses(problem: Problem, ids: np.ndarray, batch: Any) -> torch.Tensor:
 
 
 def load_vector(parameters: Sequence[nn.Parameter], vector: np.ndarray) -> None:
-    """Copy a flat vector into parameters, in their order. ValueError when the lengths differ."""
+    """Copies a flat vector (P,) into parameters, in their order. ValueError when the lengths differ."""
     sizes = [p.numel() for p in parameters]
     if sum(sizes) != len(vector):
         raise ValueError(f"the model has {sum(sizes)} parameters, the vector {len(vector)}")

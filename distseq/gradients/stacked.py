@@ -1,6 +1,6 @@
-"""Gradients of several models of one structure in one pass: torch.func.vmap over their parameters and batches.
+"""Computes the gradients of several models of one structure in one pass, by torch.func.vmap over parameters and batches.
 
-The project's kernels then lay the models beside each other along their heads. Shapes: M models, P parameters, B samples.
+The project's kernels have vmap rules that fold the models into their heads. Shapes: M models, P parameters, B samples.
 """
 
 import warnings
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 
 class _Loss(nn.Module):
+    """Makes per_sample_loss a forward, which is all that torch.func.functional_call can call."""
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
@@ -24,10 +26,11 @@ class _Loss(nn.Module):
 def stacked_gradients(
     models: Sequence[nn.Module], vectors_MP: Tensor, batches: Sequence[dict[str, Tensor]], weights_MB: Tensor
 ) -> Tensor:
-    """(M, P + 1): of each model, with these trained parameters in its own order, the gradient of sum_B weight x loss, then
-    that sum. The models have one structure; frozen parameters and buffers are each one's own.
+    """(M, P + 1): for each model, the gradient of its weighted sum of losses, then that sum.
 
-    RuntimeError for an operation that cannot be stacked, and whatever models raise.
+    vectors_MP: trained parameters; batches: one dict of tensors (B, ...) per model; weights_MB: weights of the samples. The
+    models have one structure; each keeps its own frozen parameters and buffers. RuntimeError for an operation that vmap cannot
+    map, and whatever a model raises.
     """
     vectors_MP.requires_grad_()
     own = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model in models]
@@ -40,10 +43,12 @@ def stacked_gradients(
     }
     batch = {name: torch.stack([each[name] for each in batches]) for name in batches[0]}
     named = {f"model.{name}": value for name, value in values.items()}
-    with warnings.catch_warnings():  # of operations that torch does one by one; whether that is worth while is measured
+    with warnings.catch_warnings():
+        # torch warns of operations that it maps one by one. Whether a pass still pays is measured (distseq.gradients.passes).
         warnings.filterwarnings("ignore", "There is a performance drop")
         call = torch.func.vmap(lambda own, b: torch.func.functional_call(_Loss(models[0]), own, (b,)))
         losses_MB = call(named, batch)
+    # One product per model instead of a batched one: the same call, and so the same bits, as in a row computed alone.
     losses = torch.stack([losses_B @ weights_B for losses_B, weights_B in zip(losses_MB, weights_MB, strict=True)])
     (gradients_MP,) = torch.autograd.grad(losses.sum(), vectors_MP)
     return torch.cat([gradients_MP, losses.detach()[:, None]], 1)

@@ -1,7 +1,7 @@
-"""The Work that trains: one weighted forward and backward over the samples of a row.
+"""GradientWork, which computes the rows of training: one weighted forward and backward pass over a row's samples.
 
 A row is the gradient of sum_n w_n loss_n, flat in the order of the model's parameters, then sum_n w_n loss_n and sum_n w_n.
-The gradient is linear in the weights, so rows add up to the full batch's gradient.
+It is linear in the weights w, so weighted rows add up to the full batch's gradient.
 """
 
 import json
@@ -22,15 +22,18 @@ from distseq.gradients.problem import DTYPES, EXTRAS, Problem, build_model, load
 from distseq.gradients.stacked import stacked_gradients
 from distseq.models.data.held_out import held_out
 
-AT_ONCE = 256  # samples of one forward pass of an evaluation
+# Samples per forward pass of an evaluation. An evaluation's part may be a whole data set: this bounds the memory of activations.
+AT_ONCE = 256
 
 
 class GradientWork:
-    """`learners`: one mapping each. `model` is an import string, built with model_args and seed, or a module, with its `loss`;
-    `data` a spec, opened with data_args and compared with the expected fingerprint, or a Dataset; to be evaluated, also
-    `evaluation`, evaluation_args and evaluation_fingerprint.
+    """A StackingWork for the rows and evaluations of several learners.
 
-    Rows are computed on `device` (distseq.config.schema.DEVICES). ValueError when this host has no such device.
+    learners: one mapping per learner. `model` is an import string, built with `model_args` and `seed`, or a module, then with its
+        `loss`. `data` is a spec, opened with `data_args` and compared with `fingerprint`, or a Dataset. To be evaluated it also
+        has `evaluation`, `evaluation_args` and `evaluation_fingerprint`.
+    dtype: of parameters and rows, "float32" or "float64".
+    device: what to compute on (distseq.config.schema.DEVICES). ValueError when this host has no such device.
     """
 
     def __init__(self, learners: Sequence[Mapping[str, Any]], dtype: str = "float32", device: str = "cpu") -> None:
@@ -41,10 +44,12 @@ class GradientWork:
         self._trials = PassTrials(self._alone, self._together)
 
     def problem(self, learner: int) -> Problem:
-        """Built on first use. DataError when this host's data are missing or differ from the master's."""
+        """The learner's model and data, built on first use. DataError when its data are missing or differ from the master's."""
+        # On first use, because a host of a large fleet may never be given a row of some learners.
         if learner not in self._problems:
             spec = self._specs[learner]
             data, model = spec["data"], spec["model"]
+            # Data given by a spec are compared with the master's; data sent by value are the master's own.
             if isinstance(data, str):
                 source = Source(data, open_data(data, spec["data_args"]), spec["fingerprint"])
             else:
@@ -56,7 +61,7 @@ class GradientWork:
         return self._problems[learner]
 
     def evaluation(self, learner: int) -> Problem:
-        """The same model on the data it is evaluated on. ValueError when it has none, or this host's are missing or differ."""
+        """The learner's model with its evaluation data. ValueError when it has none; DataError as for `problem`."""
         if learner not in self._evaluations:
             problem, spec = self.problem(learner), self._specs[learner]
             given = spec["evaluation"]
@@ -69,8 +74,7 @@ class GradientWork:
         return self._evaluations[learner]
 
     def read(self, payload: Payload, ids: np.ndarray) -> Any:
-        """The batch of a row, None for an empty part; of an evaluation a list of batches. DataError naming the sample that
-        cannot be read."""
+        """The batch of a row, None for an empty part; for an evaluation, a list of batches. DataError as from Source.batch."""
         if payload.kind == "evaluation":
             source = self.evaluation(payload.learner).source
             return [source.batch(ids[begin : begin + AT_ONCE]) for begin in range(0, len(ids), AT_ONCE)]
@@ -78,9 +82,10 @@ class GradientWork:
         return source.batch(ids) if len(ids) else None
 
     def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray:
-        """(P + 2,) in the task's dtype, or as `_evaluated`, from what `read` has returned, or reads now.
+        """The row (P + 2,) of samples `ids` (B,) with `weights` (B,); for an evaluation (2,), see `_evaluated`.
 
-        ValueError when the model's losses are not (B,), DataError when samples cannot be read or make the row infinite.
+        samples: what `read` has returned; None = read now. ValueError when the model's losses are not (B,); DataError when a
+        sample cannot be read or is not finite.
         """
         if payload.kind == "evaluation":
             return self._evaluated(payload, ids, weights, self.read(payload, ids) if samples is None else samples)
@@ -95,16 +100,21 @@ class GradientWork:
             losses_B = losses(problem, ids, batch)
             weights_B = torch.from_numpy(weights).to(self._device, self._dtype)
             loss = losses_B @ weights_B
+            # A parameter that these samples do not reach has a gradient of zeros: a row has the same layout everywhere.
             gradients = torch.autograd.grad(loss, problem.parameters, allow_unused=True, materialize_grads=True)
             flat = torch.cat([*(g.flatten() for g in gradients), loss.detach()[None], weights_B.sum()[None]])
             row: np.ndarray = flat.cpu().numpy()
+        # The sum is finite only if every number is, up to overflow, and costs one pass without a temporary array.
         if not np.isfinite(row.sum()):
             problem.source.check_finite(ids, batch)
         return row
 
     def shape(self, request: RowRequest) -> Hashable:
-        """Of gradients of models that are built alike, on batches that are; None of a model made in Python, of which only its
-        code says what it computes, of a large one, or where the batch is no dict of tensors."""
+        """What rows must have in common to be computed in one pass: model, its arguments and the batch's shapes.
+
+        None if the row must be computed alone: an evaluation, a model made in Python (only its code says what it computes), one
+        with more than LARGEST parameters, or a batch that is not a dict of tensors.
+        """
         spec, batch = self._specs[request.payload.learner], request.samples
         tensors = isinstance(batch, dict) and all(isinstance(each, torch.Tensor) for each in batch.values())
         small = request.payload.parameters.size <= LARGEST
@@ -114,7 +124,7 @@ class GradientWork:
         return spec["model"], json.dumps(spec["model_args"], sort_keys=True), sizes
 
     def rows(self, requests: Sequence[RowRequest]) -> list[np.ndarray]:
-        """As `row` of each, of one shape; in one pass where that has the same bits and takes less time."""
+        """The rows of requests of one shape, in one pass where that gives the same bits in less time."""
         return self._trials.rows(self.shape(requests[0]), requests)
 
     def _alone(self, requests: Sequence[RowRequest]) -> list[np.ndarray]:
@@ -127,6 +137,7 @@ class GradientWork:
         weights_MB = self._tensor([each.weights for each in requests])
         with _one_thread():
             sums_M1 = torch.stack([weights_B.sum() for weights_B in weights_MB])[:, None]
+            # Weights are summed apart from vmap, one model at a time, as in a row computed alone.
             rows = torch.cat([stacked_gradients(models, vectors_MP, batches, weights_MB), sums_M1], 1)
         return list(rows.cpu().numpy())
 
@@ -134,17 +145,19 @@ class GradientWork:
         return torch.from_numpy(np.stack(vectors)).to(self._device, self._dtype)
 
     def _evaluated(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, batches: list[Any]) -> np.ndarray:
-        """(2,) float64: the weighted sum of losses of samples to evaluate on, and the sum of the weights."""
+        """(2,) float64: the weighted sum of losses over evaluation samples, and the sum of the weights."""
         problem, total = self.evaluation(payload.learner), 0.0
         with _one_thread(), torch.no_grad():
             self._load(problem, payload)
             for batch, begin in zip(batches, range(0, len(ids), AT_ONCE), strict=True):
+                # In float64, because a part may be a whole data set, whose float32 sum would lose digits.
                 losses_B = losses(problem, ids[begin : begin + AT_ONCE], batch).double().cpu()
                 total += float(losses_B @ torch.from_numpy(weights[begin : begin + AT_ONCE]))
         return np.array([total, weights.sum()])
 
     def _load(self, problem: Problem, payload: Payload) -> None:
         key = (payload.job, payload.version)
+        # Rows of one job on this host share its parameters: copying them once is enough.
         if self._loaded.get(payload.learner) != key:
             load_vector(problem.parameters, payload.parameters)
             self._loaded[payload.learner] = key
@@ -152,7 +165,7 @@ class GradientWork:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Rows are bit-identical on every host only with one thread."""
+    """Runs torch on one thread: the number of threads changes the order of summation, and with it the bits of a row."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,1 +1,1 @@
-"""One learner, and fleets of them from a config file or from Python."""
+"""Learners: one model being trained, fleets of them from a config file or from Python, and their saved state."""

@@ -1,4 +1,4 @@
-"""Builds the learners described by a configuration."""
+"""Builds the fleet described by a configuration."""
 
 import json
 from typing import Any
@@ -17,18 +17,20 @@ from distseq.models.data.held_out import held_out
 
 
 def build_fleet(config: Config) -> Fleet:
-    """Open the data, build the models, and try a row and a step of each. ValueError naming what is missing or wrong."""
+    """Opens the data, builds the models and tries one step of each learner. ValueError naming what is missing or wrong."""
     for one in config.learner:
         if one.live:
             raise ValueError(
-                f"learner {one.name}: its model was made in Python and cannot be imported: give the learners again, "
+                f"learner {one.name}: its model was made in Python and cannot be imported: resume with the learners, "
                 "distseq.train([...], resume=RUN)"
             )
+    # All data before any model: what is missing is told at once, models may take long to build.
     data = [_open(one) for one in config.learner]
     evaluation = [_open_evaluation(one, d) for one, d in zip(config.learner, data, strict=True)]
     specs = [_spec(config, m, data[m], evaluation[m]) for m in range(len(data))]
     work: dict[str, Any] = {"learners": specs, "dtype": config.run.dtype}
     learners = tuple(_learner(config, m, data[m], evaluation[m]) for m in range(len(data)))
+    # The device is left out of the description: a run may be resumed on another one.
     hosts = json.dumps(work | {"device": config.pool.device})
     spec = _work(config, "distseq.gradients.work:GradientWork", hosts)
     return _tried(Fleet(learners, GradientWork(**work), spec, json.dumps(work)))
@@ -51,6 +53,7 @@ def _open_evaluation(one: LearnerConfig, data: Dataset) -> Dataset | None:
 
 
 def _seed(config: Config, m: int) -> int:
+    """The seed of the m-th learner: hashed, so that neighbouring run seeds and learners share no random numbers."""
     return int(np.random.SeedSequence([config.run.seed, m]).generate_state(1)[0])
 
 
@@ -71,6 +74,7 @@ def _learner(config: Config, m: int, data: Dataset, evaluation: Dataset | None) 
     one, seed = config.learner[m], _seed(config, m)
     steps = config.run.steps if one.steps is None else one.steps
     model = build_model(one.model, one.model_args, seed, DTYPES[config.run.dtype])
+    # An optimizer over no parameters would raise, but without a word about the learner.
     if not trained(model):
         raise ValueError(f"learner {one.name}: model {one.model!r} has no parameter that requires a gradient")
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -80,6 +84,7 @@ def _learner(config: Config, m: int, data: Dataset, evaluation: Dataset | None) 
         raise ValueError(f"learner {one.name}: {error}") from None
     if one.schedule is None and one.schedule_args:
         raise ValueError(f"learner {one.name}: schedule_args without a schedule")
+    # The schedule is stepped with the optimizer, once in `accumulate` jobs.
     updates = steps // one.accumulate
     schedule = None if one.schedule is None else torch_schedule(one.schedule, one.schedule_args, optimizer, updates)
     return Learner(

@@ -1,4 +1,4 @@
-"""Describes learners made in Python as a configuration, and makes a fleet of them."""
+"""Describes learners made in Python as a configuration, and builds a fleet of them."""
 
 import json
 import pickle
@@ -13,7 +13,10 @@ from distseq.learners.learner import Learner
 
 
 def config_of_learners(learners: Sequence[Learner], config: Config | None = None) -> Config:
-    """A configuration of learners made in Python, the rest as in `config`; the dtype is that of their parameters."""
+    """A configuration that describes learners made in Python; everything else as in `config`, or its defaults.
+
+    The dtype is that of the learners' parameters.
+    """
     described = tuple(map(_live, learners))
     config = Config(described) if config is None else replace(config, learner=described)
     return replace(config, run=replace(config.run, dtype=_dtype(learners)))
@@ -39,7 +42,8 @@ def _live(one: Learner) -> LearnerConfig:
 
 
 def _dtype(learners: Iterable[Learner]) -> str:
-    """The one dtype of all trained parameters. ValueError when there are several, or another than rows can have."""
+    """The one dtype of all trained parameters. ValueError when there are several, or one that rows cannot have."""
+    # One learner per dtype is enough for a message that tells which one to change.
     found = {str(p.dtype).rpartition(".")[2]: one.name for one in learners for p in trained(one.model)}
     if len(found) != 1 or not found.keys() <= set(DTYPE_NAMES):
         got = ", ".join(f"{dtype} in {name}" for dtype, name in found.items())
@@ -50,7 +54,8 @@ def _dtype(learners: Iterable[Learner]) -> str:
 def fleet_of_learners(config: Config, learners: Sequence[Learner]) -> Fleet:
     """Builds a fleet of learners made in Python; each is tried on one step, which is then undone.
 
-    ValueError for a broken contract, two that share parameters, or a model, loss or data that cannot be pickled.
+    config: their description, from `config_of_learners`; its number of steps replaces theirs. ValueError for a broken contract,
+    learners that share parameters, or a model, loss or data that cannot be pickled.
     """
     from distseq.learners import pickling
 
@@ -59,6 +64,7 @@ def fleet_of_learners(config: Config, learners: Sequence[Learner]) -> Fleet:
     _share_nothing(learners)
     models = pickling.models(learners)
     same = json.dumps([one.description for one in learners])
+    # A simulated pool computes in this process, with the Work below: nothing is sent, and data need not be picklable.
     here = config.pool.kind == "simulated" and config.pool.device == "cpu"
     sent = b"" if here else pickle.dumps((models, pickling.data(learners)))
     work = json.dumps({"dtype": config.run.dtype, "device": config.pool.device})
@@ -67,6 +73,7 @@ def fleet_of_learners(config: Config, learners: Sequence[Learner]) -> Fleet:
 
 
 def _share_nothing(learners: Sequence[Learner]) -> None:
+    """ValueError for two learners with a parameter in common: each would step it with gradients of its own job only."""
     owners: dict[int, str] = {}
     for one in learners:
         for parameter in trained(one.model):

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules of torch, by name, as a job file writes them."""
+"""Builds torch optimizers and learning-rate schedules from their names and arguments in a config file."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,20 +13,24 @@ Schedule = lr_scheduler.LRScheduler
 Named = Sequence[tuple[str, nn.Parameter]]
 
 SHORT = {"cosine": "CosineAnnealingLR", "step": "StepLR"}
-# Made from functions or other schedules, which a job file cannot hold.
+# Schedules made from functions or other schedules, which a config file cannot hold.
 UNWRITABLE = ("LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
-# Schedule -> the argument that is the learner's number of steps where the job does not say otherwise.
+# Schedule -> the argument that defaults to the learner's number of steps.
 LENGTH = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
 
 
 def torch_optimizer(
     name: str, args: Mapping[str, Any], named: Named, groups: Sequence[Mapping[str, Any]] = ()
 ) -> Optimizer:
-    """torch.optim's optimizer of that name, case ignored, over the `named` parameters.
+    """Builds torch.optim's optimizer of that name (case ignored) over `named` (name, parameter) pairs.
 
-    Each of `groups` is a `match`, a regular expression searched in the parameters' names, and arguments in place of `args`
-    for those that it finds; the first that finds a parameter has it. What is left has `args` alone. ValueError for another
-    name, arguments that it does not take, or a group that finds nothing.
+    groups: each has a `match`, a regular expression searched in parameter names, and arguments that replace those of `args` for
+        the matching parameters. The first match counts; parameters without a match get `args`.
+
+    ValueError for an unknown name, arguments that the optimizer does not take, or a group that matches nothing.
+
+    >>> torch_optimizer("sgd", {"lr": 0.1}, list(nn.Linear(2, 1).named_parameters())).param_groups[0]["lr"]
+    0.1
     """
     known: dict[str, Callable[..., Optimizer]] = {
         key.lower(): value
@@ -39,7 +43,7 @@ def torch_optimizer(
     for group in groups:
         own, left = _matched(group, left)
         more = {key: value for key, value in group.items() if key != "match"}
-        # Made alone first: torch does not look at the arguments of a group.
+        # Built alone first, only to check its arguments: torch stores unknown ones of a group without a word.
         _made(name, known[name.lower()], {**args, **more}, own)
         made.append({"params": own, **more})
     rest = [parameter for _, parameter in left]
@@ -47,17 +51,20 @@ def torch_optimizer(
 
 
 def _matched(group: Mapping[str, Any], named: Named) -> tuple[list[nn.Parameter], list[tuple[str, nn.Parameter]]]:
-    """The parameters that a group finds, and those that it leaves."""
+    """The parameters that a group matches, and the (name, parameter) pairs that it leaves to later groups."""
     pattern = group.get("match")
     if not isinstance(pattern, str):
-        raise ValueError(f"a group of parameters needs a match, a regular expression: got {dict(group)}")
+        raise ValueError(f"a parameter group needs match = a regular expression: got {dict(group)}")
     try:
+        # search, not match: "bias$" is meant to find the biases of every layer.
         found = [bool(re.search(pattern, name)) for name, _ in named]
     except re.error as error:
-        raise ValueError(f"group {pattern!r} is no regular expression: {error}") from None
+        raise ValueError(f"match = {pattern!r} is not a regular expression: {error}") from None
     if not any(found):
         names = ", ".join(name for name, _ in named[:8]) + (" ..." if len(named) > 8 else "")
-        raise ValueError(f"group {pattern!r} matches no parameter; left for it: {names or 'none'}")
+        raise ValueError(
+            f"match = {pattern!r} matches no parameter that earlier groups left: {names or 'they left none'}"
+        )
     pairs = list(zip(named, found, strict=True))
     return [parameter for (_, parameter), own in pairs if own], [one for one, own in pairs if not own]
 
@@ -70,26 +77,30 @@ def _made(name: str, kind: Callable[..., Optimizer], args: Mapping[str, Any], pa
 
 
 def torch_schedule(name: str, args: Mapping[str, Any], optimizer: Optimizer, steps: int) -> Schedule:
-    """torch.optim.lr_scheduler's schedule of that name, case ignored, or `cosine` or `step`; it is stepped `steps` times.
+    """Builds torch.optim.lr_scheduler's schedule of that name (case ignored), or `cosine` or `step`.
 
-    ValueError for another name, arguments it does not take, or a schedule that ends before the learner does.
+    steps: how often it will be stepped, which is the default of its length. ValueError for an unknown name, arguments that it
+    does not take, or a schedule that ends before the learner does.
     """
     known: dict[str, Callable[..., Schedule]] = {
         key.lower(): value
         for key, value in vars(lr_scheduler).items()
         if isinstance(value, type) and issubclass(value, Schedule) and key not in UNWRITABLE and key[0] != "_"
     }
+    # The abstract base class.
     del known["lrscheduler"]
     known |= {short: known[full.lower()] for short, full in SHORT.items()}
     if name.lower() not in known:
         raise ValueError(f"unknown schedule {name!r}; known: {', '.join(sorted(known))}")
     kind = known[name.lower()]
+    # OneCycleLR takes its length either as total_steps or as epochs x steps_per_epoch, not both.
     length = LENGTH.get(kind.__name__)
     implied = {length: steps} if length is not None and not {"epochs", "steps_per_epoch"} & args.keys() else {}
     try:
         schedule = kind(optimizer, **{**implied, **args})
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"schedule {name} with {dict(args)}: {error}") from None
+    # OneCycleLR raises at the step after its last: better now than at the end of a long run.
     if getattr(schedule, "total_steps", steps) < steps:
         raise ValueError(f"schedule {name} with {dict(args)} ends before the learner's {steps} steps")
     return schedule

@@ -1,6 +1,7 @@
-"""Live models, losses and data on their way to the workers: by value, so that a script or a notebook may define them.
+"""Sends models, losses and data made in Python to the workers, pickled by value.
 
-Only what the master has pickled is unpickled, and only by its own workers.
+By value (cloudpickle), so that a script or a notebook may define them. Only workers unpickle, and only what their own master has
+pickled.
 """
 
 import pickle
@@ -16,23 +17,25 @@ Part = Mapping[str, Any]
 
 
 def models(learners: Sequence[Learner]) -> bytes:
-    """Models and losses, pickled. ValueError naming the learner, and what of it, that cannot be."""
+    """Pickles models and losses. ValueError naming the learner and the object that cannot be pickled."""
+    # Model and loss in one pickle, because a loss may hold a reference to its model.
     return _pickled(learners, [{"model": one.model, "loss": one.loss} for one in learners])
 
 
 def data(learners: Sequence[Learner]) -> bytes:
-    """Data sets, pickled, those of a spec as what opens them. ValueError naming the learner whose data cannot be."""
+    """Pickles data sets; those given by a spec are sent as the spec. ValueError naming what cannot be pickled."""
     return _pickled(learners, [_data(one) for one in learners])
 
 
 def work_on_driver(learners: Sequence[Learner], models: bytes, dtype: str) -> GradientWork:
-    """The Work on this machine: copies of the models, as the workers have them, on the very data."""
+    """The Work on this machine: copies of the models, as workers have them, with the learners' own data objects."""
+    # Unpickled copies, so that the Work never loads an older job's parameters into a model that is being trained.
     own = ({"data": one.data, "evaluation": one.evaluation} for one in learners)
     return GradientWork([{**model, **data} for model, data in zip(pickle.loads(models), own, strict=True)], dtype)
 
 
 def work_on_host(dtype: str, device: str, blob: bytes) -> GradientWork:
-    """The Work on a worker; `blob` is the two pickles, models and data, as one."""
+    """The Work on a worker; `blob` is one pickle of the two pickles, models and data."""
     parts = (pickle.loads(part) for part in pickle.loads(blob))
     return GradientWork([{**model, **data} for model, data in zip(*parts, strict=True)], dtype, device)
 
@@ -48,10 +51,11 @@ def _data(one: Learner) -> Part:
 
 
 def _pickled(learners: Sequence[Learner], parts: Sequence[Part]) -> bytes:
-    """All in one, so that what learners share is sent once."""
+    """Pickles everything at once, so that what learners share is sent once."""
     try:
         return _dumps(parts)
-    except Exception:  # a user's object may raise anything: find out which
+    except Exception:  # a user's object may raise anything
+        # One by one now, to find out which object it is.
         for one, part in zip(learners, parts, strict=True):
             for what, value in part.items():
                 _try(one.name, what, value)

@@ -1,4 +1,4 @@
-"""What a learner was between two jobs, and whether another is of its kind: what a run that is resumed stands on."""
+"""Learner snapshots, and the check that a saved one is compatible with a learner."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from distseq.models.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A learner between two jobs: state dicts as torch makes them."""
+    """The state of a learner between two jobs, as torch's state dicts."""
 
     model: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
@@ -25,31 +25,36 @@ class Snapshot:
     summed: int = 0  # jobs in that sum
 
 
-def check_compatible(name: str, own: Snapshot, kept: Snapshot, accumulate: int) -> None:
-    """ValueError when the learner `name`, whose state is `own`, cannot become `kept`."""
+def check_compatible(name: str, own: Snapshot, saved: Snapshot, accumulate: int) -> None:
+    """ValueError when the learner `name`, whose state is `own`, cannot be restored to `saved`."""
     for place, mine, theirs in (
-        ("model", _shapes(own.model), _shapes(kept.model)),
-        ("optimizer", _groups(own.optimizer), _groups(kept.optimizer)),
+        ("model", _shapes(own.model), _shapes(saved.model)),
+        ("optimizer", _groups(own.optimizer), _groups(saved.optimizer)),
     ):
         if mine != theirs:
             wrong = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))[0]
             raise ValueError(
-                f"learner {name}: {wrong} of its {place} is {mine.get(wrong)}, in the checkpoint {theirs.get(wrong)}"
+                f"learner {name}: {wrong} of its {place} is {mine.get(wrong)}, but {theirs.get(wrong)} in the checkpoint"
             )
     for what, one, other in (
-        ("a learning-rate schedule", own.schedule, kept.schedule),
-        ("an average of the weights", own.average, kept.average),
+        ("a learning-rate schedule", own.schedule, saved.schedule),
+        ("an average of the weights", own.average, saved.average),
     ):
         if (one is None) != (other is None):
-            raise ValueError(f"learner {name}: {what} is in one of checkpoint and job only")
-    if kept.summed >= accumulate:
-        raise ValueError(f"learner {name}: accumulate={accumulate}, the checkpoint is at job {kept.summed + 1}")
+            has, lacks = ("checkpoint", "learner") if one is None else ("learner", "checkpoint")
+            raise ValueError(f"learner {name}: the {has} has {what}, the {lacks} has none")
+    if saved.summed >= accumulate:
+        raise ValueError(
+            f"learner {name}: the checkpoint has accumulated {saved.summed} jobs since the last optimizer step, "
+            f"accumulate must be greater: got accumulate={accumulate}"
+        )
+    # A cosine of another length would have had other learning rates from the first step on.
     for key in set(LENGTH.values()) & (own.schedule or {}).keys():
-        mine, theirs = (own.schedule or {})[key], (kept.schedule or {})[key]
+        mine, theirs = (own.schedule or {})[key], (saved.schedule or {})[key]
         if mine != theirs:
             raise ValueError(
-                f"learner {name}: its schedule is {theirs} steps long in the checkpoint and {mine} in the job: "
-                "with a schedule, the steps of a run cannot change"
+                f"learner {name}: its schedule has {theirs} steps in the checkpoint, but {mine} now: "
+                "the number of steps of a run with a schedule cannot be changed"
             )
 
 
@@ -58,7 +63,7 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 
 def _groups(optimizer: Mapping[str, Any]) -> dict[str, str]:
-    """What must agree of an optimizer's groups: their parameters."""
+    """The parameters of each group. Settings such as the learning rate may change, and are restored with the state."""
     groups = optimizer["param_groups"]
     return {f"group {g}": f"parameters {one['params']}" for g, one in enumerate(groups)}
 
@@ -74,12 +79,17 @@ def described(
     data: Dataset,
     evaluation: Dataset | None,
 ) -> dict[str, Any]:
-    """What must be the same for a run to be resumed, as far as it can be told: JSON. Values of parameters that are trained are
-    not in it, nor is code."""
+    """What a resumed run must have in common with the learner, as far as data can tell: a JSON object.
+
+    It covers shapes, frozen parameters and buffers, optimizer groups, schedule, names of loss and sampler, seed and data. Trained
+    parameters are not in it, because they change, nor is code.
+    """
     fixed = hashlib.sha256()
     for key, tensor in chain(model.named_parameters(), model.named_buffers()):
+        # Trained parameters change, so they cannot tell whether a model is the same; what is frozen can.
         if not tensor.requires_grad:
             flat = tensor.detach().contiguous().reshape(-1)
+            # As bytes, because numpy has no bfloat16.
             fixed.update(key.encode() + flat.view(torch.uint8).numpy().tobytes())
     groups = [{**_plain(group), "params": len(group["params"])} for group in optimizer.param_groups]
     return {
@@ -96,7 +106,7 @@ def described(
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that are numbers, text or none."""
+    """The entries that are numbers, strings or None."""
     return {key: value for key, value in state.items() if value is None or type(value) in (bool, int, float, str)}
 
 

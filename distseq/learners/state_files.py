@@ -1,4 +1,4 @@
-"""A learner's state as one safetensors file and plain JSON, and back; no pickle."""
+"""Converts a learner's state to a safetensors file and plain JSON, and back, without pickle."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,32 +13,35 @@ Tensors = dict[str, torch.Tensor]
 
 
 class DamagedError(ValueError):
-    """A checkpoint that is not whole."""
+    """A checkpoint is incomplete or has been changed."""
 
 
-def pack(kept: Snapshot) -> tuple[bytes, dict[str, Any]]:
-    """A learner's tensors as a safetensors file, and the rest as JSON; copies every tensor.
+def pack(snapshot: Snapshot) -> tuple[bytes, dict[str, Any]]:
+    """The content of a safetensors file with a learner's tensors, which are copied, and the rest as JSON.
 
     ValueError for an optimizer or schedule whose state is not plain data.
     """
-    tensors = {f"model.{key}": tensor for key, tensor in kept.model.items()}
-    tensors |= {f"average.{key}": tensor for key, tensor in (kept.average or {}).items()}
-    tensors |= {} if kept.accumulated is None else {"accumulated": kept.accumulated}
+    tensors = {f"model.{key}": tensor for key, tensor in snapshot.model.items()}
+    tensors |= {f"average.{key}": tensor for key, tensor in (snapshot.average or {}).items()}
+    tensors |= {} if snapshot.accumulated is None else {"accumulated": snapshot.accumulated}
     rest = {
-        "summed": kept.summed,
-        "optimizer": _pack(kept.optimizer, "optimizer", tensors),
-        "schedule": _pack(kept.schedule, "schedule", tensors),
+        "summed": snapshot.summed,
+        "optimizer": _pack(snapshot.optimizer, "optimizer", tensors),
+        "schedule": _pack(snapshot.schedule, "schedule", tensors),
     }
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
     return save({key: t.detach().clone().contiguous() for key, t in tensors.items()}), rest
 
 
 def unpack(one: Mapping[str, Any], data: bytes) -> Snapshot:
-    """The state that `pack` has made into `data` and, beside the learner's name, `one`. DamagedError when it is not whole."""
+    """Restores a Snapshot from what `pack` returned; `one` also has the learner's name. DamagedError for a bad file."""
     try:
         tensors = load(data)
+    # The checksum has matched, so this file was written damaged: by another program, or a bug.
     except SafetensorError as error:
         raise DamagedError(f"{one['name']}.safetensors: {error}") from None
     optimizer, schedule = _unpack(one["optimizer"], tensors), _unpack(one["schedule"], tensors)
+    # A learner without an average has no such tensors.
     average = _below("average.", tensors) or None
     return Snapshot(_below("model.", tensors), optimizer, schedule, average, tensors.get("accumulated"), one["summed"])
 
@@ -48,14 +51,19 @@ def _below(prefix: str, tensors: Tensors) -> Tensors:
 
 
 def _pack(value: Any, path: str, tensors: Tensors) -> Any:
-    """JSON of nested plain data; a tensor goes into `tensors` under its path. What JSON lacks is {"$kind": ...}."""
+    """Nested plain data as JSON; tensors are moved to `tensors` under their path.
+
+    JSON has no tensors, tuples or integer keys: these become {"$tensor": path}, {"$tuple": [...]} and {"$by_index": {...}}.
+    """
     if isinstance(value, torch.Tensor):
         tensors[path] = value
         return {"$tensor": path}
     if isinstance(value, Mapping):
         packed = {str(key): _pack(one, f"{path}.{key}", tensors) for key, one in value.items()}
+        # torch's optimizers key their state by a parameter's index, which JSON would turn into a string.
         if all(type(key) is int for key in value) and value:
             return {"$by_index": packed}
+        # A user's key with a "$" could be taken for one of ours: such a mapping is refused below.
         if all(type(key) is str and not key.startswith("$") for key in value):
             return packed
     if isinstance(value, list | tuple):
@@ -63,7 +71,7 @@ def _pack(value: Any, path: str, tensors: Tensors) -> Any:
         return {"$tuple": items} if isinstance(value, tuple) else items
     if value is None or type(value) in (bool, int, float, str):
         return value
-    raise ValueError(f"a checkpoint cannot hold {path}, a {type(value).__name__}: it holds plain data and tensors")
+    raise ValueError(f"a checkpoint can only hold plain data and tensors: {path} is a {type(value).__name__}")
 
 
 def _unpack(value: Any, tensors: Tensors) -> Any:

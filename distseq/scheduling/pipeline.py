@@ -36,7 +36,7 @@ class Pipeline:
             if getattr(self, name) < 1:
                 raise ValueError(f"pipeline needs {name} >= 1: got {name}={getattr(self, name)}")
         if self.places < 0:
-            raise ValueError(f"pipeline needs places >= 0 (0 = every worker): got places={self.places}")
+            raise ValueError(f"pipeline needs places >= 0, 0 = every worker: got places={self.places}")
         if self.places and self.lanes > 1:
             raise ValueError(f"pipeline takes places or lanes, not both: got places={self.places}, lanes={self.lanes}")
 

@@ -1,75 +1,44 @@
 """Schemes and pipelines on the same delays, and the bounds beside them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from distseq.cluster.trace import Trace
 from distseq.coding.bounds import least_seconds, rounds_bounds
 from distseq.config.schema import SCHEDULERS, SchedulerConfig
-from distseq.scheduling.adaptive.candidates import Candidate, candidates, family
-from distseq.scheduling.adaptive.cost import FREE, Prices, Question, prices
-from distseq.scheduling.closing import Closing, closing_rule
+from distseq.scheduling.adaptive.candidates import Candidate, candidates
+from distseq.scheduling.adaptive.cost import Prices, prices
+from distseq.scheduling.closing import closing_rule
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation.delays import given_delays
 from distseq.simulation.plot import check_plot, draw
-from distseq.simulation.simulate import Result, check_numbers, simulate, simulate_auto, simulate_pipeline
+from distseq.simulation.simulate import AUTO, Result, Setting, simulate
 from distseq.simulation.timeline import Timeline
 
-AUTO = "auto"
 ROUND_ASSUMES = "rounds, each with one job and one message to each worker, that know all start-ups"
 ALL_ASSUME = "workers that do one thing at a time"
 
 
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """What candidates are compared in: the arguments of `simulate` beside the scheme."""
+def bounds_of(setting: Setting) -> list[Result]:
+    """Least seconds, each with what it assumes under "bound". ValueError where an invocation of the trace is lost.
 
-    trace: Trace
-    closing: Closing
-    models: int
-    jobs: int
-    unfinished: str
-    arrival: str
-    inexact: bool = False
-    objective: str = "seconds"  # of AUTO, as are the next two
-    prices: Prices = FREE
-    places: int = 0
-
-    def run(self, candidate: Candidate, timeline: Timeline | None = None) -> Result:
-        """ValueError for a candidate or a setting that cannot be."""
-        of_all: dict[str, Any] = {"jobs": self.jobs, "timeline": timeline}
-        if candidate == AUTO:
-            asked = Question(self.models, self.unfinished, objective=self.objective, prices=self.prices)
-            found = simulate_auto(self.trace, question=asked, places=self.places, **of_all)
-            return {"family": AUTO, **found}
-        of_all |= {"models": self.models, "unfinished": self.unfinished}
-        if isinstance(candidate, Pipeline):
-            result = simulate_pipeline(self.trace, candidate, **of_all)
-        else:
-            result = simulate(self.trace, candidate, self.closing, arrival=self.arrival, inexact=self.inexact, **of_all)
-        return {"family": family(candidate), **result}
-
-    def bounds(self) -> list[Result]:
-        """Least seconds, each with what it assumes under "bound". ValueError where an invocation of the trace is lost.
-
-        Where unfinished work overlaps with new, a worker does two things at once, and there is no bound without rounds.
-        """
-        startups, slope, master = self.trace.startups(), self.trace.slope, self.trace.master
-        lost = int(np.count_nonzero(np.isinf(startups)))
-        if lost:
-            raise ValueError(f"bounds need a trace without lost invocations: it has {lost}")
-        least = {name: (s, ROUND_ASSUMES) for name, s in rounds_bounds(startups, slope, self.jobs, master).items()}
-        if self.unfinished != "overlap":
-            least["genieAny"] = least_seconds(startups, slope, self.models, self.jobs, master), ALL_ASSUME
-        return [
-            {"scheme": name, "bound": assumes, "total_seconds": seconds, "seconds_per_job": seconds / self.jobs}
-            for name, (seconds, assumes) in least.items()
-        ]
+    Where unfinished work overlaps with new, a worker does two things at once, and there is no bound without rounds.
+    """
+    trace, jobs = setting.trace, setting.jobs
+    startups = trace.startups()
+    lost = int(np.count_nonzero(np.isinf(startups)))
+    if lost:
+        raise ValueError(f"bounds need a trace without lost invocations: it has {lost}")
+    of_rounds = rounds_bounds(startups, trace.slope, jobs, trace.master)
+    least = {name: (seconds, ROUND_ASSUMES) for name, seconds in of_rounds.items()}
+    if setting.unfinished != "overlap":
+        least["genieAny"] = least_seconds(startups, trace.slope, setting.models, jobs, trace.master), ALL_ASSUME
+    return [
+        {"scheme": name, "bound": assumes, "total_seconds": seconds, "seconds_per_job": seconds / jobs}
+        for name, (seconds, assumes) in least.items()
+    ]
 
 
 def best_of_families(results: Iterable[Result]) -> list[Result]:
@@ -120,22 +89,21 @@ def simulate_schemes(
     if not sweep and not named:
         raise ValueError("--scheduler rounds needs --scheme SCHEME")
     table = given_delays(trace, profile, workers, seed, slope)
-    check_numbers(models, jobs)
     rule = closing_rule(closing, cutoff=cutoff, mu=mu)
     paid = Prices() if price is None else prices(price)
-    setting = Setting(table, rule, models, jobs, unfinished, arrival, inexact, objective, paid, places)
-    least = setting.bounds() if bounds else []
+    setting = Setting(table, models, jobs, rule, unfinished, arrival, inexact, objective, paid, places)
+    least = bounds_of(setting) if bounds else []
     tried = candidates(table.workers, models) if sweep else named
     of_rounds = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
     if plot is not None:
         check_plot(plot)
-    found = [(setting.run(one), one) for one in tried]
+    found = [(simulate(setting, one), one) for one in tried]
     found = [(result | (of_rounds if "rounds" in result else {}), one) for result, one in found]
     found.sort(key=lambda pair: pair[0]["total_seconds"])
     results = [result for result, _ in found]
     if plot is not None:
         timeline = Timeline(unfinished)
-        setting.run(found[0][1], timeline)
+        simulate(setting, found[0][1], timeline=timeline)
         draw(plot, results, best_of_families(results), least, timeline.spans())
     return results + least
 

@@ -10,12 +10,12 @@ PROFILE_WORKERS = 256
 
 
 def given_delays(
-    trace: Path | None,
+    trace: Trace | Path | str | None,
     profile: str | None,
     workers: int | None,
     seed: int,
     slope: float | None,
-    run: Path | None = None,
+    run: Path | str | None = None,
 ) -> Trace:
     """The delays that a command names. ValueError unless exactly one source is given."""
     if workers is not None and workers < 1:
@@ -28,6 +28,12 @@ def given_delays(
     if profile is not None:
         table = delays(profile, workers or PROFILE_WORKERS, seed)
     else:
-        table = load_trace(trace) if trace is not None else run_trace(sources[0])  # type: ignore[arg-type]
+        if isinstance(trace, Trace):
+            table = trace
+        elif trace is not None:
+            table = load_trace(Path(trace))
+        else:
+            assert run is not None, "one of the three is given"
+            table = run_trace(Path(run))
         table = table.first(workers or table.workers)
     return table if slope is None else table.with_slope(slope)

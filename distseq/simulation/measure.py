@@ -69,7 +69,7 @@ def run_trace(run: Path) -> Trace:
     return arrival_table(records, len(heads[0]["members"]))
 
 
-def profile_pool(
+def measure(
     *,
     out: Path,
     run: Path | None,

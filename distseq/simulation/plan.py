@@ -9,7 +9,8 @@ from distseq.cluster.trace import Trace
 from distseq.config.strategy import strategy
 from distseq.config.toml_file import load_config
 from distseq.scheduling.adaptive.candidates import candidates
-from distseq.scheduling.adaptive.cost import FREE, Estimate, Question, estimate, prices
+from distseq.scheduling.adaptive.cost import FREE, Estimate, Question, estimate
+from distseq.scheduling.adaptive.cost import prices as prices_of
 from distseq.scheduling.adaptive.rare_events import RareEvents
 from distseq.scheduling.adaptive.scheduler import described
 from distseq.scheduling.adaptive.search import select
@@ -18,47 +19,63 @@ from distseq.simulation.delays import given_delays
 
 
 def plan(
+    config: Path | str | None = None,
     *,
-    job: Path | None,
-    trace: Path | None,
-    profile: str | None,
-    run: Path | None,
-    slope: float | None,
-    workers: int | None,
-    models: int | None,
-    batch: int | None,
-    parameters: int,
-    unfinished: str | None,
-    objective: str | None,
-    price: str | None,
-    seed: int,
+    trace: Trace | Path | str | None = None,
+    profile: str | None = None,
+    run: Path | str | None = None,
+    slope: float | None = None,
+    workers: int | None = None,
+    models: int | None = None,
+    batch: int | None = None,
+    parameters: int = 0,
+    unfinished: str | None = None,
+    objective: str | None = None,
+    prices: str | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """What `distseq plan --json` prints. Options replace what the config file says; ValueError for what cannot be."""
+    """What each way of scheduling would take on these delays: the best of every family, best first.
+
+    config: config file whose learners, workers, batches and scheduler count where no argument says otherwise.
+    trace, profile, run: the delays: a trace or its file, "NAME[:base=SECONDS]", or a run folder; one of them, or by default
+        the config file's. `seed` is that of a profile, `slope` replaces the trace's seconds of compute per batch.
+    workers: the first so many of the trace; by default the config file's, or all of the trace; 256 for a profile.
+    models: learners (default 4). batch: samples of a job, which is cut into no more parts. parameters: of a model; 0: the
+        bytes are unknown.
+    unfinished: what a worker does with unfinished work: "lost", "overlap" or "serial" (default).
+    objective: what is to be small: "seconds" (default), "worker-seconds" or "price". prices: "KEY=DOLLARS,..." with keys
+        worker_second, held_second, message and gigabyte.
+
+    Returns what `distseq plan --json` prints: "chosen", what `auto` would choose; "candidates", each with "family", "seconds"
+    and "worker_seconds" per job; "evidence", what is known of the workers. ValueError for what cannot be, and where a worker
+    of the trace never answers.
+
+    >>> found = plan(profile="half-slow", workers=8, models=4)
+    >>> found["chosen"] == found["candidates"][0]["candidate"]
+    True
+    """
     asked, own_workers, own_batch = Question(4), None, None
-    if job is not None:
-        config = load_config(job)
-        own = strategy(config)
-        asked, own_workers, own_batch = own.question, own.scheme.n, own.batch
+    if config is not None:
+        own = load_config(Path(config))
+        described_by = strategy(own)
+        asked, own_workers, own_batch = described_by.question, own.pool.workers, described_by.batch
         if trace is None and profile is None and run is None:
-            profile = config.pool.delays
+            profile = own.pool.delays
     question = Question(
         asked.models if models is None else models,
         unfinished or asked.unfinished,
         numbers=parameters,
         objective=objective or asked.objective,
-        prices=asked.prices if price is None else prices(price),
+        prices=asked.prices if prices is None else prices_of(prices),
     )
     if question.models < 1 or parameters < 0:
         raise ValueError(f"plan needs models >= 1 and parameters >= 0: got {question.models} and {parameters}")
     table = given_delays(trace, profile, workers or own_workers, seed, slope, run)
-    return planned(table, question, batch or own_batch)
+    return _ranked(table, question, batch or own_batch)
 
 
-def planned(trace: Trace, question: Question, batch: int | None = None) -> dict[str, Any]:
-    """The best of every family on the trace, with as many rare events as are to be expected, best first.
-
-    ValueError where a worker never answers.
-    """
+def _ranked(trace: Trace, question: Question, batch: int | None) -> dict[str, Any]:
+    """The best of every family, with as many rare events as are to be expected. ValueError where a worker never answers."""
     tail, startups = RareEvents(), trace.startups()
     if not np.isfinite(startups).any(axis=0).all():
         raise ValueError(

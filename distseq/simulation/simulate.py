@@ -1,30 +1,34 @@
-"""Scheduling without learning: the master and the simulated pool, on jobs that compute nothing."""
+"""Scheduling without training: the master and the simulated pool, on jobs that compute nothing."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from distseq.cluster.simulated import ARRIVAL, SimulatedPool
+from distseq.cluster.simulated import ARRIVAL, UNFINISHED, SimulatedPool
 from distseq.cluster.trace import Trace
 from distseq.coding.schemes.registry import parse
+from distseq.coding.schemes.scheme import Scheme
 from distseq.engine.interfaces import JobInput
 from distseq.engine.journal import Journal
 from distseq.engine.master import Master
 from distseq.monitoring.observers import Tally
-from distseq.scheduling.adaptive.cost import Question
+from distseq.scheduling.adaptive.candidates import Candidate, family
+from distseq.scheduling.adaptive.cost import FREE, Prices, Question
 from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler
-from distseq.scheduling.asynchronous import allow, parse_async
+from distseq.scheduling.asynchronous import AsyncTraining, allow, parse_async
 from distseq.scheduling.backup import round_scheduler
-from distseq.scheduling.closing import Closing
+from distseq.scheduling.closing import Closing, Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.round_scheduler import check_delay
 from distseq.scheduling.scheduler import Scheduler
 from distseq.simulation.timeline import RecordedScheduler, Timeline
 
+AUTO = "auto"
 NOTHING = JobInput(np.zeros(0), np.zeros(0, dtype=np.int64))
+Result = dict[str, Any]  # what `distseq simulate --json` prints of a candidate or a bound
 
 
 @dataclass(frozen=True)
@@ -41,140 +45,93 @@ class NullLearner:
         return {}
 
 
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What candidates are compared in: the delays, the jobs, and how workers and messages behave.
+
+    trace: delays, a column for each worker (distseq.cluster.trace.load_trace, distseq.cluster.profiles.profile).
+    models, jobs: learners, and gradients of all of them together; a learner has one job open at a time.
+    closing: when a round may end (Safe or Mu of distseq.scheduling.closing). Pipelines have no rounds.
+    unfinished: what a worker does with unfinished work when it is sent more: "lost", "overlap" or "serial"
+        (distseq.cluster.simulated).
+    arrival: the rows of a message arrive one by one ("row"), with its last ("message"), or as the scheme's authors assume
+        ("scheme": one by one where the scheme streams).
+    inexact: allow schemes that change the gradients, ksync and async.
+    objective, prices: what "auto" keeps small: "seconds", "worker-seconds", or "price", which needs prices.
+    places: of "auto": workers that have the data of a part, which cannot move; 0 = all.
+
+    ValueError for no model, no job, or an unknown name.
+
+    >>> from distseq.cluster.profiles import profile
+    >>> Setting(profile("bursts", 32, seed=0), models=2, jobs=10).trace.workers
+    32
+    """
+
+    trace: Trace
+    models: int = 4
+    jobs: int = 80
+    closing: Closing = field(default_factory=Safe)
+    unfinished: str = "lost"
+    arrival: str = "scheme"
+    inexact: bool = False
+    objective: str = "seconds"
+    prices: Prices = FREE
+    places: int = 0
+
+    def __post_init__(self) -> None:
+        if self.models < 1 or self.jobs < 1:
+            raise ValueError(
+                f"simulate needs at least one model and one job: got models={self.models}, jobs={self.jobs}"
+            )
+        for name, known in (("unfinished", UNFINISHED), ("arrival", ("scheme", *ARRIVAL))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}: got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class _Simulated:
+    """A candidate ready to run, and the figures of it that only a run gives or that only it has."""
+
+    scheduler: Scheduler
+    figures: Callable[[Tally], Result]
+    arrival: str = "row"
+    ahead: int = 1  # jobs of one model that are open at once
+
+
 def simulate(
-    trace: Trace,
-    scheme: str,
-    closing: Closing,
-    *,
-    models: int,
-    jobs: int,
-    unfinished: str = "lost",
-    arrival: str = "scheme",
-    inexact: bool = False,
-    journal: Journal | None = None,
-    timeline: Timeline | None = None,
-) -> dict[str, object]:
-    """Seconds of `jobs` jobs of `models` learners under a scheme, on a trace, one worker per column.
+    setting: Setting, candidate: Candidate, *, journal: Journal | None = None, timeline: Timeline | None = None
+) -> Result:
+    """How long jobs take under one way of scheduling, in virtual time; nothing is learned, and equal calls agree.
 
-    `unfinished` is what an unfinished worker does (distseq.cluster.simulated). `arrival`: rows of a message arrive one by
-    one ("row"), all together ("message"), or as the scheme's authors assume ("scheme": only streamed ones one by one).
-    Returns the numbers that `distseq simulate --json` prints. ValueError for bad arguments, and for a scheme that is not
-    exact unless `inexact`; "async:A" has no rounds.
+    candidate: a scheme's specification ("gc:7", "async:2,parts=8", "module:Class:1" of your own), a
+        distseq.scheduling.pipeline.Pipeline, or "auto": as seems best from what is observed.
+    journal: takes a record of every round, job and arrival (distseq.engine.journal).
+    timeline: takes what each worker did when (distseq.simulation.timeline).
+
+    Returns what `distseq simulate --json` prints: "scheme", "exact", "family"; "total_seconds" and "seconds_per_job";
+    "worker_seconds_per_job" (busy ones) and "held_seconds_per_job" (all of them, from the first message to the last
+    decoding); of rounds "rounds", "waits", "load" (fraction of a batch per worker and round) and "delay"; of auto "choices".
+    ValueError for a candidate that cannot be, or is not exact while the setting does not allow it, or whose delay needs more
+    models. PoolError when a message is lost again and again.
+
+    >>> from distseq.cluster.profiles import profile
+    >>> setting = Setting(profile("bursts", 32, seed=0), models=4, jobs=40)
+    >>> simulate(setting, "gc:3")["seconds_per_job"] < simulate(setting, "uncoded")["seconds_per_job"]
+    True
     """
-    stale = parse_async(scheme)
-    if stale is not None:
-        allow(stale.spec, False, inexact)
-        pipeline, ahead = stale.pipeline, stale.A
-        result = simulate_pipeline(
-            trace,
-            pipeline,
-            models=models,
-            jobs=jobs,
-            unfinished=unfinished,
-            ahead=ahead,
-            journal=journal,
-            timeline=timeline,
-        )
-        return result | {"scheme": stale.spec, "exact": False}
-    parsed = parse(scheme, trace.workers)
-    allow(parsed.spec, parsed.exact, inexact)
-    check_numbers(models, jobs)
-    check_delay(parsed, models)
-    if arrival not in ("scheme", *ARRIVAL):
-        raise ValueError(f"arrival must be one of scheme, {', '.join(ARRIVAL)}: got {arrival!r}")
-    if arrival == "scheme":
-        arrival = "row" if parsed.streams else "message"
-    tally, pool = Tally(), SimulatedPool(trace, unfinished=unfinished, arrival=arrival)
-    scheduler = round_scheduler(parsed, closing, late=unfinished != "lost")
-    seconds = _seconds(scheduler, pool, models, jobs, journal, tally, timeline)
-    own = {
-        "scheme": parsed.spec,
-        "exact": parsed.exact,
-        "load": float(parsed.load),
-        "load_fraction": str(parsed.load),
-        "delay": parsed.delay,
-    }
-    of_rounds = {"arrival": arrival, "rounds": tally.rounds, "waits": tally.waits}
-    return own | of_rounds | _figures(pool, trace.workers, models, jobs, unfinished, seconds)
-
-
-def simulate_pipeline(
-    trace: Trace,
-    pipeline: Pipeline,
-    *,
-    models: int,
-    jobs: int,
-    unfinished: str = "lost",
-    ahead: int = 1,
-    journal: Journal | None = None,
-    timeline: Timeline | None = None,
-) -> dict[str, object]:
-    """As `simulate`, without rounds. A cancelled copy keeps its worker until it ends if `unfinished` is serial, else not.
-
-    `ahead`: jobs of one model that are open at once; more than one is not exact.
-    """
-    check_numbers(models, jobs)
-    pool = SimulatedPool(trace, unfinished=unfinished)
-    scheduler = PipelineScheduler(pipeline, trace.workers, frees=unfinished != "serial")
-    seconds = _seconds(scheduler, pool, models, jobs, journal, Tally(), timeline, ahead)
-    own = {
-        "scheme": pipeline.name,
-        "exact": ahead == 1,
-        "parts": pipeline.parts,
-        "copies": pipeline.copies,
-        "lanes": pipeline.lanes,
-    }
-    return own | _figures(pool, trace.workers, models, jobs, unfinished, seconds)
-
-
-def simulate_auto(
-    trace: Trace,
-    *,
-    question: Question,
-    jobs: int,
-    places: int = 0,
-    journal: Journal | None = None,
-    timeline: Timeline | None = None,
-) -> dict[str, object]:
-    """As `simulate`, scheduled as seems best from what is observed; "choices" are the changes, with what they rest on."""
-    check_numbers(question.models, jobs)
-    pool, tally = SimulatedPool(trace, unfinished=question.unfinished), Tally()
-    scheduler = AdaptiveScheduler(trace.workers, question, places=places)
-    seconds = _seconds(scheduler, pool, question.models, jobs, journal, tally, timeline)
-    own = {"scheme": "auto", "exact": True, "chosen": scheduler.name, "choices": tally.choices}
-    return own | _figures(pool, trace.workers, question.models, jobs, question.unfinished, seconds)
-
-
-def check_numbers(models: int, jobs: int) -> None:
-    """ValueError for no model or no job."""
-    if models < 1 or jobs < 1:
-        raise ValueError(f"simulate needs at least one model and one job: got models={models}, jobs={jobs}")
-
-
-def _seconds(
-    scheduler: Scheduler,
-    pool: SimulatedPool,
-    models: int,
-    jobs: int,
-    journal: Journal | None,
-    tally: Tally,
-    timeline: Timeline | None,
-    ahead: int = 1,
-) -> float:
-    if timeline is not None:
-        scheduler = RecordedScheduler(scheduler, timeline)
+    one = _prepared(setting, candidate)
+    pool, tally = SimulatedPool(setting.trace, unfinished=setting.unfinished, arrival=one.arrival), Tally()
+    scheduler = one.scheduler if timeline is None else RecordedScheduler(one.scheduler, timeline)
+    models, jobs, workers = setting.models, setting.jobs, setting.trace.workers
     learners = [NullLearner(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(min(models, jobs))]
-    return Master(learners, scheduler, pool, journal, [tally], ahead=ahead).run()
-
-
-def _figures(
-    pool: SimulatedPool, workers: int, models: int, jobs: int, unfinished: str, seconds: float
-) -> dict[str, object]:
+    seconds = Master(learners, scheduler, pool, journal, [tally], ahead=one.ahead).run()
     return {
+        "family": candidate if candidate == AUTO else family(candidate),
+        **one.figures(tally),
         "workers": workers,
         "models": models,
         "jobs": jobs,
-        "unfinished": unfinished,
+        "unfinished": setting.unfinished,
         "total_seconds": seconds,
         "seconds_per_job": seconds / jobs,
         "worker_seconds_per_job": pool.worker_seconds() / jobs,  # busy
@@ -182,4 +139,55 @@ def _figures(
     }
 
 
-Result = dict[str, Any]  # what `distseq simulate --json` prints of a candidate or a bound
+def _prepared(setting: Setting, candidate: Candidate) -> _Simulated:
+    """ValueError for a candidate that cannot be in this setting."""
+    if candidate == AUTO:
+        return _adaptive(setting)
+    if isinstance(candidate, Pipeline):
+        return _pipelined(setting, candidate)
+    stale = parse_async(candidate)
+    return _in_rounds(setting, parse(candidate, setting.trace.workers)) if stale is None else _stale(setting, stale)
+
+
+def _in_rounds(setting: Setting, scheme: Scheme) -> _Simulated:
+    allow(scheme.spec, scheme.exact, setting.inexact)
+    check_delay(scheme, setting.models)
+    arrival = setting.arrival
+    if arrival == "scheme":
+        # A message that never holds more than one row streams nothing.
+        several = len(scheme.tolerance) > 1 or scheme.delay > 0
+        arrival = "row" if scheme.streams and several else "message"
+    own = {
+        "scheme": scheme.spec,
+        "exact": scheme.exact,
+        "load": float(scheme.load),
+        "load_fraction": str(scheme.load),
+        "delay": scheme.delay,
+        "arrival": arrival,
+    }
+    scheduler = round_scheduler(scheme, setting.closing, late=setting.unfinished != "lost")
+    return _Simulated(scheduler, lambda tally: {**own, "rounds": tally.rounds, "waits": tally.waits}, arrival)
+
+
+def _pipelined(setting: Setting, pipeline: Pipeline) -> _Simulated:
+    """A cancelled copy keeps its worker until it ends if `unfinished` is serial, else not."""
+    scheduler = PipelineScheduler(pipeline, setting.trace.workers, frees=setting.unfinished != "serial")
+    own = {"scheme": pipeline.name, "exact": True}
+    own |= {"parts": pipeline.parts, "copies": pipeline.copies, "lanes": pipeline.lanes}
+    return _Simulated(scheduler, lambda _: own)
+
+
+def _stale(setting: Setting, stale: AsyncTraining) -> _Simulated:
+    allow(stale.spec, False, setting.inexact)
+    one = _pipelined(setting, stale.pipeline)
+    own = {"scheme": stale.spec, "exact": False}
+    return _Simulated(one.scheduler, lambda tally: one.figures(tally) | own, ahead=stale.A)
+
+
+def _adaptive(setting: Setting) -> _Simulated:
+    question = Question(setting.models, setting.unfinished, objective=setting.objective, prices=setting.prices)
+    scheduler = AdaptiveScheduler(setting.trace.workers, question, places=setting.places)
+    return _Simulated(
+        scheduler,
+        lambda tally: {"scheme": AUTO, "exact": True, "chosen": scheduler.name, "choices": tally.choices},
+    )

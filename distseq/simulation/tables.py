@@ -18,6 +18,17 @@ COLUMNS = {
 }
 
 
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """A line for each row, its cells padded to the widest of their column; `sides`: "<" or ">" for each column.
+
+    >>> aligned([["scheme", "s"], ["gc:1", "10"]], "<>")
+    ['scheme   s', 'gc:1    10']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[f"{cell:{side}{w}}" for cell, side, w in zip(row, sides, widths, strict=True)] for row in rows]
+    return ["  ".join(row).rstrip() for row in cells]
+
+
 def table(results: Sequence[Result]) -> str:
     """Results as aligned text, a line each, bounds marked, with what all of them have in common on top."""
     first = results[0]
@@ -26,16 +37,11 @@ def table(results: Sequence[Result]) -> str:
         f"{first['workers']} workers, {first['models']} models, {first['jobs']} jobs, "
         f"{''.join(rules)}unfinished={first['unfinished']}"
     )
-    named = [result | {"scheme": marked(result["scheme"], result.get("exact", True))} for result in results]
-    rows = [list(COLUMNS.values())] + [[_cell(result.get(key, "-")) for key in COLUMNS] for result in named]
-    for row, result in zip(rows[1:], results, strict=True):
-        row[0] += " (bound)" if "bound" in result else ""
-    widths = [max(len(row[c]) for row in rows) for c in range(len(COLUMNS))]
-    lines = [
-        "  ".join(f"{cell:>{w}}" if c else f"{cell:<{w}}" for c, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
-    return "\n".join([head, *lines])
+    rows = [list(COLUMNS.values())]
+    for result in results:
+        name = marked(result["scheme"], result.get("exact", True)) + (" (bound)" if "bound" in result else "")
+        rows.append([_cell((result | {"scheme": name}).get(key, "-")) for key in COLUMNS])
+    return "\n".join([head, *aligned(rows, "<" + ">" * (len(COLUMNS) - 1))])
 
 
 def _cell(value: Any) -> str:
@@ -43,7 +49,7 @@ def _cell(value: Any) -> str:
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
-    """For people."""
+    """A plan as aligned text, line by line."""
     seen = found["evidence"]
     head = [
         f"{found['workers']} workers, {found['models']} models, unfinished={found['unfinished']}: best by "
@@ -57,5 +63,4 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         sent = one["bytes"] / 1e6 if "bytes" in one else None
         figures = [one["seconds"], one["worker_seconds"], sent, one.get("dollars")]
         rows.append([one["family"], one["candidate"], *("-" if f is None else f"{f:.4g}" for f in figures)])
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    return head + ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return head + aligned(rows, "<" * len(rows[0]))

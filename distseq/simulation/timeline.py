@@ -27,7 +27,7 @@ class Span(NamedTuple):
 
 
 @dataclass(eq=False)
-class Message:
+class Dispatch:
     worker: int
     sent: float
     heard: float
@@ -43,8 +43,8 @@ class Timeline:
 
     def __init__(self, unfinished: str) -> None:
         self._lost, self._serial = unfinished == "lost", unfinished == "serial"
-        self._messages: list[Message] = []
-        self._waiting: dict[MiniTask, deque[Message]] = defaultdict(deque)  # oldest first
+        self._messages: list[Dispatch] = []
+        self._waiting: dict[MiniTask, deque[Dispatch]] = defaultdict(deque)  # oldest first
         self._before: set[tuple[int, int]] = set()  # (job, group) that were sent
         self._copied: dict[int, bool] = {}  # job -> whether a second row of a group is a copy, and not part of its code
 
@@ -54,9 +54,9 @@ class Timeline:
             for message in self._waiting.pop(task, ()) if self._lost else self._waiting[task]:
                 self._give_up(message, now)
         self._copied |= {job: interchangeable(scheme) for job, scheme in decision.start.items()}
-        earlier, messages = set(self._before), dict[int, Message]()
+        earlier, messages = set(self._before), dict[int, Dispatch]()
         for task in decision.send:
-            message = messages.setdefault(task.worker, Message(task.worker, now, now))
+            message = messages.setdefault(task.worker, Dispatch(task.worker, now, now))
             self._waiting[task].append(message)
             row = task.job, task.group
             message.again |= row in (self._before if self._copied[task.job] else earlier)
@@ -72,7 +72,7 @@ class Timeline:
             for other in queue:  # the same row, asked for once more
                 self._give_up(other, delivery.at)
 
-    def _give_up(self, message: Message, now: float) -> None:
+    def _give_up(self, message: Dispatch, now: float) -> None:
         """Not all its rows will be in time. Where work goes on, there may be word of it later."""
         if self._lost or not message.late:
             message.late, message.heard = True, now

@@ -1,1 +1,1 @@
-"""From a configuration to trained models."""
+"""Runs: from a config file or learners made in Python to trained models in a run folder."""

@@ -1,4 +1,4 @@
-"""From the [pool] of a job to its workers."""
+"""Creates the worker pool described by the `[pool]` table."""
 
 from distseq.cluster.pool import Pool
 from distseq.cluster.ray import check_installed
@@ -9,9 +9,13 @@ from distseq.learners.fleet import Fleet
 
 
 def make_pool(config: Config, fleet: Fleet, trace: Trace) -> Pool:
-    """Started and ready. ValueError when there is no room, or no cluster at the address; PoolError when it does not start."""
+    """A started pool of the configured kind, with the delays of `trace` injected or simulated.
+
+    ValueError when there is no room, or no cluster at the address; PoolError when it does not start.
+    """
     options = config.pool
     if options.kind == "simulated":
+        # On the CPU the master's own Work serves: a second one would hold every model and data set twice.
         work = fleet.work if options.device == "cpu" else fleet.spec.load()
         return SimulatedPool(trace, work, unfinished=options.unfinished, compute=options.compute)
     if options.kind == "local":

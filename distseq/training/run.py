@@ -35,11 +35,27 @@ NOT_KEPT = "its last steps could not be kept"
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: trained learners, its folder and the summary that is also in summary.json."""
+    """What a run leaves: the trained learners, the run folder and the summary that is also in its summary.json.
+
+    Weights are in the folder too, one safetensors file for each learner.
+
+    >>> import distseq, torch
+    >>> from safetensors.torch import load_file
+    >>> model = torch.nn.Linear(2, 1)
+    >>> data = torch.utils.data.TensorDataset(torch.randn(64, 2), torch.randn(64, 1))
+    >>> loss = lambda model, batch: (model(batch[0]) - batch[1]).square().mean(1)
+    >>> line = distseq.Learner("line", model, torch.optim.SGD(model.parameters(), 0.1), data=data, batch=8, steps=5, loss=loss)
+    >>> result = distseq.train([line], pool="simulated", workers=4, out="run", console=Console(quiet=True))
+    >>> weights = load_file(result.folder / "weights" / "line.safetensors")
+    >>> torch.equal(weights["weight"], result.learners[0].model.weight)
+    True
+    >>> sorted(result.summary["models"]["line"])
+    ['steps', 'training_loss']
+    """
 
     learners: tuple[Learner, ...]
     folder: Path
-    summary: dict[str, Any]
+    summary: dict[str, Any]  # JSON: "models" by name, "failures", "jobs", "total_seconds", "seconds_per_job", ...
 
 
 def run(

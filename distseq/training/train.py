@@ -1,4 +1,4 @@
-"""`distseq.train`: from a config file or learners made in Python to trained models."""
+"""`distseq.train`: trains the learners of a config file or learners made in Python, or resumes a run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
@@ -24,51 +24,71 @@ def train(
     watchers: Iterable[Any] = (),
     **options: Any,
 ) -> Result:
-    """Train the learners of a job: a Config, the tables of one, a job file's path, or a list of `distseq.Learner`.
+    """Trains learners and returns them with the run's summary, or resumes a run that was stopped.
 
-    `out` is a new or empty folder, by default runs/NAME-N; `options` replace keys of the config file (distseq.config.overrides;
-    None = keep). `watchers` are observers (distseq.engine.interfaces.Observer). Raises ValueError, with nothing left behind, when
-    the job is wrong, PoolError when the workers fail for good, Stopped (distseq.cluster.system.stop_signals) after SIGINT or
-    SIGTERM. A learner that fails is stopped, the others go on: the summary's `failures` name it. FailedError when all failed.
+    config: the path of a config file, its tables as a mapping, a Config, or a list of `distseq.Learner`.
+    resume: the folder of a run to resume, in place of `config`; for learners made in Python, beside them.
+    out: the run folder, new or empty; by default runs/NAME-N.
+    console: a rich Console to print to.
+    watchers: observers of the run (`distseq.Observer`).
+    options: replace keys of the config file (distseq.config.overrides), as the options of `distseq train` do; None = keep.
 
-    Learners made in Python are trained in place, from their weights as they are; before, one step is tried and taken back.
-    Workers get model, loss and data by value, pickled with cloudpickle, and import from this process's path what those refer to
-    in modules.
+    ValueError, with nothing left behind, when the configuration is wrong; PoolError when the workers fail for good; Stopped after
+    SIGINT or SIGTERM, with a checkpoint. A learner that fails is stopped while the others go on, and is listed in the summary's
+    `failures`; FailedError when all have failed.
 
-    `resume`, in place of a job, is the folder of a run that was stopped: it goes on where its newest whole checkpoint is,
-    under its configuration and `options` (all but the seed), with the same result as a run without a break. A run of learners
-    made in Python needs them again, beside `resume`, made in the same way. They are refused when names, shapes, frozen
-    parameters and buffers, batches, seeds, clipping, accumulation, averaging, groups and settings of optimizers and schedules,
-    names of losses and samplers, or fingerprints of data differ. What the code of a model, loss, collation or sampler does, and
-    how a function given to a schedule looks, cannot be told: they must be the same.
+    Learners made in Python are trained in place, from their current weights, after one step was tried and undone. Workers get
+    model, loss and data by value (cloudpickle), and import the modules that these refer to from this process's path.
+
+    A resumed run continues from its newest intact checkpoint, with the same results as a run without a break. `options` may
+    change everything but the seed. Learners made in Python must be made again in the same way. They are refused if names,
+    shapes, frozen parameters and buffers, batches, seeds, clipping, accumulation, averaging, optimizer groups and settings,
+    schedules, names of losses and samplers, or fingerprints of data differ. Changes in the code of a model, loss, collation,
+    sampler or schedule function cannot be detected: it must be the same.
+
+    >>> import distseq, torch
+    >>> model = torch.nn.Linear(2, 1)
+    >>> data = torch.utils.data.TensorDataset(torch.randn(64, 2), torch.randn(64, 1))
+    >>> loss = lambda model, batch: (model(batch[0]) - batch[1]).square().mean(1)
+    >>> line = distseq.Learner("line", model, torch.optim.SGD(model.parameters(), 0.1), data=data, batch=8, steps=5, loss=loss)
+    >>> result = distseq.train([line], pool="simulated", workers=4, out="run", console=Console(quiet=True))
+    >>> result.summary["jobs"], result.learners[0].model is model
+    (5, True)
     """
     learners = _learners(config)
     if resume is not None and (config is None or learners is not None):
         if out is not None:
-            raise ValueError("a resumed run goes on in its own folder: give no other one to write to")
-        path, job = Path(resume), load_config(Path(resume) / "config.toml")
-        job = override(job if learners is None else config_of_learners(learners, job), options)
-        return run(job, path, console or Console(), watchers, resume=True, learners=learners)
+            raise ValueError("a resumed run writes to its own folder: out cannot be given with resume")
+        path, read = Path(resume), load_config(Path(resume) / "config.toml")
+        read = override(read if learners is None else config_of_learners(learners, read), options)
+        return run(read, path, console or Console(), watchers, resume=True, learners=learners)
     if resume is not None or config is None:
-        raise ValueError("train needs either a job or the run folder to resume")
+        raise ValueError("train needs either a configuration (or learners) or resume=RUN, the folder of a run")
+    read = override(_config(config) if learners is None else config_of_learners(learners), options)
+    folder = _new_folder(config) if out is None else Path(out)
+    return run(read, folder, console or Console(), watchers, learners=learners)
+
+
+def _new_folder(config: Any) -> Path:
+    """The first of runs/NAME-1, runs/NAME-2, ... that does not exist; NAME is that of the config file, else "job"."""
     name = Path(config).stem if isinstance(config, str | Path) else "job"
-    folder = next(Path(f"runs/{name}-{k}") for k in count(1) if not Path(f"runs/{name}-{k}").exists())
-    job = override(_config(config) if learners is None else config_of_learners(learners), options)
-    return run(job, folder if out is None else Path(out), console or Console(), watchers, learners=learners)
+    return next(Path(f"runs/{name}-{k}") for k in count(1) if not Path(f"runs/{name}-{k}").exists())
 
 
-def _config(job: Any) -> Config:
-    if isinstance(job, Config):
-        return job
-    return from_dict(job) if isinstance(job, Mapping) else load_config(Path(job))
+def _config(config: Any) -> Config:
+    if isinstance(config, Config):
+        return config
+    return from_dict(config) if isinstance(config, Mapping) else load_config(Path(config))
 
 
-def _learners(job: Any) -> tuple[Learner, ...] | None:
-    """The learners of a job that is a list of them; None for one that is not. ValueError for a list of anything else."""
-    if job is None or isinstance(job, Config | Mapping | str | Path):
+def _learners(config: Any) -> tuple[Learner, ...] | None:
+    """The learners, if `config` is a list of them; None for any other configuration. ValueError for a list of other things."""
+    if config is None or isinstance(config, Config | Mapping | str | Path):
         return None
-    learners = tuple(job) if isinstance(job, Iterable) else (job,)
+    learners = tuple(config) if isinstance(config, Iterable) else (config,)
     for one in learners:
         if not isinstance(one, Learner):
-            raise ValueError(f"train takes a job or a list of distseq.Learner: got a {type(one).__name__}")
+            raise ValueError(
+                f"train takes a config file, its tables, or a list of distseq.Learner: got {type(one).__name__}"
+            )
     return learners

@@ -132,7 +132,9 @@ def files(root: Path) -> str:
         first = (text or "").strip().split("\n\n")[0].replace("\n", " ")
         escaped = first.replace("|", "\\|").replace("<", "\\<").replace("*", "\\*").replace("[", "\\[")
         folders.setdefault(path.parent.as_posix(), []).append(f"| `{path.name}` | {escaped} |")
-    parts = [f"### {folder}/\n\n| file | what it is |\n|---|---|\n" + "\n".join(rows) for folder, rows in folders.items()]
+    parts = [
+        f"### {folder}/\n\n| file | what it is |\n|---|---|\n" + "\n".join(rows) for folder, rows in folders.items()
+    ]
     return "\n\n".join(parts)
 
 

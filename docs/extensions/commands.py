@@ -7,6 +7,7 @@ import click
 
 from distseq.cli.main import cli
 
+
 def markdown() -> str:
     """A section for each command."""
     return "\n".join(_section(name, command) for name, command in cli.commands.items())

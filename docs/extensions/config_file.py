@@ -60,7 +60,9 @@ def keys(kind: type) -> list[Key]:
 def _section(heading: str, kind: type) -> str:
     lines = [f"## {heading}", "", "| key | type | default | meaning |", "|---|---|---|---|"]
     for key in keys(kind):
-        default = "required" if key.default is REQUIRED else f"`{_toml(key.default)}`" if key.default is not None else ""
+        default = (
+            "required" if key.default is REQUIRED else f"`{_toml(key.default)}`" if key.default is not None else ""
+        )
         lines.append(f"| `{key.name}` | {key.type} | {default} | {_cell(key.help)} |")
     return "\n".join([*lines, ""])
 
@@ -73,7 +75,15 @@ def _default(value: Any, factory: Any) -> Any:
 
 def _named(wanted: Any) -> str:
     """A type in the words of TOML."""
-    names = {str: "string", int: "integer", float: "float", bool: "boolean", dict: "table", list: "array", tuple: "array"}
+    names = {
+        str: "string",
+        int: "integer",
+        float: "float",
+        bool: "boolean",
+        dict: "table",
+        list: "array",
+        tuple: "array",
+    }
     if wanted in names:
         return names[wanted]
     inner = [each for each in get_args(wanted) if each is not type(None)]

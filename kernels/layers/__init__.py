@@ -1,4 +1,12 @@
-"""Sequence layers by name, each made of a projection, a primitive and an output."""
+"""Sequence layers, each made of a projection, a primitive and an output: by their papers' names, and for model descriptions.
+
+>>> import torch
+>>> from distseq.kernels.layers import Mamba
+>>> layer = Mamba(64)
+>>> y, _ = layer(torch.randn(2, 10, 64))  # (B, T, width)
+>>> y.shape
+torch.Size([2, 10, 64])
+"""
 
 from functools import partial
 from typing import Any
@@ -6,19 +14,20 @@ from typing import Any
 from distseq.kernels.layers.attention import Aaren, Attention
 from distseq.kernels.layers.layer import Layer
 from distseq.kernels.layers.matrix import MLSTM, DeltaProduct, LightNet, LinearAttention
+from distseq.kernels.layers.papers import GLA, GRU, LSTM, S4D, S5, SLSTM, DeltaNet, Elman, GatedDeltaNet, Mamba
 from distseq.kernels.layers.rnn import RNN
 from distseq.kernels.layers.ssm import SSM, SelectiveSSM
 
 LAYERS: dict[str, Any] = {  # name -> (width, **options) -> Layer
-    "lstm": partial(RNN, cell="lstm"),
-    "gru": partial(RNN, cell="gru"),
-    "elman": partial(RNN, cell="elman"),
-    "slstm": partial(RNN, cell="slstm"),
-    "ssm": partial(SSM, kind="s4d"),
-    "s5": partial(SSM, kind="s5"),
-    "mamba": SelectiveSSM,
+    "lstm": LSTM,
+    "gru": GRU,
+    "elman": Elman,
+    "slstm": SLSTM,
+    "ssm": SSM,
+    "s5": S5,
+    "mamba": Mamba,
     "linear_attention": LinearAttention,
-    "gla": partial(LinearAttention, decay="vector"),
+    "gla": GLA,
     "mlstm": MLSTM,
     "delta": partial(DeltaProduct, steps=1),
     "delta_product": DeltaProduct,
@@ -31,7 +40,11 @@ LAYERS: dict[str, Any] = {  # name -> (width, **options) -> Layer
 def layers_of(text: str, width: int) -> list[Layer]:
     """The layers, all of one width, of a description such as "lstm*2" or "ssm:states=16*3,attention:window=64".
 
-    An item is NAME[:OPTION=VALUE]...[*COUNT]. ValueError, naming the item, if one is wrong.
+    An item is NAME[:OPTION=VALUE]...[*COUNT], with a name of LAYERS and the options of its class. ValueError, naming the item,
+    if one is wrong.
+
+    >>> [type(layer).__name__ for layer in layers_of("ssm:states=16*2,attention:window=64", width=32)]
+    ['SSM', 'SSM', 'Attention']
     """
     made: list[Layer] = []
     for item in text.split(","):
@@ -59,16 +72,26 @@ def _value(text: str) -> Any:
 
 
 __all__ = [
+    "GLA",
+    "GRU",
     "LAYERS",
+    "LSTM",
     "MLSTM",
     "RNN",
+    "S4D",
+    "S5",
+    "SLSTM",
     "SSM",
     "Aaren",
     "Attention",
+    "DeltaNet",
     "DeltaProduct",
+    "Elman",
+    "GatedDeltaNet",
     "Layer",
     "LightNet",
     "LinearAttention",
+    "Mamba",
     "SelectiveSSM",
     "layers_of",
 ]

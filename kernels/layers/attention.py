@@ -28,7 +28,16 @@ def rotated(x_BTHD: Tensor, first: int) -> Tensor:
 
 
 class Attention(Layer):
-    """Causal softmax attention with rotary embedding. `window`: the number of latest steps that a query sees; None for all."""
+    """Causal softmax attention (Vaswani et al. 2017) with rotary embedding (Su et al. 2021).
+
+    `window`: the number of latest steps that a query sees, its own among them; None for all. The state holds the keys and values
+    that may still be seen. ValueError for heads that do not divide the width or an odd head size.
+
+    >>> import torch
+    >>> y, (seen, (keys, values, _)) = Attention(8, heads=2, window=3)(torch.randn(2, 10, 8), carry=True)
+    >>> y.shape, seen, keys.shape
+    (torch.Size([2, 10, 8]), 10, torch.Size([2, 2, 2, 4]))
+    """
 
     def __init__(self, width: int, heads: int = 4, window: int | None = None) -> None:
         super().__init__(width, heads)
@@ -45,11 +54,18 @@ class Attention(Layer):
         o, keys = attention(rotated(q, seen), rotated(k, seen), v, keys, window=self.window)
         return self.out(o.flatten(2)), (seen + x_BTW.shape[1], keys)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, window={self.window}"
+
 
 class Aaren(Layer):
     """Attention of one learned query per head over the prefix: a recurrence with constant memory (Feng et al. 2024).
 
     The query does not depend on the input, so this is a weighted mean of the past and no substitute for attention in general.
+
+    >>> import torch
+    >>> Aaren(8, heads=2)(torch.randn(2, 10, 8))[0].shape
+    torch.Size([2, 10, 8])
     """
 
     def __init__(self, width: int, heads: int = 4) -> None:

@@ -15,7 +15,17 @@ from distseq.kernels.linear import Linear
 
 
 class Layer(nn.Module):
-    """A layer of equal input and output `width`. Subclasses define `mix`. ValueError unless `heads` divides `width`."""
+    """A layer of equal input and output `width`. Subclasses define `mix`. ValueError unless `heads` divides `width`.
+
+    >>> import torch
+    >>> from distseq.kernels.layers import LSTM
+    >>> layer, x = LSTM(8), torch.randn(2, 6, 8)
+    >>> whole, _ = layer(x)
+    >>> first, state = layer(x[:, :4], carry=True)
+    >>> rest, _ = layer(x[:, 4:], state)
+    >>> torch.allclose(whole, torch.cat([first, rest], 1), atol=1e-6)
+    True
+    """
 
     def __init__(self, width: int, heads: int = 1) -> None:
         super().__init__()
@@ -39,6 +49,10 @@ class Layer(nn.Module):
             raise ValueError(f"{type(self).__name__}: x must be (B, T, {self.width}): got shape {tuple(x_BTW.shape)}")
         y, after = self.mix(x_BTW, state, carry)
         return y, after if carry else None
+
+    def extra_repr(self) -> str:
+        """The layer's options, which `print(model)` shows."""
+        return f"width={self.width}, heads={self.heads}"
 
     def split(self, x_BTW: Tensor) -> Tensor:
         """x_BTW with its width divided into heads, (B, T, H, D)."""

@@ -47,7 +47,14 @@ class Keyed(Layer):
 class LinearAttention(Keyed):
     """Gated linear attention, S <- diag(e^g) S + k v^T, with log-decays g computed from the input.
 
-    `decay`: "none", "scalar" (one for each head) or "vector" (one for each key; GLA, Yang et al. 2023).
+    `decay`: "none", "scalar" (one for each head) or "vector" (one for each key; GLA, Yang et al. 2023). Queries and keys pass
+    silu, and heads are normalized at the output, in place of the feature map and the normalizer of Katharopoulos et al. (2020).
+    ValueError for another decay, or heads that do not divide the width.
+
+    >>> import torch
+    >>> y, (inputs, matrix) = LinearAttention(8, heads=2)(torch.randn(2, 10, 8), carry=True)
+    >>> y.shape, matrix.shape
+    (torch.Size([2, 10, 8]), torch.Size([2, 2, 4, 4]))
     """
 
     def __init__(self, width: int, heads: int = 4, decay: str = "scalar") -> None:
@@ -66,9 +73,21 @@ class LinearAttention(Keyed):
         o, matrix = linear_attention(q, k * self.size**-0.5, v, g, matrix)
         return self.gated(o, x_BTW), (inputs, matrix)
 
+    def extra_repr(self) -> str:
+        decay = "none" if self.decay is None else "vector" if self.vector else "scalar"
+        return f"{super().extra_repr()}, decay={decay}"
+
 
 class MLSTM(Keyed):
-    """The matrix memory of xLSTM (Beck et al. 2024): exponential input gate, sigmoid forget gate, a normalizer."""
+    """The mLSTM of xLSTM (Beck et al. 2024): a matrix memory with exponential input gate, sigmoid forget gate, a normalizer.
+
+    Values too pass the short convolution, and the output gate is silu instead of a sigmoid; the projections around it that widen
+    the paper's block are left to the model.
+
+    >>> import torch
+    >>> MLSTM(8, heads=2)(torch.randn(2, 10, 8))[0].shape
+    torch.Size([2, 10, 8])
+    """
 
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__(width, heads)
@@ -88,7 +107,14 @@ class MLSTM(Keyed):
 
 
 class DeltaProduct(Keyed):
-    """`steps` generalized Householder products per step (Siems et al. 2025). With one, gated, it is Gated DeltaNet."""
+    """`steps` generalized Householder products per step (Siems et al. 2025). With one it is Gated DeltaNet, or DeltaNet.
+
+    `gated`: the state decays by one factor per head and step. ValueError for no step, or heads that do not divide the width.
+
+    >>> import torch
+    >>> DeltaProduct(8, heads=2, steps=3)(torch.randn(2, 10, 8))[0].shape
+    torch.Size([2, 10, 8])
+    """
 
     def __init__(self, width: int, heads: int = 4, steps: int = 2, gated: bool = True) -> None:
         if steps < 1:
@@ -113,9 +139,19 @@ class DeltaProduct(Keyed):
         o, matrix = delta_rule(normalize(q, dim=-1), normalize(k, dim=-1), v, beta, g, matrix, steps=self.steps)
         return self.gated(o, x_BTW), (inputs, matrix)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, steps={self.steps}, gated={self.decay is not None}"
+
 
 class LightNet(Keyed):
-    """Linear attention with a softmax of the keys over time in place of a learned decay (Qin et al. 2024)."""
+    """LightNet (Qin et al. 2024): linear attention with a softmax of the keys over time in place of a learned decay.
+
+    For sequences, in one direction: the paper's scans over several dimensions are not here.
+
+    >>> import torch
+    >>> LightNet(8, heads=2)(torch.randn(2, 10, 8))[0].shape
+    torch.Size([2, 10, 8])
+    """
 
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__(width, heads)

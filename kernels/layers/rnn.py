@@ -12,7 +12,16 @@ from distseq.kernels.primitives import dense_rnn
 
 
 class RNN(Layer):
-    """A recurrence in `heads` independent blocks, mixed by a projection; `cell`: lstm, gru, elman or slstm."""
+    """A recurrence in `heads` independent blocks, mixed by a projection; `cell`: lstm, gru, elman or slstm.
+
+    ValueError for another cell, or heads that do not divide the width.
+
+    >>> RNN(8, heads=2, cell="gru")
+    RNN(
+      width=8, heads=2, cell=gru
+      (out): Linear(in_features=8, out_features=8, bias=False)
+    )
+    """
 
     def __init__(self, width: int, heads: int = 1, cell: str = "lstm") -> None:
         super().__init__(width, heads)
@@ -44,3 +53,6 @@ class RNN(Layer):
             bias=self.inner,
         )
         return self.out(h_BTHD.flatten(2)), after
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, cell={self.cell}"

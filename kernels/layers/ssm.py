@@ -30,6 +30,13 @@ class SSM(Layer):
 
     `kind` "s4d": N states for each channel (Gu et al. 2022, S4D-Lin), computed as a convolution unless a state is given or
     wanted. "s5": N states shared by all channels (Smith et al. 2023), computed as a scan.
+    ValueError for another kind or no state.
+
+    >>> import torch
+    >>> layer = SSM(8, states=4)
+    >>> y, state = layer(torch.randn(2, 10, 8), carry=True)
+    >>> y.shape, state.shape, state.dtype
+    (torch.Size([2, 10, 8]), torch.Size([2, 8, 4]), torch.complex64)
     """
 
     def __init__(self, width: int, states: int = 32, kind: str = "s4d") -> None:
@@ -83,11 +90,20 @@ class SSM(Layer):
                 y = 2 * (h @ leave.T).real
         return self.out(gelu(y + self.skip * x_BTW)), after
 
+    def extra_repr(self) -> str:
+        return f"width={self.width}, states={self.log_decay.shape[-1]}, kind={self.kind}"
+
 
 class SelectiveSSM(Layer):
     """Mamba (Gu and Dao 2023): a state-space model whose step, input and output matrices depend on the input.
 
-    It lies between a short convolution of `taps` taps and a gate. `expand`: the inner width divided by `width`.
+    It lies between a short convolution of `taps` taps and a gate. `states`: of each inner channel; `expand`: the inner width
+    divided by `width`. ValueError for a size below 1.
+
+    >>> import torch
+    >>> y, (inputs, inner) = SelectiveSSM(8, states=4)(torch.randn(2, 10, 8), carry=True)
+    >>> y.shape, inputs.shape, inner.shape
+    (torch.Size([2, 10, 8]), torch.Size([2, 3, 16]), torch.Size([2, 16, 4]))
     """
 
     def __init__(self, width: int, states: int = 16, expand: int = 2, taps: int = 4) -> None:
@@ -119,3 +135,7 @@ class SelectiveSSM(Layer):
         dt_BTE = softplus(self.step(low))
         y_BTE, inner = selective_scan(u_BTE, dt_BTE, -torch.exp(self.log_decay), B_BTN, C_BTN, self.skip, inner)
         return self.out(y_BTE * silu(gate_BTE)), (inputs, inner)
+
+    def extra_repr(self) -> str:
+        inner, taps = self.taps.shape
+        return f"width={self.width}, states={self.states}, expand={inner // self.width}, taps={taps}"

@@ -38,7 +38,7 @@ from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.replay import replay
 from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Scheduler
-from distseq.simulation.simulate import NullLearner, simulate
+from distseq.simulation.simulate import NullLearner, Setting, simulate
 
 WORKERS, ROUNDS = 256, 100
 REPEATS = 3  # of what is short enough to be disturbed; the least is printed
@@ -100,7 +100,7 @@ def milliseconds_per_decode(n: int, s: int) -> float:
 def simulation_seconds(spec: str, closing: Safe | Mu) -> float:
     """500 jobs on 256 workers."""
     begun = time.process_time()
-    assert simulate(profile("bursts", WORKERS, 0), spec, closing, models=4, jobs=500)["jobs"] == 500
+    assert simulate(Setting(profile("bursts", WORKERS, 0), 4, 500, closing), spec)["jobs"] == 500
     return time.process_time() - begun
 
 

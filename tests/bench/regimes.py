@@ -23,7 +23,7 @@ from distseq.scheduling.adaptive.candidates import Candidate, family, name_of
 from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.replay import Replayed, replay
-from distseq.simulation.simulate import simulate
+from distseq.simulation.simulate import Setting, simulate
 
 N = 64
 MODELS = (1, 4, 16, 64, 256)
@@ -315,8 +315,8 @@ def papers(traces: dict[str, Trace], unfinished: str) -> None:
             words = []
             for specs in grid.values():
                 own = [spec.replace("code=cyclic", f"code={code}") for spec in specs]
-                options = {"models": 4, "jobs": 80, "unfinished": unfinished, "arrival": "message"}
-                seconds, spec = min((simulate(slope, s, closing, **options)["seconds_per_job"], s) for s in own)
+                setting = Setting(slope, 4, 80, closing, unfinished, arrival="message")
+                seconds, spec = min((simulate(setting, s)["seconds_per_job"], s) for s in own)
                 words.append(f"{seconds:.3f} ({spec.partition(',code')[0]})")
             rule = "mu = 1" if isinstance(closing, Mu) else "safe"
             print(f"| {name} | {compute} | {rule}, {code}, whole | {' | '.join(words)} |", flush=True)

@@ -30,7 +30,7 @@ from distseq.scheduling.closing import Mu, Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
 from distseq.scheduling.replay import replay
-from distseq.simulation.simulate import NullLearner, simulate, simulate_pipeline
+from distseq.simulation.simulate import NullLearner, Setting, simulate
 
 ROUNDS = 100  # jobs of a whole run in rounds
 LOOK = 3  # candidates of a family whose whole run is simulated
@@ -66,12 +66,8 @@ def iterations(records: Iterable[dict]) -> np.ndarray:
 
 def fixed(trace: Trace, candidate: Candidate, models: int, jobs: int, unfinished: str, *, mu: bool = False) -> Run:
     journal = MemoryJournal()
-    options = {"models": models, "jobs": jobs, "unfinished": unfinished, "journal": journal}
-    if isinstance(candidate, Pipeline):
-        found = simulate_pipeline(trace, candidate, **options)
-    else:
-        how = {"arrival": "message"} if mu else {"arrival": "row"}
-        found = simulate(trace, candidate, Mu() if mu else Safe(), **options, **how)
+    setting = Setting(trace, models, jobs, Mu() if mu else Safe(), unfinished, arrival="message" if mu else "row")
+    found = simulate(setting, candidate, journal=journal)
     name = name_of(candidate) + (", mu = 1" if mu else "")
     return Run(name, found["seconds_per_job"], found["worker_seconds_per_job"], iterations(journal.records))
 

@@ -34,7 +34,7 @@ from distseq.monitoring.gradient_check import GradientCheck
 from distseq.scheduling.closing import Safe
 from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.simulation.measure import run_trace
-from distseq.simulation.simulate import simulate
+from distseq.simulation.simulate import Setting, simulate
 
 SCHEMES = ("uncoded", "gc:1", "srsgc:1,2,2", "msgc:1,2,2")
 CHECKS = 8  # gradients of each block that are compared with full-batch ones
@@ -116,8 +116,8 @@ def measure(slowness: Slowness, workers: int, jobs: int, repetitions: int, folde
 
 def predicted(scheme: str, run: Path, jobs: int) -> float:
     """What `distseq profile --run` and `distseq simulate --unfinished serial --arrival row` say: seconds per job."""
-    result = simulate(run_trace(run), scheme, Safe(), models=4, jobs=jobs, unfinished="serial", arrival="row")
-    return float(result["seconds_per_job"])  # type: ignore[arg-type]
+    setting = Setting(run_trace(run), 4, jobs, unfinished="serial", arrival="row")
+    return float(simulate(setting, scheme)["seconds_per_job"])
 
 
 def report(name: str, contenders: Sequence[Contender], jobs: int) -> None:

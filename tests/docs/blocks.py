@@ -1,10 +1,10 @@
 """The fenced code blocks of a Markdown page, and what an HTML comment right above each says of it.
 
-    <!-- file: NAME -->       the reader saves the block under this name
-    <!-- append: NAME -->     ... or at the end of that file
-    <!-- not run: REASON -->  the block cannot run in a test
-    <!-- exit: CODE -->       the last command of the shell block ends with this code
-    <!-- needs: examples -->  anywhere on a page: its blocks run beside a copy of this folder of the repository
+<!-- file: NAME -->       the reader saves the block under this name
+<!-- append: NAME -->     ... or at the end of that file
+<!-- not run: REASON -->  the block cannot run in a test
+<!-- exit: CODE -->       the last command of the shell block ends with this code
+<!-- needs: examples -->  anywhere on a page: its blocks run beside a copy of this folder of the repository
 """
 
 import re

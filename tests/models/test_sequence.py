@@ -167,7 +167,7 @@ def test_the_softmax_is_tied_to_the_embedding_and_forget_gates_start_open() -> N
         ({"layers": "lstm*0"}, r"a layer's count must be a whole number >= 1: got 'lstm\*0'"),
         ({"layers": "lstm:heads"}, "a layer's option must be NAME=VALUE: got 'lstm:heads'"),
         ({"layers": "lstm:head=2"}, "layer 'lstm' does not take head: got 'lstm:head=2'"),
-        ({"layers": "lstm:heads=3"}, "RNN: the number of heads must divide the width: got width=128, heads=3"),
+        ({"layers": "lstm:heads=3"}, "LSTM: the number of heads must divide the width: got width=128, heads=3"),
         ({"layers": "ssm:states=0"}, "SSM: kind must be s4d or s5, with states >= 1: got 's4d', states=0"),
         ({"layers": "delta_product:steps=0"}, "DeltaProduct needs steps >= 1: got 0"),
         ({"layers": "linear_attention:decay=x"}, "LinearAttention: decay must be one of none, scalar, vector: got 'x'"),
@@ -180,5 +180,5 @@ def test_what_does_not_fit_is_one_line(options: dict[str, object], text: str) ->
 
 
 def test_a_layer_names_the_shape_it_wants() -> None:
-    with pytest.raises(ValueError, match=r"RNN: x must be \(B, T, 8\): got shape \(2, 3, 7\)"):
+    with pytest.raises(ValueError, match=r"LSTM: x must be \(B, T, 8\): got shape \(2, 3, 7\)"):
         layers_of("lstm", 8)[0](torch.zeros(2, 3, 7))

@@ -5,7 +5,7 @@ import secrets
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from distseq.cli.submit import working_dir as travel
 from distseq.cli.submit.package import excludes, stage
 from distseq.cluster.ray import check_installed
 from distseq.cluster.ray.auth_token import client_token
+from distseq.config.overrides import override
 from distseq.config.schema import Config
 from distseq.config.toml_file import load_config
 
@@ -96,7 +97,7 @@ def submit(
     if not folder.is_dir():
         raise ValueError(f"working dir {working_dir} is no folder")
     wanted = request(config, options, command, folder, python)
-    job = None if config is None else _with_delays(load_config(config), options)
+    job = None if config is None else _with_files(load_config(config), options)
     token = client_token(os.environ, Path.home(), token_file)
     os.environ |= token.variables
     # Ray would take these before the address that it is given.
@@ -139,7 +140,6 @@ def _check_folder(folder: Path, left: list[str], path: Path | None, job: Config 
         raise ValueError(f"{missing} (--working-dir names another)")
 
 
-def _with_delays(config: Config, options: Mapping[str, str | bool]) -> Config:
-    """The one option of train that may name a file."""
-    pool = replace(config.pool, delays=str(options.get("delays", config.pool.delays)))
-    return replace(config, pool=pool)
+def _with_files(config: Config, options: Mapping[str, str | bool]) -> Config:
+    """With the options of train that may name a file."""
+    return override(config, {name: options[name] for name in ("delays", "scheme") if name in options})

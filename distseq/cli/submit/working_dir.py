@@ -5,9 +5,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from distseq.coding.schemes.registry import own_class
 from distseq.config.schema import Config
 
 FILES = ("text", "folder", "arrays", "csv", "parquet", "hf")  # kinds of data that name a file or folder
+TRACES = (".npz", ".csv")
 MiB = 1 << 20
 
 
@@ -39,8 +41,11 @@ def left_behind(config: Config, sent: Mapping[str, int], folder: Path) -> Iterat
             if module is not None and not _module_travels(module, sent):
                 yield f"learner {one.name}: {what} {data!r}: {_why(_file_of(module), folder)}"
     trace = Path(config.pool.delays)
-    if trace.suffix == ".npz" and not trace.is_absolute() and not _path_travels(trace, sent):
+    if trace.suffix.lower() in TRACES and not trace.is_absolute() and not _path_travels(trace, sent):
         yield f"delays {config.pool.delays!r}: {_why(trace, folder)}"
+    scheme = own_class(config.scheduler.scheme)
+    if scheme is not None and not _module_travels(scheme, sent):
+        yield f"scheme {config.scheduler.scheme!r}: {_why(_file_of(scheme), folder)}"
 
 
 def _why(path: Path, folder: Path) -> str:

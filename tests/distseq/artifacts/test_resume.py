@@ -223,7 +223,7 @@ def test_another_run_s_checkpoint_is_refused(job: Path) -> None:
         ("hidden = 6", "hidden = 7", r"learner adam: embedding.weight of its model is float32 \(97, 7\)"),
         ('name = "clipped"', 'name = "else"', "has the learners adam, momentum, clipped, the configuration has adam, "),
         ("batch = 20", "batch = 21", "belongs to a run with different learners"),
-        ('dtype = "float32"', 'dtype = "float64"', r"of its model is float64 .*, in the checkpoint float32"),
+        ('dtype = "float32"', 'dtype = "float64"', r"of its model is float64 .*, but float32 .* in the checkpoint"),
     ],
 )
 def test_a_changed_configuration_is_refused(job: Path, old: str, new: str, message: str) -> None:
@@ -241,8 +241,8 @@ def test_what_cannot_be_resumed_is_one_line_and_two(job: Path, capsys: pytest.Ca
     run = crashed(job, 9)
     for words, message in (
         (["--resume", "gone"], "cannot read config file gone/config.toml: No such file or directory"),
-        ([str(job), "--resume", str(run)], "train needs either a job or the run folder to resume"),
-        (["--resume", str(run), "--out", "x"], "a resumed run goes on in its own folder"),
+        ([str(job), "--resume", str(run)], "train needs either a configuration (or learners) or resume=RUN"),
+        (["--resume", str(run), "--out", "x"], "a resumed run writes to its own folder"),
         (["--resume", str(run), "--seed", "4"], "belongs to a run with different learners, data, seed or dtype"),
         (["--resume", str(run), "--steps", "2"], "learner adam has already made 3 steps in the checkpoint"),
         (["--resume", str(run), "--workers", "0"], "workers in [pool] must be at least 1: got 0"),
@@ -259,6 +259,6 @@ def test_what_cannot_be_resumed_is_one_line_and_two(job: Path, capsys: pytest.Ca
 def test_the_steps_of_a_run_with_a_schedule_cannot_change(job: Path) -> None:
     job.write_text(job.read_text().replace("[[learner]]", '[[learner]]\nschedule = "cosine"', 1))
     run = crashed(job, 4)
-    with pytest.raises(ValueError, match=r"its schedule is .* steps long in the checkpoint and 99 in the job"):
+    with pytest.raises(ValueError, match=r"its schedule has .* steps in the checkpoint, but 99 now"):
         train(resume=run, steps=99)
     train(resume=run)

@@ -184,7 +184,7 @@ def test_data_to_evaluate_on_must_be_the_same_on_every_host(folder: Path) -> Non
     np.savez(folder / "good.npz", inputs=np.ones((7, 2), dtype=np.float32))
     work: Any = spec.load()
     work.problem(0)
-    with pytest.raises(ValueError, match=r"data 'arrays:.*good.npz' differ on this host"):
+    with pytest.raises(ValueError, match=r"data 'arrays:.*good.npz' differ between hosts"):
         work.evaluation(0)
 
 

@@ -269,7 +269,7 @@ def ones(model: nn.Module, batch: list[torch.Tensor]) -> torch.Tensor:
 def test_a_sum_that_cannot_be_applied_changes_nothing() -> None:
     learner = falling()
     before = learner.publish()
-    with pytest.raises(ValueError, match="a row must have 6 numbers: got 5"):
+    with pytest.raises(ValueError, match="a row must have 6 numbers, one per parameter and 2 more: got 5"):
         learner.apply(np.ones(5))
     with pytest.raises(FloatingPointError, match="not finite"):
         learner.apply(np.full(6, np.inf))

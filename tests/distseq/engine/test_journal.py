@@ -15,7 +15,7 @@ from distseq.coding.plan import MiniTask
 from distseq.engine.journal import ARRIVAL, FileJournal, MemoryJournal, arrival, read_journal
 from distseq.scheduling.closing import Closing, Mu, Safe
 from distseq.simulation.recorded import arrival_table, master_seconds
-from distseq.simulation.simulate import simulate
+from distseq.simulation.simulate import Setting, simulate
 from tests.coding.strategies import PROPERTY, generators
 from tests.examples import examples
 
@@ -184,8 +184,8 @@ class Watched(Trace):
 
 def serial(trace: Trace, scheme: str, closing: Closing, jobs: int) -> tuple[float, MemoryJournal]:
     journal = MemoryJournal()
-    result = simulate(trace, scheme, closing, models=4, jobs=jobs, unfinished="serial", arrival="row", journal=journal)
-    return float(result["total_seconds"]), journal  # type: ignore[arg-type]
+    setting = Setting(trace, 4, jobs, closing, unfinished="serial", arrival="row")
+    return float(simulate(setting, scheme, journal=journal)["total_seconds"]), journal
 
 
 @examples(80)

@@ -14,7 +14,7 @@ from rich.console import Console
 import distseq
 from distseq.config.toml_file import from_dict
 from distseq.engine.failures import FailedError
-from distseq.gradients.data import DataError, Source, opened
+from distseq.gradients.data import DataError, Source, open_data
 from distseq.learners.from_config import build_fleet
 
 OWN = """
@@ -88,11 +88,11 @@ def job(model: str = "Line", **data_args: Any) -> dict[str, Any]:
 
 LINES = {
     "missing": rf"data '{DATA}' cannot be opened: FileNotFoundError: [Errno 2] No such file or directory: '/mnt/points'",
-    "differs": f"data '{DATA}' differ on this host: sha256 {'b' * 12}, the master has {'a' * 12}; install the same ",
+    "differs": f"data '{DATA}' differ between hosts: sha256 {'b' * 12} on this host, {'a' * 12} at the master; install ",
     "one": f"data '{DATA}', sample 13: OSError: cannot open image",
     "together": f"data '{DATA}', batch of ids [",
     "short": f"data '{DATA}': the first dimension of a batch of ",
-    "infinite": f"data '{DATA}', sample 13: not finite in x, and so is its row",
+    "infinite": f"data '{DATA}', sample 13: x is not finite, so its gradient is not either",
 }
 
 
@@ -116,7 +116,7 @@ def test_a_fault_on_the_driver_is_one_line_before_anything_starts(fault: str) ->
 
 
 def source(data: str = DATA, **data_args: Any) -> Source:
-    return Source(data, opened(data, data_args), "a" * 64)
+    return Source(data, open_data(data, data_args), "a" * 64)
 
 
 def check_finite(ids: np.ndarray, **data_args: Any) -> None:
@@ -138,7 +138,7 @@ def test_a_batch_of_another_length_is_refused_wherever_the_tensor_lies() -> None
 
 def test_the_first_sample_that_is_not_finite_is_named_and_finite_ones_pass() -> None:
     check_finite(np.array([5, 6]), fault="infinite")
-    with pytest.raises(DataError, match=r"sample 13: not finite in x, and so is its row$"):
+    with pytest.raises(DataError, match=r"sample 13: x is not finite, so its gradient is not either$"):
         check_finite(np.array([5, 13, 13]), fault="infinite")
 
 

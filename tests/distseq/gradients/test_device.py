@@ -97,7 +97,7 @@ def test_a_host_without_a_gpu_says_so_before_the_first_row(tmp_path: Path, kind:
 
     import distseq
 
-    no_gpu = "device is cuda, and this host has no CUDA device: set it to auto or cpu"
+    no_gpu = "device=cuda needs a CUDA device, which this host lacks: set device to auto or cpu"
     error, where = {
         "local": (RuntimeError, r"^work failed on host-0 on \S+: ValueError: "),
         "simulated": (ValueError, "^"),

@@ -71,10 +71,16 @@ def test_groups_are_written_as_they_were_read() -> None:
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ([{"match": "bais$"}], r"group 'bais\$' matches no parameter; left for it: bias, embedding\.weight, lstm"),
-        ([{"match": ""}, {"match": "bias"}], "group 'bias' matches no parameter; left for it: none"),
-        ([{"match": "("}], r"group '\(' is no regular expression"),
-        ([{"weight_decay": 0.0}], "a group of parameters needs a match"),
+        (
+            [{"match": "bais$"}],
+            r"match = 'bais\$' matches no parameter that earlier groups left: bias, embedding\.weight, lstm",
+        ),
+        (
+            [{"match": ""}, {"match": "bias"}],
+            "match = 'bias' matches no parameter that earlier groups left: they left none",
+        ),
+        ([{"match": "("}], r"match = '\(' is not a regular expression"),
+        ([{"weight_decay": 0.0}], "a parameter group needs match = a regular expression"),
         (["bias"], r"groups\[0\] in .* must be a table: got 'bias'"),
         ([{"match": "bias", "weight_decy": 0.0}], "learner a: optimizer sgd with .*weight_decy"),
         ([{"match": "bias", "lr": -1.0}], "optimizer sgd with .*Invalid learning rate"),
@@ -120,7 +126,7 @@ def test_a_schedule_is_as_long_as_the_optimizer_s_steps() -> None:
     ("more", "message"),
     [
         ("accumulate = 0", r"accumulate in \[\[learner\]\] 'a' must be at least 1: got 0"),
-        ("accumulate = 4", "learner a: its 6 steps are no multiple of accumulate=4"),
+        ("accumulate = 4", "learner a: steps=6 is not a multiple of accumulate=4"),
         ("accumulate = 1.5", "accumulate in .* must be an integer: got 1.5"),
         ("ema = 0.0", "learner a: ema must be between 0 and 1: got 0.0"),
     ],

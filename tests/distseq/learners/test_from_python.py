@@ -258,13 +258,13 @@ def test_what_cannot_be_pickled_is_named_with_its_learner(make: Callable[[], dis
         (lambda: [small("a b")], "a learner's name must be letters"),
         (lambda: [small(batch=0)], "small: batch must be a whole number of at least 1: got 0"),
         (lambda: [small(steps=1e3)], r"small: steps must be a whole number of at least 1: got 1000\.0"),
-        (lambda: [small(accumulate=4)], "small: its 6 steps are no multiple of accumulate=4"),
+        (lambda: [small(accumulate=4)], "small: steps=6 is not a multiple of accumulate=4"),
         (lambda: [small(accumulate=0)], "small: accumulate must be a whole number of at least 1: got 0"),
         (lambda: [small(ema=1.0)], r"small: ema must be between 0 and 1: got 1\.0"),
         (lambda: [small(clip=0.0)], "small: clip must be > 0"),
         (lambda: [small(seed=-1)], "small: seed must be a whole number of at least 0: got -1"),
         (lambda: [small(ema=0.5), large("small.ema")], "'small' with ema and 'small.ema' would write the same file"),
-        (lambda: [small(sampler=lambda step: [1, 2])], r"small: the sampler must give 10 sample ids.*shape \(2,\)"),
+        (lambda: [small(sampler=lambda step: [1, 2])], r"small: the sampler must return 10 sample ids.*shape \(2,\)"),
         (lambda: [small(sampler=lambda step: np.full(10, 40))], r"ids in 0 \.\. 39: got 40 \.\. 40"),
         (lambda: [small(data=[])], "small: its data have no samples"),
         (lambda: [small(data=iter([1]))], "small: data 'list_iterator' must have __len__ and __getitem__"),
@@ -273,11 +273,14 @@ def test_what_cannot_be_pickled_is_named_with_its_learner(make: Callable[[], dis
         (lambda: [small(data_args={"a": 1})], "small: data_args needs a data spec"),
         (lambda: [small(data="text:x", collate=list)], "small: collate needs a map-style torch data set"),
         (lambda: [normed()], "normed: BatchNorm1d 'norm' couples the samples"),
-        (lambda: [moves(net(2), net(2))], "m: its optimizer has no parameter of the model that requires a gradient"),
-        (lambda: [foreign_schedule()], "m: its schedule is of another optimizer"),
+        (
+            lambda: [moves(net(2), net(2))],
+            "m: the optimizer holds none of the model's parameters that require a gradient",
+        ),
+        (lambda: [foreign_schedule()], "m: the schedule belongs to another optimizer"),
         (lambda: [small(), half()], r"of one dtype, float32 or float64: got float64 in small, float32 in half"),
         (lambda: twice(net(2)), "learners a and b train the same parameters"),
-        (lambda: [small(), "a"], "train takes a job or a list of distseq.Learner: got a str"),
+        (lambda: [small(), "a"], "train takes a config file, its tables, or a list of distseq.Learner: got str"),
         (list, "a job needs at least one"),
     ],
 )
@@ -388,9 +391,9 @@ def test_a_run_on_local_workers_is_resumed_on_simulated_ones() -> None:
         (lambda: [small("other"), large()], "has the learners small, large, the configuration has other, large: "),
         (lambda: [small()], "has the learners small, large, the configuration has small: "),
         (lambda: [small(steps=1), large()], "learner small has already made 4 steps in the checkpoint: .*got steps=1"),
-        (lambda: [small(), large(accumulate=1)], "accumulate=1, the checkpoint is at job 2"),
-        (lambda: [small(), large(ema=None)], "an average of the weights is in one of checkpoint and job only"),
-        (lambda: [small(), large(schedule=None)], "a learning-rate schedule is in one of checkpoint and job only"),
+        (lambda: [small(), large(accumulate=1)], "the checkpoint has accumulated 1 jobs since .* got accumulate=1"),
+        (lambda: [small(), large(ema=None)], "the checkpoint has an average of the weights, the learner has none"),
+        (lambda: [small(), large(schedule=None)], "the checkpoint has a learning-rate schedule, the learner has none"),
         (lambda: [small(), large(ema=0.7)], "different learners, data, seed or dtype"),
         (lambda: [small(batch=11), large()], "different learners, data, seed or dtype"),
         (lambda: [small(seed=1), large()], "different learners, data, seed or dtype"),
@@ -398,7 +401,10 @@ def test_a_run_on_local_workers_is_resumed_on_simulated_ones() -> None:
         (lambda: [small(clip=None), large()], "different learners, data, seed or dtype"),
         (lambda: [small(data=points(seed=2)), large()], "different learners, data, seed or dtype"),
         (lambda: [small(loss=cubes()), large()], "different learners, data, seed or dtype"),
-        (lambda: [small(buffers={"scale": 2.0}), large()], "scale of its model is float64 .*, in the checkpoint None"),
+        (
+            lambda: [small(buffers={"scale": 2.0}), large()],
+            "scale of its model is float64 .*, but None in the checkpoint",
+        ),
     ],
 )
 def test_other_learners_are_not_resumed_and_stay_as_they_were(make: Callable[[], Any], message: str) -> None:
@@ -457,7 +463,7 @@ def test_data_of_a_spec_that_differ_at_a_worker_are_found_out() -> None:
     config = override(config_of_learners(learners), {"pool": "local"})
     spec = fleet_of_learners(config, learners).spec
     Path("a.txt").write_text("to be or not to be, this is the question. " * 4)
-    with pytest.raises(ValueError, match=r"data 'text:a\.txt' differ on this host"):
+    with pytest.raises(ValueError, match=r"data 'text:a\.txt' differ between hosts"):
         spec.load().problem(0)  # type: ignore[attr-defined]
 
 

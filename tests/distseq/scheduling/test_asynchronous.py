@@ -27,10 +27,9 @@ from distseq.engine.master import Master
 from distseq.learners.fleet import Fleet
 from distseq.learners.from_config import build_fleet
 from distseq.scheduling.asynchronous import AsyncTraining, parse_async
-from distseq.scheduling.closing import Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PipelineScheduler
-from distseq.simulation.simulate import simulate
+from distseq.simulation.simulate import Setting, simulate
 from distseq.simulation.tables import table
 from tests.coding.strategies import generators
 from tests.distseq.artifacts.crashing import CrashAfter, CrashError
@@ -81,8 +80,8 @@ def test_what_changes_the_gradients_is_refused_unless_it_is_asked_for(tables: di
     assert not Path("run").exists()
     trace = Trace(np.ones((2, N)), 0.0, 1.0)
     with pytest.raises(ValueError, match=REFUSED):
-        simulate(trace, spec, Safe(), models=2, jobs=4)
-    assert simulate(trace, spec, Safe(), models=2, jobs=4, inexact=True)["exact"] is False
+        simulate(Setting(trace, 2, 4), spec)
+    assert simulate(Setting(trace, 2, 4, inexact=True), spec)["exact"] is False
     in_the_file = tables | {"scheduler": {"scheme": spec, "inexact": True}}
     assert train(in_the_file, steps=1).summary["exact"] is False
 
@@ -125,9 +124,9 @@ def test_figures_of_inexact_runs_are_marked_and_those_of_exact_ones_are_not(tabl
 
 
 def test_the_table_of_simulate_marks_them() -> None:
-    trace = Trace(np.ones((2, N)), 0.0, 1.0)
+    setting = Setting(Trace(np.ones((2, N)), 0.0, 1.0), 2, 4, inexact=True)
     schemes = ("uncoded", "ksync:6", "async:2,parts=3")
-    lines = table([simulate(trace, one, Safe(), models=2, jobs=4, inexact=True) for one in schemes]).splitlines()
+    lines = table([simulate(setting, one) for one in schemes]).splitlines()
     assert [line.split("  ")[0] for line in lines[2:]] == [
         "uncoded",
         "ksync:6 (not exact)",
@@ -363,7 +362,7 @@ def test_a_specification_of_async_is_read_back() -> None:
 @pytest.mark.parametrize("spec", ["ksync:240", "ksync:250", "async:2,parts=8", "async:4,parts=8"])
 def test_seconds_per_job_on_the_measured_trace(shared: Path, spec: str) -> None:
     trace = load_trace(shared / "traces" / "canada_l000.npz")
-    result = simulate(trace, spec, Safe(), models=4, jobs=80, inexact=True)
+    result = simulate(Setting(trace, models=4, jobs=80, inexact=True), spec)
     print(
         f"\n{spec} (not exact): {result['seconds_per_job']:.4f} s/job, {result['worker_seconds_per_job']:.1f} worker-s/job"
     )

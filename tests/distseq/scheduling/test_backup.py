@@ -16,7 +16,7 @@ from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.closing import Safe
 from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
-from distseq.simulation.simulate import simulate
+from distseq.simulation.simulate import Setting, simulate
 from tests.coding.strategies import generators
 from tests.distseq.engine.closed_form import checked, play
 from tests.distseq.scheduling.test_round_scheduler import Case, Through, cases
@@ -91,10 +91,8 @@ def test_nothing_is_copied_before_enough_has_come_and_copies_are_waited_for() ->
 def test_copies_on_workers_of_constant_speed_never_make_a_round_longer(
     n: int, draws: np.random.Generator, percent: int, unfinished: str
 ) -> None:
-    trace = Trace(1.0 + draws.pareto(1.0, (1, n)), 0.0, 1.0)
-    options = {"models": 1, "jobs": 5, "unfinished": unfinished}
-    copied = simulate(trace, f"backup:{percent}", Safe(), **options)  # type: ignore[arg-type]
-    plain = simulate(trace, "uncoded", Safe(), **options)  # type: ignore[arg-type]
+    setting = Setting(Trace(1.0 + draws.pareto(1.0, (1, n)), 0.0, 1.0), models=1, jobs=5, unfinished=unfinished)
+    copied, plain = simulate(setting, f"backup:{percent}"), simulate(setting, "uncoded")
     assert copied["total_seconds"] <= plain["total_seconds"] * (1 + 1e-12)  # type: ignore[operator]
 
 

@@ -1,7 +1,7 @@
 """Pipelining: any delays give exact sums, no worker waits while there is work, and none has two parts at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.pipeline_scheduler import PATIENCE, PipelineScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 from distseq.simulation.recorded import arrival_table
-from distseq.simulation.simulate import simulate_pipeline
+from distseq.simulation.simulate import Setting, simulate
 from tests.coding.strategies import PROPERTY, generators
 from tests.distseq.engine.closed_form import Played, check_exact, failing, play
 from tests.distseq.scheduling.test_round_scheduler import (
@@ -388,7 +388,7 @@ def test_a_job_stays_in_the_lane_that_had_the_fewest() -> None:
         ((1, 1, 9), "pipeline needs lanes <= workers: got lanes=9, workers=8"),
         ((1, 1, 1, 0), "pipeline needs burst >= 1: got burst=0"),
         ((1, 1, 1, 1, 9), "pipeline needs places <= workers: got places=9, workers=8"),
-        ((1, 1, 1, 1, -1), "pipeline needs places >= 0 (0 = every worker): got places=-1"),
+        ((1, 1, 1, 1, -1), "pipeline needs places >= 0, 0 = every worker: got places=-1"),
         ((1, 1, 2, 1, 2), "pipeline takes places or lanes, not both: got places=2, lanes=2"),
     ],
 )
@@ -403,12 +403,12 @@ def test_the_arrivals_of_a_run_without_copies_replay_in_the_same_seconds(
     n: int, parts: int, draws: np.random.Generator
 ) -> None:
     times = 0.5 + 0.3 * draws.random((40, n)) + (draws.random((40, n)) < 0.1) * draws.exponential(2.0, (40, n))
-    journal, options = MemoryJournal(), {"models": 4, "jobs": 40, "unfinished": "serial"}
-    first = simulate_pipeline(Trace(times, 0.0, 2.0), Pipeline(parts), journal=journal, **options)  # type: ignore[arg-type]
+    journal, setting = MemoryJournal(), Setting(Trace(times, 0.0, 2.0), 4, 40, unfinished="serial")
+    first = simulate(setting, Pipeline(parts), journal=journal)
     kinds = {record["kind"] for record in journal.records}
     assert kinds == {"job"}
     assert sum(len(record["arrivals"]) for record in journal.records) == 40 * parts
     trace = arrival_table(journal.records, n)
-    again = simulate_pipeline(trace, Pipeline(parts), **options)  # type: ignore[arg-type]
+    again = simulate(replace(setting, trace=trace), Pipeline(parts))
     assert again["total_seconds"] == pytest.approx(first["total_seconds"], rel=1e-4)
     assert trace.slope == pytest.approx(2.0, rel=1e-3)

@@ -22,7 +22,7 @@ from distseq.coding.schemes.sr_sgc import SRSGC
 from distseq.scheduling.closing import Closing, Mu, Safe, closing_rule
 from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
-from distseq.simulation.simulate import simulate
+from distseq.simulation.simulate import Setting, simulate
 from tests.coding.patterns import random_pattern
 from tests.coding.strategies import BUILDERS, PROPERTY, generators
 from tests.distseq.engine.closed_form import Played, check_on_time, check_sums, checked, failing, play
@@ -559,8 +559,8 @@ def test_a_round_that_would_leave_a_job_overdue_does_not_end() -> None:
 def test_a_delay_that_interleaving_does_not_allow_is_refused(spec: str, models: int, message: str) -> None:
     trace = Trace(np.ones((1, 4)), 0.0, 0.0)
     with pytest.raises(ValueError, match=message):
-        simulate(trace, spec, Safe(), models=models, jobs=8)
-    assert simulate(trace, spec, Safe(), models=models + 1, jobs=8)["jobs"] == 8
+        simulate(Setting(trace, models, 8), spec)
+    assert simulate(Setting(trace, models + 1, 8), spec)["jobs"] == 8
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from distseq.cluster.trace import Trace, load_trace
 from distseq.scheduling.adaptive.candidates import Candidate, candidates, family
 from distseq.scheduling.closing import Closing, Mu, Safe
 from distseq.scheduling.pipeline import Pipeline
-from distseq.simulation.compare import Setting, best_of_families, simulate_schemes
+from distseq.simulation.compare import best_of_families, bounds_of, simulate_schemes
+from distseq.simulation.simulate import Setting, simulate
 from distseq.simulation.tables import table
 from tests.coding.strategies import generators
 from tests.distseq.simulation.test_simulate import DEFAULTS, any_trace
@@ -34,16 +35,15 @@ GENERATED = ("none", "bursts", "heavy-tail", "one-slow", "half-slow", "spikes")
 
 
 def setting(trace: Trace, closing: Closing | None = None, **changes: Any) -> Setting:
-    usual = {"models": 1, "jobs": 17, "unfinished": "lost", "arrival": "scheme"}
-    return Setting(trace, closing or Safe(), **(usual | changes))
+    return Setting(trace, **({"models": 1, "jobs": 17, "closing": closing or Safe()} | changes))
 
 
 def seconds(trace: Trace, candidate: Candidate, closing: Closing | None = None) -> float:
-    return float(setting(trace, closing).run(candidate)["total_seconds"])
+    return float(simulate(setting(trace, closing), candidate)["total_seconds"])
 
 
 def least(where: Setting) -> dict[str, float]:
-    return {bound["scheme"]: bound["total_seconds"] for bound in where.bounds()}
+    return {bound["scheme"]: bound["total_seconds"] for bound in bounds_of(where)}
 
 
 def check_laws(trace: Trace, s: int) -> None:
@@ -96,14 +96,16 @@ def test_no_candidate_is_faster_than_what_bounds_them_all(
     )
     bound = least(where)["genieAny"]
     for candidate in candidates(n, models):
-        assert where.run(candidate)["total_seconds"] >= bound - 1e-9
+        assert simulate(where, candidate)["total_seconds"] >= bound - 1e-9
 
 
 def test_where_nobody_straggles_a_pipeline_meets_the_bound() -> None:
     trace = Trace(np.ones((1, 4)), 0.0, 2.0)
     alone, many = setting(trace, jobs=6), setting(trace, models=8, jobs=8)
-    assert alone.run(Pipeline(4))["total_seconds"] == least(alone)["genieAny"] == 9.0  # 6 x (1 + 2/4)
-    assert many.run(Pipeline(1))["total_seconds"] == 6.0  # two rows of 1 + 2 seconds each; 5 with one start-up for both
+    assert simulate(alone, Pipeline(4))["total_seconds"] == least(alone)["genieAny"] == 9.0  # 6 x (1 + 2/4)
+    assert (
+        simulate(many, Pipeline(1))["total_seconds"] == 6.0
+    )  # two rows of 1 + 2 seconds each; 5 with one start-up for both
     assert least(many)["genieAny"] == 5.0
 
 

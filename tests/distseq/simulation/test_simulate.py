@@ -17,7 +17,7 @@ from distseq.cluster.trace import Trace
 from distseq.scheduling.closing import Closing, Mu, Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation.compare import simulate_schemes
-from distseq.simulation.simulate import simulate, simulate_pipeline
+from distseq.simulation.simulate import Setting, simulate
 from distseq.simulation.tables import table
 from tests.coding.strategies import generators
 from tests.examples import examples
@@ -153,7 +153,7 @@ def test_a_pipeline_of_one_part_on_workers_that_take_a_second_can_be_counted() -
     # Three jobs of three learners in 1 + 2 seconds on one worker each, then the next three; with two workers, 3 x 3.
     for workers, seconds in ((3, 6.0), (2, 9.0)):
         trace = Trace(np.ones((1, workers)), 0.0, 2.0)
-        result = simulate_pipeline(trace, Pipeline(), models=3, jobs=6)
+        result = simulate(Setting(trace, models=3, jobs=6), Pipeline())
         assert result["total_seconds"] == seconds
         assert result["worker_seconds_per_job"] == 3.0
 
@@ -196,8 +196,8 @@ def test_several_schemes_come_as_a_list_best_first() -> None:
 
 def test_results_print_as_a_table_with_a_line_for_each_scheme() -> None:
     # 4 jobs on 4 workers that all take 1 + 2 x load seconds: 4 x 1.5 and 4 x 2
-    trace = Trace(np.ones((1, 4)), 0.0, 2.0)
-    results = [simulate(trace, spec, Safe(), models=2, jobs=4) | {"closing": "safe"} for spec in ("uncoded", "gc:1")]
+    setting = Setting(Trace(np.ones((1, 4)), 0.0, 2.0), models=2, jobs=4)
+    results = [simulate(setting, spec) | {"closing": "safe"} for spec in ("uncoded", "gc:1")]
     assert table(results).splitlines() == [
         "4 workers, 2 models, 4 jobs, closing=safe, unfinished=lost",
         "scheme   load  T  rounds  waits  seconds  s/job  worker-s/job",
@@ -213,7 +213,7 @@ def test_worker_seconds_are_the_busy_time_of_all_workers() -> None:
     keys = ("total_seconds", "worker_seconds_per_job", "held_seconds_per_job")
     expected: dict[Closing, list[float]] = {Mu(1.0): [6.0, 5.5, 8.0], Safe(): [4.5, 5.0, 6.0]}
     for closing, numbers in expected.items():
-        result = simulate(trace, "gc:1", closing, models=1, jobs=3)
+        result = simulate(Setting(trace, 1, 3, closing), "gc:1")
         assert [result[key] for key in keys] == numbers
 
 
@@ -237,8 +237,7 @@ def any_trace(n: int, draws: np.random.Generator) -> Trace:
 
 
 def seconds(trace: Trace, scheme: str, closing: Closing) -> float:
-    result = simulate(trace, scheme, closing, models=1, jobs=17)
-    return float(result["total_seconds"])  # type: ignore[arg-type]
+    return float(simulate(Setting(trace, 1, 17, closing), scheme)["total_seconds"])
 
 
 @examples(40)
@@ -294,9 +293,8 @@ def test_streaming_each_replica_s_own_part_first_is_never_slower_than_uncoded(
 def test_one_simulation_gives_the_same_numbers_twice(
     n: int, draws: np.random.Generator, unfinished: str, closing: Closing, scheme: str
 ) -> None:
-    trace = any_trace(n, draws)
-    options: dict[str, Any] = {"models": 4, "jobs": 12, "unfinished": unfinished}
-    assert simulate(trace, scheme, closing, **options) == simulate(trace, scheme, closing, **options)
+    setting = Setting(any_trace(n, draws), 4, 12, closing, unfinished)
+    assert simulate(setting, scheme) == simulate(setting, scheme)
 
 
 def test_full_repetition_takes_the_fastest_worker_s_time_and_uncoded_the_slowest_s() -> None:

@@ -10,20 +10,18 @@ from hypothesis import strategies as st
 
 from distseq.cluster.trace import Trace
 from distseq.scheduling.adaptive.candidates import Candidate, candidates
-from distseq.scheduling.closing import Safe
 from distseq.scheduling.pipeline import Pipeline
-from distseq.simulation.compare import Setting
+from distseq.simulation.simulate import Setting, simulate
 from distseq.simulation.timeline import Span, Timeline
 from tests.coding.strategies import PROPERTY, generators
 from tests.distseq.simulation.test_simulate import any_trace
 
 
 def watch(trace: Trace, candidate: Candidate, **changes: Any) -> tuple[list[Span], dict[str, Any]]:
-    usual = {"models": 1, "jobs": 1, "unfinished": "lost", "arrival": "scheme"}
-    setting = Setting(trace, Safe(), **(usual | changes))
+    setting = Setting(trace, **({"models": 1, "jobs": 1} | changes))
     timeline = Timeline(setting.unfinished)
-    result = setting.run(candidate, timeline)
-    assert result == setting.run(candidate), "watching changes nothing"
+    result = simulate(setting, candidate, timeline=timeline)
+    assert result == simulate(setting, candidate), "watching changes nothing"
     return timeline.spans(), result
 
 

@@ -171,7 +171,7 @@ def test_data_that_differ_on_a_host_stop_the_run(job: Path) -> None:
     fleet = build_fleet(load_config(job))
     text = job.parent / "text.txt"
     text.write_text(text.read_text() + "changed")
-    with pytest.raises(ValueError, match=r"^data 'text:.*' differ on this host: sha256"):
+    with pytest.raises(ValueError, match=r"^data 'text:.*' differ between hosts: sha256"):
         fleet.spec.load().problem(0)  # type: ignore[attr-defined]
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,9 @@ SENT = {"job.toml": 1, "mine.py": 1, "nets/deep.py": 1, "texts/a.txt": 1, "d.csv
         ({"data": "mine:Set"}, None),
         ({"delays": "bursts:base=0.1"}, None),
         ({"delays": "delays.npz"}, None),
+        ({"scheme": "mine:EveryOther:2"}, None),
+        ({"scheme": "gc:1,code=cyclic"}, None),
+        ({"scheme": "async:2,parts=8"}, None),
         ({"model": "yours:build"}, "learner a: model 'yours:build': yours.py is not in the working dir"),
         ({"model": "ignored:build"}, "learner a: model 'ignored:build': ignored.py is left out by an ignore file of"),
         ({"data": "csv:e.csv"}, "learner a: data 'csv:e.csv': e.csv is not in the working dir"),
@@ -73,14 +77,17 @@ SENT = {"job.toml": 1, "mine.py": 1, "nets/deep.py": 1, "texts/a.txt": 1, "d.csv
         ({"data": "torch:yours:Set"}, "learner a: data 'torch:yours:Set': yours.py is not in the working dir"),
         ({"data": "yours.sets:Set"}, "learner a: data 'yours.sets:Set': yours.py is not in the working dir"),
         ({"delays": "x.npz"}, "delays 'x.npz': x.npz is not in the working dir"),
+        ({"delays": "x.csv"}, "delays 'x.csv': x.csv is not in the working dir"),
+        ({"scheme": "yours:EveryOther:2"}, "scheme 'yours:EveryOther:2': yours.py is not in the working dir"),
     ],
 )
 def test_files_that_a_job_would_miss_are_named(tmp_path: Path, change: dict[str, str], missing: str | None) -> None:
     (tmp_path / "ignored.py").touch()
     learner = {"name": "a", "model": "mine:build", "data": "csv:d.csv", "batch": 4}
-    learner |= {key: value for key, value in change.items() if key != "delays"}
-    pool = {key: value for key, value in change.items() if key == "delays"}
-    said = list(left_behind(from_dict({"learner": [learner], "pool": pool}), SENT, tmp_path))
+    tables = {"delays": "pool", "scheme": "scheduler"}
+    job: dict[str, Any] = {"learner": [learner | {k: v for k, v in change.items() if k not in tables}]}
+    job |= {tables[key]: {key: value} for key, value in change.items() if key in tables}
+    said = list(left_behind(from_dict(job), SENT, tmp_path))
     if missing is None:
         assert said == []
     else:

@@ -15,11 +15,10 @@ from distseq.scheduling.adaptive.candidates import candidates
 from distseq.scheduling.adaptive.cost import OBJECTIVES, Prices, Question, estimate, least_seconds, prices
 from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler, first_pipeline, fits
 from distseq.scheduling.adaptive.search import select
-from distseq.scheduling.closing import Safe
 from distseq.scheduling.pipeline import Pipeline
 from distseq.scheduling.replay import replay
 from distseq.scheduling.scheduler import Decision
-from distseq.simulation.simulate import simulate, simulate_auto, simulate_pipeline
+from distseq.simulation.simulate import Setting, simulate
 from tests.coding.strategies import generators
 from tests.distseq.engine.closed_form import Played, check_exact, failing, play
 from tests.distseq.scheduling.test_round_scheduler import UNFINISHED, Changing, Through, Twice, Twin, Withdrawn, delays
@@ -127,16 +126,16 @@ def test_it_begins_with_a_part_for_every_worker() -> None:
 
 
 def whole(trace: Trace, models: int, jobs: int, unfinished: str, places: int = 0) -> dict[str, Any]:
-    return simulate_auto(trace, question=Question(models, unfinished), jobs=jobs, places=places)
+    return simulate(Setting(trace, models, jobs, unfinished=unfinished, places=places), "auto")
 
 
 @pytest.mark.parametrize("unfinished", ["lost", "serial"])
 @pytest.mark.parametrize("name", list(PROFILES))
 def test_it_is_as_quick_as_the_better_of_uncoded_and_not_splitting(name: str, unfinished: str) -> None:
     trace = profile(name, 16, 0)
-    options: dict[str, Any] = {"models": 4, "jobs": 160, "unfinished": unfinished}
-    uncoded = simulate(trace, "uncoded", Safe(), arrival="row", **options)["total_seconds"]
-    one_worker_each = simulate_pipeline(trace, Pipeline(), **options)["total_seconds"]
+    setting = Setting(trace, 4, 160, unfinished=unfinished, arrival="row")
+    uncoded = simulate(setting, "uncoded")["total_seconds"]
+    one_worker_each = simulate(setting, Pipeline())["total_seconds"]
     found = whole(trace, 4, 160, unfinished)["total_seconds"]
     assert found <= 1.02 * min(uncoded, one_worker_each)  # type: ignore[operator, type-var]
 
@@ -170,9 +169,8 @@ def test_a_regime_that_changes_is_followed() -> None:
     result = whole(trace, 4, 800, "serial")
     assert len(result["choices"]) >= 2  # type: ignore[arg-type]
     fixed = [Pipeline(p, c) for p in (8, 16, 20, 24, 32) for c in (1, 2)]
-    known = min(
-        simulate_pipeline(trace, one, models=4, jobs=800, unfinished="serial")["total_seconds"] for one in fixed
-    )
+    setting = Setting(trace, 4, 800, unfinished="serial")
+    known = min(simulate(setting, one)["total_seconds"] for one in fixed)
     assert result["total_seconds"] <= 1.1 * known  # type: ignore[operator]
 
 
@@ -180,7 +178,7 @@ def test_iterations_are_even_under_a_heavy_tail() -> None:
     from distseq.engine.journal import MemoryJournal
 
     journal = MemoryJournal()
-    simulate_auto(profile("heavy-tail", 256, 0), question=Question(4, "serial"), jobs=400, journal=journal)
+    simulate(Setting(profile("heavy-tail", 256, 0), 4, 400, unfinished="serial"), "auto", journal=journal)
     last: dict[str, float] = {}
     seconds = []
     for record in journal.records:

@@ -1,0 +1,80 @@
+"""Delays as CSV: a column for each worker, a row for each invocation, seconds in the cells.
+
+A first line without a number is a header of names. An empty cell, NaN or inf is a lost invocation.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+SUFFIX = ".csv"
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a path names a CSV file."""
+    return path.suffix.lower() == SUFFIX
+
+
+def read_times(path: Path) -> np.ndarray:
+    """(rounds, workers) float64 seconds of a CSV file, NaN where the invocation is lost.
+
+    ValueError naming line and column of what is no number of seconds; OSError where the file cannot be read.
+    """
+    # utf-8-sig: spreadsheets write a byte order mark.
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            lines = [(reader.line_num, cells) for cells in reader]
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from None
+    while lines and not lines[-1][1]:
+        lines.pop()
+    if lines and not any(_is_number(cell) for cell in lines[0][1]) and any(lines[0][1]):
+        _check_header(*lines.pop(0))
+    if not lines:
+        raise ValueError("it has no row of seconds")
+    workers = len(lines[0][1])
+    return np.array([_row(number, cells, workers) for number, cells in lines])
+
+
+def csv_bytes(times: np.ndarray) -> bytes:
+    """What `read_times` reads back: (rounds, workers) seconds under a header of workers; lost invocations are "nan"."""
+    header = ",".join(f"worker {i}" for i in range(times.shape[1]))
+    rows = [",".join(repr(s) if np.isfinite(s) else "nan" for s in row) for row in times.tolist()]
+    return "\n".join([header, *rows, ""]).encode()
+
+
+def _check_header(number: int, names: list[str]) -> None:
+    if "" in (name.strip() for name in names):
+        column = [name.strip() for name in names].index("") + 1
+        raise ValueError(
+            f"line {number}, column {column}: the header has no name here; a column of row numbers is none"
+        )
+
+
+def _row(number: int, cells: list[str], workers: int) -> list[float]:
+    if not cells:
+        raise ValueError(f"line {number} is blank; write nan for a lost invocation")
+    if len(cells) != workers:
+        raise ValueError(f"line {number} has {len(cells)} columns, the first row {workers}")
+    return [_seconds(number, column, cell) for column, cell in enumerate(cells, 1)]
+
+
+def _seconds(number: int, column: int, cell: str) -> float:
+    if not cell.strip():
+        return np.nan
+    if not _is_number(cell):
+        raise ValueError(f"line {number}, column {column}: {cell.strip()!r} is not a number of seconds")
+    seconds = float(cell)
+    if seconds < 0:
+        raise ValueError(f"line {number}, column {column}: {cell.strip()} seconds are negative")
+    return seconds
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
