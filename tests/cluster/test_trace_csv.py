@@ -57,7 +57,7 @@ def test_headers_holes_and_a_spreadsheet_s_ways_are_understood(tmp_path: Path, t
         ("a,b\n0.5,0.7\n0.6,x\n", "line 3, column 2: 'x' is not a number of seconds"),
         ("a,1.5\n0.5,0.7\n", "line 1, column 1: 'a' is not a number of seconds"),
         ("a,b\n0.5,0.7\n0.6\n", "line 3 has 1 columns, but the first row has 2"),
-        ("0.5;0.7\n", "line 1|it has no row"),
+        ("0.5;0.7\n", "line 1|the file has no row"),
         ("1,2\n0.5;0.7,1\n", "line 2, column 1: '0.5;0.7' is not a number of seconds"),
         ("0.5,-0.7\n", "line 1, column 2: -0.7 seconds are negative"),
         ("0.5,-inf\n", "line 1, column 2: -inf seconds are negative"),
