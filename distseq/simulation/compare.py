@@ -1,4 +1,4 @@
-"""Schemes and pipelines on the same delays, and the bounds beside them."""
+"""Compares schemes and pipelines on the same delays, together with lower bounds; the work of `distseq simulate`."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -22,9 +22,9 @@ ALL_ASSUME = "workers that do one thing at a time"
 
 
 def bounds_of(setting: Setting) -> list[Result]:
-    """Least seconds, each with what it assumes under "bound". ValueError where an invocation of the trace is lost.
+    """Lower bounds on seconds per job, each with its assumption under "bound".
 
-    Where unfinished work overlaps with new, a worker does two things at once, and there is no bound without rounds.
+    ValueError for a trace with lost invocations.
     """
     trace, jobs = setting.trace, setting.jobs
     startups = trace.startups()
@@ -33,6 +33,7 @@ def bounds_of(setting: Setting) -> list[Result]:
         raise ValueError(f"bounds need a trace without lost invocations: it has {lost}")
     of_rounds = rounds_bounds(startups, trace.slope, jobs, trace.master)
     least = {name: (seconds, ROUND_ASSUMES) for name, seconds in of_rounds.items()}
+    # Under "overlap" a worker may do several things at once, which the bound without rounds rules out.
     if setting.unfinished != "overlap":
         least["genieAny"] = least_seconds(startups, trace.slope, setting.models, jobs, trace.master), ALL_ASSUME
     return [
@@ -42,7 +43,7 @@ def bounds_of(setting: Setting) -> list[Result]:
 
 
 def best_of_families(results: Iterable[Result]) -> list[Result]:
-    """The first of each family, in the same order, and what belongs to none."""
+    """The first result of each family, in the same order, and results without a family (bounds)."""
     seen, best = {None}, []
     for result in results:
         if result.get("family") is None or result["family"] not in seen:
@@ -79,8 +80,11 @@ def simulate_schemes(
     bounds: bool = False,
     plot: Path | None = None,
 ) -> list[Result]:
-    """`distseq simulate`: each scheme, and each pipeline of these numbers, or all candidates, or as seems best from what is
-    observed, on the same delays, best first; then the bounds. With `plot` also a picture."""
+    """Simulates what the options of `distseq simulate` name, on the same delays: results, best first, then bounds.
+
+    Candidates are the schemes and every combination of pipeline settings; with `sweep`, the whole grid; without any, "auto".
+    `plot` also draws the results. ValueError for options that do not go together.
+    """
     named: list[Candidate] = [*schemes, *_pipelines(scheduler, parts, copies, lanes, burst, places)]
     if scheduler == "auto" or (scheduler is None and not named and not sweep):
         named.append(AUTO)
@@ -95,6 +99,7 @@ def simulate_schemes(
     least = bounds_of(setting) if bounds else []
     tried = candidates(table.workers, models) if sweep else named
     of_rounds = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
+    # Before simulating, which may take minutes.
     if plot is not None:
         check_plot(plot)
     found = [(simulate(setting, one), one) for one in tried]
@@ -116,7 +121,7 @@ def _pipelines(
     burst: int | None,
     places: int,
 ) -> list[Pipeline]:
-    """Every combination. ValueError for another scheduler, or numbers of pipelines without one."""
+    """Every combination of pipeline settings. ValueError for an unknown scheduler, or settings that it does not use."""
     if scheduler is not None and scheduler not in SCHEDULERS:
         raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}: got {scheduler!r}")
     if scheduler != "pipeline":

@@ -1,4 +1,4 @@
-"""Checks of a running Ray cluster. The driver is this process, or, behind an http address, a job on the cluster's head."""
+"""Checks of a running Ray cluster, from this process or, behind an http address, from a Ray job on its head."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ SHOWN = ("python", "ray", "torch", "distseq")
 
 
 def nodes(subject: Subject) -> dict[str, Any]:
-    """What ray_nodes.py says of the cluster. UnknownError without an address."""
+    """The cluster's inventory (distseq.cluster.ray.inventory). UnknownError without an address."""
     address = subject.address
     if address is None:
         raise UnknownError("no address")
@@ -40,7 +40,7 @@ def reachable(subject: Subject) -> list[Finding]:
 
 
 def versions(subject: Subject) -> Iterator[Finding]:
-    """Every node against the driver."""
+    """Compares the versions on every node with the driver's."""
     found = nodes(subject)
     least, _ = subject.once("requirements", requirements)
     for node in found["nodes"]:
@@ -57,9 +57,9 @@ def versions(subject: Subject) -> Iterator[Finding]:
 def differences(
     node: Mapping[str, str | None], driver: Mapping[str, str | None], least: str, submits: bool
 ) -> Iterator[tuple[str, str]]:
-    """(level, what is wrong) with the versions of a node beside the driver's.
+    """Yields (level, text) for each problem with the versions on a node, compared with the driver's.
 
-    `least` is the lowest Python; `submits`: jobs come by `distseq submit`, which brings distseq.
+    least: the lowest Python; submits: runs come by `distseq submit`, which brings distseq along.
     """
     if not at_least(node["python"] or "", least):
         yield "error", f"distseq needs Python {least} or newer there"

@@ -1,4 +1,4 @@
-"""Checks of a job file: what `distseq train` of it would need."""
+"""Checks of a config file: what `distseq train` of it would need."""
 
 import os
 import tempfile
@@ -27,7 +27,7 @@ def config(subject: Subject) -> Config:
     """The job. UnknownError without one."""
     job = subject.job
     if job is None:
-        raise UnknownError("no job file")
+        raise UnknownError("no config file")
     return subject.once("config", lambda: load_config(job))
 
 
@@ -43,7 +43,7 @@ def scheduled(subject: Subject) -> "Strategy":
 def parses(subject: Subject) -> list[Finding]:
     job = config(subject)
     return ok(
-        "job file", f"{subject.job}: {len(job.learner)} learners, {job.pool.workers} workers, pool {job.pool.kind}"
+        "config file", f"{subject.job}: {len(job.learner)} learners, {job.pool.workers} workers, pool {job.pool.kind}"
     )
 
 
@@ -173,7 +173,7 @@ def run_folder(subject: Subject) -> list[Finding]:
 
 
 CHECKS: list[tuple[str, Check]] = [
-    ("job file", parses),
+    ("config file", parses),
     ("scheme", scheme_holds),
     ("models", models),
     ("data", data),

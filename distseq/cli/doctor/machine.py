@@ -1,4 +1,4 @@
-"""Checks of this machine and what is installed on it."""
+"""Checks of this machine: Python, packages, devices, shared memory, limits, and a local pool of one process."""
 
 import importlib
 import importlib.metadata

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def stage(target: Path) -> Path:
-    """The running distseq as a plain package below `target`: from a source tree, an installation or a zip file."""
+    """Copies the running distseq to `target`/distseq, from a source tree, an installation or a zip file."""
     _copy(files("distseq"), target / "distseq")
     return target / "distseq"
 
@@ -22,5 +22,5 @@ def _copy(source: Traversable, target: Path) -> None:
 
 
 def excludes(working_dir: Path) -> list[str]:
-    """What of a working directory must stay behind: a distseq of its own, which the job would import before the staged one."""
+    """Names in a working directory to leave out: a distseq of its own, which would be imported before the staged one."""
     return [f"/{name}" for name in ("distseq", "distseq.py") if (working_dir / name).exists()]

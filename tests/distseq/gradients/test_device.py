@@ -62,7 +62,7 @@ def test_every_tensor_of_a_nested_batch_moves_and_the_rest_stays() -> None:
 
 
 def test_losses_are_computed_where_the_model_lies(tmp_path: Path) -> None:
-    problem = fleet(tmp_path, "cpu").task.problem(0)
+    problem = fleet(tmp_path, "cpu").work.problem(0)
     batch = problem.source.batch(np.arange(3))
     there = problem.model.to(META)
     assert losses(Problem(there, problem.source, trained(there)), np.arange(3), batch).device == META

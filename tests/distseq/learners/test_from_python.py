@@ -281,7 +281,7 @@ def test_what_cannot_be_pickled_is_named_with_its_learner(make: Callable[[], dis
         (lambda: [small(), half()], r"of one dtype, float32 or float64: got float64 in small, float32 in half"),
         (lambda: twice(net(2)), "learners a and b train the same parameters"),
         (lambda: [small(), "a"], "train takes a config file, its tables, or a list of distseq.Learner: got str"),
-        (list, "a job needs at least one"),
+        (list, "a config file needs at least one"),
     ],
 )
 def test_a_learner_that_makes_no_sense_is_refused_in_one_line(make: Callable[[], Any], message: str) -> None:
