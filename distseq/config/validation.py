@@ -5,7 +5,7 @@ import json
 from collections.abc import Hashable, Mapping
 from dataclasses import MISSING
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -41,7 +41,7 @@ def model(table: type) -> type[BaseModel]:
 def _type(one: Key) -> Any:
     if one.meaning.values:
         return Literal[one.meaning.values]
-    return Annotated[one.type, AfterValidator(_plain)] if get_origin(one.type) in (dict, list) else one.type
+    return Annotated[one.type, AfterValidator(_plain)] if one.kind in (dict, list) else one.type
 
 
 def _field(one: Key) -> Any:
