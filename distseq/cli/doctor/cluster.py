@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, ok
+from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, count, ok
 from distseq.cli.doctor.machine import OPTIONAL, at_least, requirements
 from distseq.cluster.ray import check_installed
 from distseq.cluster.ray.auth_token import Token
@@ -23,7 +23,7 @@ def nodes(subject: Subject) -> dict[str, Any]:
 
 def _survey(address: str, subject: Subject) -> dict[str, Any]:
     token = subject.once("token", lambda: Token(None, {}))
-    # Ray would take these before the address that it is given.
+    # Ray would prefer these to the address that it is given.
     for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         os.environ.pop(variable, None)
     check_installed("a look at a cluster")
@@ -36,7 +36,8 @@ def _survey(address: str, subject: Subject) -> dict[str, Any]:
 def reachable(subject: Subject) -> list[Finding]:
     found = nodes(subject)["nodes"]
     cpus, memory = (sum(node[key] for node in found) for key in ("cpus", "memory"))
-    return ok("cluster", f"{subject.address}: {len(found)} nodes, {cpus:g} CPUs, {memory / GiB:.0f} GiB for tasks")
+    nodes_ = count(len(found), "node")
+    return ok("cluster", f"{subject.address}: {nodes_}, {cpus:g} CPUs, {memory / GiB:.0f} GiB for tasks")
 
 
 def versions(subject: Subject) -> Iterator[Finding]:

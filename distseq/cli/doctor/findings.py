@@ -57,6 +57,11 @@ def examine(checks: Sequence[tuple[str, Check]], subject: Subject) -> Iterator[F
             yield Finding(about, "error", f"{kind}{' '.join(str(error).split())}")
 
 
+def count(number: int, noun: str) -> str:
+    """A number with its noun: "1 node", "2 nodes"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def ok(about: str, text: str) -> list[Finding]:
     return [Finding(about, "ok", text)]
 

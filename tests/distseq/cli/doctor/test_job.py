@@ -85,7 +85,7 @@ def test_workers_are_counted_against_the_cluster(tmp_path: Path, monkeypatch: py
     assert examined(two, tmp_path, monkeypatch, nodes=cluster(12.0))["workers"][0] == "ok"
     text = text.replace("workers = 6", "workers = 6\nhosts = 5")
     level, said = examined(text, tmp_path, monkeypatch, nodes=cluster(4.0))["workers"]
-    assert (level, said.partition(":")[0]) == ("error", "5 hosts do not fit")
+    assert (level, said.partition(":")[0]) == ("error", "there is no room for 5 hosts")
 
 
 def test_memory_is_counted_against_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
