@@ -57,6 +57,7 @@ def one_line_errors(command: Callable[[], object]) -> int:
         click.echo(str(stop), err=True)
         return stop.code
     except ValueError as error:
+        # A message of several lines (a user's own, or a library's) is joined into one.
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         return 2
     except (PoolError, FloatingPointError, FailedError) as error:

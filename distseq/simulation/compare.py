@@ -28,6 +28,7 @@ def bounds_of(setting: Setting) -> list[Result]:
     """
     trace, jobs = setting.trace, setting.jobs
     startups = trace.startups()
+    # A worker that never answers would make every bound infinite.
     lost = int(np.count_nonzero(np.isinf(startups)))
     if lost:
         raise ValueError(f"bounds need a trace without lost invocations: it has {lost}")
@@ -104,10 +105,12 @@ def simulate_schemes(
         check_plot(plot)
     found = [(simulate(setting, one), one) for one in tried]
     found = [(result | (of_rounds if "rounds" in result else {}), one) for result, one in found]
+    # Stable: of equal candidates the one that was named first is on top.
     found.sort(key=lambda pair: pair[0]["total_seconds"])
     results = [result for result, _ in found]
     if plot is not None:
         timeline = Timeline(unfinished)
+        # Simulated again, with a timeline: recording one for every candidate would cost more than one more run.
         simulate(setting, found[0][1], timeline=timeline)
         draw(plot, results, best_of_families(results), least, timeline.spans())
     return results + least
@@ -128,6 +131,7 @@ def _pipelines(
         if parts or copies or lanes or burst is not None:
             raise ValueError("--parts, --copies, --lanes and --burst are options of --scheduler pipeline")
         return []
+    # The defaults of the config file, so that simulate and train mean the same pipeline.
     usual = SchedulerConfig()
     numbers = product(parts or [usual.parts], copies or [usual.copies], lanes or [usual.lanes])
     return [Pipeline(*one, usual.burst if burst is None else burst, places) for one in numbers]

@@ -46,6 +46,7 @@ def probe(pool: HostPool, workers: int, rounds: int) -> Trace:
     PoolError when a row fails.
     """
     journal = MemoryJournal()
+    # The real master, scheduler and journal: what is measured includes everything a run would wait for.
     master = Master([ProbeLearner(workers, rounds)], RoundScheduler(GC(workers, 0), Mu(PATIENCE)), pool, journal)
     master.run()
     if master.failures:

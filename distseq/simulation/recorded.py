@@ -35,12 +35,14 @@ def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
         pool += record["kind"] == "resume"
         seen += [{**one, "pool": pool} for one in _arrivals(record)]
     rows = [arrival for arrival in seen if min(arrival["load"], arrival["compute"]) > 0]
+    # The median: a row whose host was descheduled would distort a mean.
     slope = float(np.median([row["compute"] / row["load"] for row in rows])) if rows else 0.0
     startups: dict[tuple[int, int, int], float] = {}
     beyond: dict[tuple[int, int, int], float] = defaultdict(float)
     for one in seen:
         key = (int(one["worker"]), int(one["pool"]), int(one["invocation"]))
         startups[key] = max(startups.get(key, 0.0), one["startup"])
+        # A message may have several rows; what each took beyond its load adds up.
         beyond[key] += one["compute"] - slope * one["load"] if min(one["load"], one["compute"]) > 0 else 0.0
     entries = {key: max(0.0, startups[key] + beyond[key]) for key in sorted(startups)}
     columns = [[seconds for key, seconds in entries.items() if key[0] == worker] for worker in range(n)]

@@ -123,6 +123,7 @@ def simulate(
     pool, tally = SimulatedPool(setting.trace, unfinished=setting.unfinished, arrival=one.arrival), Tally()
     scheduler = one.scheduler if timeline is None else RecordedScheduler(one.scheduler, timeline)
     models, jobs, workers = setting.models, setting.jobs, setting.trace.workers
+    # Jobs are dealt out evenly; fewer jobs than models leave some models without any.
     learners = [NullLearner(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(min(models, jobs))]
     seconds = Master(learners, scheduler, pool, journal, [tally], ahead=one.ahead).run()
     return {

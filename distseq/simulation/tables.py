@@ -32,6 +32,7 @@ def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
 def table(results: Sequence[Result]) -> str:
     """Results as aligned text: what they have in common on top, then one line each, with bounds marked."""
     first = results[0]
+    # Pipelines and bounds have no closing rule; all rounds of a command have the same one.
     rules = {f"closing={result['closing']}, " for result in results if "closing" in result}
     head = (
         f"{first['workers']} workers, {first['models']} models, {first['jobs']} jobs, "

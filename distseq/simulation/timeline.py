@@ -55,7 +55,11 @@ class Timeline:
         for task in {*decision.cancel, *over}:
             for message in self._waiting.pop(task, ()) if self._lost else self._waiting[task]:
                 self._give_up(message, now)
+        # Under a code, rows of one group at several workers are its redundancy; only where any row suffices is a second one a
+        # copy.
         self._copied |= {job: interchangeable(scheme) for job, scheme in decision.start.items()}
+        # Rows sent in this very step are compared with what was sent before it: the members of a replica set are sent
+        # together.
         earlier, messages = set(self._before), dict[int, Dispatch]()
         for task in decision.send:
             message = messages.setdefault(task.worker, Dispatch(task.worker, now, now))
@@ -86,6 +90,7 @@ class Timeline:
         """All spans, in the order in which messages were sent."""
         free, spans = defaultdict[int, float](float), list[Span]()
         for message in self._messages:
+            # Under "serial" a message begins when the worker has done the one before it.
             begun = max(message.sent, free[message.worker]) if self._serial else message.sent
             if message.heard > begun:
                 kind = (VAIN if message.late else COPY) if message.again else (STRAGGLER if message.late else WORK)
@@ -99,6 +104,7 @@ class RecordedScheduler:
 
     def __init__(self, scheduler: Scheduler, timeline: Timeline) -> None:
         self._scheduler, self._timeline = scheduler, timeline
+        # Delegated as they are: a timeline needs none of them.
         self.opened, self.withdrawn, self.members = scheduler.opened, scheduler.withdrawn, scheduler.members
 
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:

@@ -60,6 +60,7 @@ def prepare_run(
     trace = delays(config.pool.delays, config.pool.workers, config.run.seed)
     scheduling.check(config.run.dtype, elastic=config.pool.elastic)
     fleet = build_fleet(config) if learners is None else fleet_of_learners(config, learners)
+    # The largest model decides what a message costs at most.
     scheduler = scheduling.scheduler(max(len(learner.publish()) for learner in fleet.learners))
     # The first replay on a machine compiles for seconds: better now than while workers wait.
     if scheduling.adaptive:

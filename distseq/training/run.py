@@ -111,6 +111,7 @@ def _write_results(
     """Writes the weights of the learners that did not fail and the summary, which it returns."""
     config, fleet, texts = prepared.config, prepared.fleet, prepared.fleet.texts()
     for learner in fleet.learners:
+        # A learner that failed is in the checkpoint only: its weights are those of an unfinished training.
         for name, state in learner.weights().items() if learner.name not in tally.failures else ():
             folder.save_weights(name, state)
     own_texts = {one.name: texts[one.name] for one in config.learner if one.name in texts and one.evaluation is None}

@@ -75,6 +75,7 @@ def differences(
             yield "warning", f"{name} is missing, needed only for {OPTIONAL[name]}"
     if needed:
         yield "error", f"{', '.join(needed)} missing: install on every node what distseq needs"
+    # Only a warning: results stay right, but rows of different torch versions may differ in their last bits.
     elif node["torch"] != driver["torch"]:
         yield "warning", f"the driver has torch {driver['torch'] or 'missing'}: replicas may differ in their last bits"
     if not submits and node["distseq"] is None:

@@ -34,6 +34,7 @@ class Subject:
         """The result of `make`, computed once. If it raises, the first caller gets its error and all others UnknownError."""
         # So that a broken config file is reported by one check, and not by all that need it.
         if name not in self._known:
+            # Set before `make` runs, so that it stays when that raises.
             self._known[name] = UnknownError(name)
             self._known[name] = make()
         found: T = self._known[name]

@@ -78,6 +78,7 @@ def data(subject: Subject) -> Iterator[Finding]:
     opened: dict[str, int] = {}
     for one in config(subject).learner:
         key = f"{one.data} {one.data_args}"
+        # Learners often share a data set: it is opened, and reported, once.
         if key not in opened:
             opened[key] = len(open_dataset(one.data, **one.data_args))
             yield Finding("data", "ok", f"{one.data}: {opened[key]} samples")
@@ -170,6 +171,7 @@ def run_folder(subject: Subject) -> list[Finding]:
     config(subject)
     place = next(path for path in (Path("runs"), Path(".")) if path.is_dir())
     try:
+        # Tried, because permissions alone do not tell: the file system may be full or read-only.
         tempfile.TemporaryFile(dir=place).close()
     except OSError as failure:
         text = f"cannot write in {place.resolve()}: {failure.strerror}: name another folder with --out"

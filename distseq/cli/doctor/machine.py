@@ -108,6 +108,7 @@ def package(wanted: Requirement, version: Callable[[str], str], load: Callable[[
     if not at_least(found, least):
         return Finding(name, "error", f"{found} is too old: {wanted.install}")
     try:
+        # The name to import; metadata may be intact while the package is broken.
         load(name.replace("-", "_"))
     except Exception as failure:  # a broken installation may raise anything
         reason = " ".join(str(failure).split())

@@ -12,6 +12,7 @@ class WithCommand(click.Command):
     """A click command that keeps the words after `--` apart, in `context.meta["command"]`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # click drops "--" and would take the command's options for its own.
         at = args.index("--") if "--" in args else len(args)
         ctx.meta["command"] = args[at + 1 :]
         return super().parse_args(ctx, args[:at])
@@ -51,6 +52,7 @@ def submit(context: click.Context, /, arguments: tuple[str, ...], no_wait: bool,
 
     # The options of train are parsed here, so that a mistake shows before anything is sent.
     with train.make_context("submit", list(arguments), parent=context) as parsed:
+        # False is a flag that was not given.
         given = {key: value for key, value in parsed.params.items() if value not in (None, False)}
     job, as_json = given.pop("config", None), given.pop("as_json", False)
     passed = {key: value if value is True else str(value) for key, value in given.items()}

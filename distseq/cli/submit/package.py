@@ -7,6 +7,7 @@ from pathlib import Path
 
 def stage(target: Path) -> Path:
     """Copies the running distseq to `target`/distseq, from a source tree, an installation or a zip file."""
+    # Through importlib.resources, which follows links and reads archives alike.
     _copy(files("distseq"), target / "distseq")
     return target / "distseq"
 
@@ -15,6 +16,7 @@ def _copy(source: Traversable, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for entry in source.iterdir():
         if entry.is_dir():
+            # Compiled files of another Python would only be ballast.
             if entry.name != "__pycache__":
                 _copy(entry, target / entry.name)
         else:

@@ -56,6 +56,7 @@ def request(
             f"the run folder is on the cluster, outside the working dir: its path must begin with / or ~/, got {run!r}"
         )
     words = [] if config is None else [_below(config, working_dir)]
+    # On the cluster's head, "auto" is the cluster itself.
     for key, value in {**options, "pool": "ray", "address": "auto"}.items():
         if key not in ("out", "resume") and value is not False:
             words += [f"--{key.replace('_', '-')}"] + ([] if value is True else [str(value)])
@@ -101,6 +102,7 @@ def submit(
         raise ValueError(f"working dir {working_dir} is no folder")
     wanted = request(config, options, command, folder, python)
     job = None if config is None else _with_files(load_config(config), options)
+    # Before Ray is imported, which reads the variables when it is.
     token = client_token(os.environ, Path.home(), token_file)
     os.environ |= token.variables
     # Ray would take these before the address that it is given.

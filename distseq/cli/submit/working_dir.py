@@ -22,6 +22,7 @@ def too_large(sizes: Mapping[str, int], limit: int) -> str | None:
     for path, size in sizes.items():
         head, inside, _ = path.partition("/")
         parts[head + inside] = parts.get(head + inside, 0) + size
+    # Three are enough to see what to ignore: usually it is one folder of data or runs.
     largest = sorted(parts, key=lambda part: -parts[part])[:3]
     named = ", ".join(f"{part} {parts[part] / MiB:.0f} MiB" for part in largest)
     return f"holds {total / MiB:.0f} MiB, Ray sends at most {limit / MiB:.0f}: list in .rayignore what is not needed ({named})"
