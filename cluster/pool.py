@@ -1,4 +1,4 @@
-"""The interface of a worker pool, its payloads and deliveries. Failures appear as delay, never as missing rows."""
+"""The interface of a worker pool, in which failures appear as delay and never as missing rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

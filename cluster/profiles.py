@@ -1,4 +1,4 @@
-"""Generated delay profiles: seeded tables of start-up seconds, to simulate or to inject into real pools.
+"""Generated delay profiles: seeded tables of start-up seconds, for simulations and real pools.
 
 An entry depends only on (profile, seed, invocation, number of workers), never on the order in which entries are used.
 """

@@ -1,4 +1,4 @@
-"""A simulated pool in virtual time: delays from a trace, real gradients or none, one thread, deterministic.
+"""A simulated pool in virtual time, with delays from a trace: one thread, deterministic.
 
 An invocation is one message to one worker. It starts up, then does its mini-tasks one by one, skipping stale ones.
 `unfinished` says what happens to an unfinished invocation when its worker is sent new work:
@@ -100,6 +100,7 @@ class SimulatedPool:
 
     def worker_seconds(self) -> float:
         """Busy time of all workers so far, in seconds, start-up included."""
+        # Invocations that have not ended count up to now, those that still wait (begun = inf) not at all.
         running = (max(0.0, self._now - invocation.begun) for queue in self._queues for invocation in queue)
         return self._busy + sum(running)
 
@@ -118,6 +119,7 @@ class SimulatedPool:
 
     def send(self, tasks: Sequence[MiniTask]) -> None:
         messages: dict[int, deque[MiniTask]] = {}
+        # Sent again, a mini-task that was cancelled is wanted again.
         for task in tasks:
             if task.job not in self._jobs:
                 raise ValueError(f"job {task.job} was not published")
@@ -213,6 +215,7 @@ class SimulatedPool:
         return self._row(payload, *payload.layout.row(task, payload.ids))
 
     def _send_again(self, invocation: Invocation) -> None:
+        # It counts as busy until it was noticed: a lost function is billed until its time-out.
         self._end(invocation)
         tasks = deque(task for task in invocation.tasks if not self._stale(task))
         if not tasks:

@@ -54,6 +54,7 @@ class Trace:
 
     def startups(self) -> np.ndarray:
         """(rounds, workers) float64: `startup` of each invocation and worker."""
+        # float64, as `startup` computes: recorded times are float32, and both must give the same bits.
         seconds = self.times.astype(np.float64) - self.slope * self.load
         return np.where(np.isfinite(seconds), seconds, np.inf)
 

@@ -53,11 +53,11 @@ class RowRequest(NamedTuple):
 class StackingWork(ReadingWork, Protocol):
     """A ReadingWork that can compute several rows in one pass, bit-identical to `row`."""
 
-    def shape(self, asked: RowRequest) -> Hashable:
+    def shape(self, request: RowRequest) -> Hashable:
         """A key: rows with equal keys may be computed in one pass. None: the row must be computed alone."""
         ...
 
-    def rows(self, asked: Sequence[RowRequest]) -> list[np.ndarray]:
+    def rows(self, requests: Sequence[RowRequest]) -> list[np.ndarray]:
         """The rows of requests of equal shape, in order."""
         ...
 

@@ -1,4 +1,4 @@
-"""Gradient codes, sequential schemes, the ledger and straggler models: pure mathematics on numpy, no clock, no I/O."""
+"""Gradient codes, coding schemes, the ledger and straggler models: pure mathematics, no clock, no I/O."""
 
 if __name__ == "coding":
     raise ImportError("import distseq.coding, not coding")

@@ -1,11 +1,11 @@
-"""Import strings, "module:name": how configurations and specifications name a user's own classes."""
+"""Loads objects by import string, "module:name", as configurations and specifications name them."""
 
 import importlib
 from typing import Any
 
 
 def load_object(target: str) -> Any:
-    """What the import string "module:name" names. ValueError when the module or the name is not there."""
+    """The object that the import string "module:name" refers to. ValueError if the module or the name does not exist."""
     module, _, name = target.partition(":")
     if not module or not name:
         raise ValueError(f"{target!r} is not an import string of the form module:name")

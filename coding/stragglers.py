@@ -1,7 +1,7 @@
-"""Straggler models: which patterns of stragglers a scheme is designed for.
+"""Straggler models: the patterns of stragglers that a scheme is designed to tolerate.
 
-A pattern is a table of booleans (rounds, n), True = that worker straggled in that round. Every model here looks at windows
-of consecutive rounds; a shorter prefix counts as a window. Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 2.
+A pattern (rounds, n) bool is True where a worker straggled in a round. Each model bounds windows of consecutive rounds; a prefix
+that is shorter counts as a window. Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 2.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class StragglerModel(Protocol):
     @property
     def window(self) -> int: ...
     def allows(self, window: np.ndarray) -> bool:
-        """window: (at most `window` rounds, n) bool."""
+        """Whether the model allows a window (at most `self.window` rounds, n) bool."""
         ...
 
 
@@ -37,7 +37,7 @@ class PerRound:
 
 @dataclass(frozen=True)
 class Bursty:
-    """(B, W, lam): in W rounds at most lam distinct stragglers, each one's first and last straggle less than B apart."""
+    """(B, W, lam): in W rounds at most lam distinct stragglers, whose first and last straggle are less than B rounds apart."""
 
     B: int
     W: int
@@ -52,6 +52,7 @@ class Bursty:
         if int(ever.sum()) > self.lam:
             return False
         hit = window[:, ever]
+        # The last straggle is the first one of the reversed window.
         first, last = hit.argmax(axis=0), len(hit) - 1 - hit[::-1].argmax(axis=0)
         return bool((last - first < self.B).all())
 
@@ -75,12 +76,13 @@ class Arbitrary:
 
 @dataclass(frozen=True)
 class EitherInWindow:
-    """Each window is allowed by at least one of the models (SR-SGC's mixture)."""
+    """Each window is allowed by at least one of the models, not always the same: the mixture that SR-SGC tolerates."""
 
     models: tuple[StragglerModel, ...]
 
     @property
     def window(self) -> int:
+        # Shorter models look at every window of their own within the longest one.
         return max(model.window for model in self.models)
 
     def allows(self, window: np.ndarray) -> bool:
@@ -93,11 +95,12 @@ def conforms(pattern: np.ndarray, model: StragglerModel) -> bool:
 
 
 class History:
-    """The pattern so far against several models: it conforms while at least one model allows all of it."""
+    """The pattern so far, compared with several models: it conforms while at least one model allows all of it."""
 
     def __init__(self, models: Sequence[StragglerModel], n: int) -> None:
         self._alive = list(models)
         self._rounds: list[np.ndarray] = []
+        # A window that ends in the next round reaches back one round less than its length; older rounds are not needed.
         self._keep = max(model.window for model in models) - 1
         self._n = n
 
@@ -106,10 +109,11 @@ class History:
         return [model for model in self._alive if model.allows(np.array(rounds[-model.window :]))]
 
     def allows(self, stragglers: np.ndarray) -> bool:
-        """Whether the pattern still conforms if `stragglers` (n,) bool are the next round's."""
+        """Whether the pattern still conforms with `stragglers` (n,) bool in the next round."""
         return bool(self._allowed(stragglers))
 
     def append(self, stragglers: np.ndarray) -> None:
-        """Take a round into the pattern. A round that no model allows leaves the models as they were."""
+        """Add a round to the pattern."""
+        # If no model allows the round, all of them stay: with none left, no later round could conform.
         self._alive = self._allowed(stragglers) or self._alive
         self._rounds = [*self._rounds, stragglers][-self._keep :] if self._keep else []

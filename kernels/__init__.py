@@ -1,4 +1,4 @@
-"""Fused sequence primitives (recurrences, scans, linear attention, convolutions), and layers made of them."""
+"""Fused sequence primitives (recurrences, scans, linear attention, convolutions) and layers."""
 
 if __name__ == "kernels":
     raise ImportError("import distseq.kernels, not kernels")

@@ -53,7 +53,7 @@ TRITON = {
 }
 
 
-def asked(op: str, text: str | None = None) -> str | None:
+def requested(op: str, text: str | None = None) -> str | None:
     """The backend that DISTSEQ_KERNELS, or `text`, names for a primitive; None if it names none. ValueError for a wrong item."""
     chosen: dict[str, str] = {}
     for item in filter(
@@ -96,7 +96,7 @@ def choose(
     `plain`: why Triton cannot compute this call, whatever the sizes; None if it can. ValueError if DISTSEQ_KERNELS names a
     backend that cannot compute it.
     """
-    backend = asked(op)
+    backend = requested(op)
     if backend == "triton":
         reason = plain or refusal(op, device, dtype, heads, os.environ.get("TRITON_INTERPRET") == "1") or _missing()
         if reason:

@@ -36,11 +36,11 @@ def mlstm(
     # Logarithms are float64: with gates of 1e4, float32 has an absolute error of 1e-3, which leaves three digits of a weight.
     # m itself may be rounded, since h does not depend on it, but every term must use the same, rounded m.
     i_BTH, forget_BTH = i.double(), logsigmoid(f.double())
-    begun_BH = i_BTH.new_zeros(size["B"], size["H"]) if before is None else before.detach().double()
+    initial_BH = i_BTH.new_zeros(size["B"], size["H"]) if before is None else before.detach().double()
     # Detached: h does not depend on m, so that the gradient through m is exactly 0.
-    m_BTH = max_scan(forget_BTH.detach(), i_BTH.detach(), begun_BH)[0].to(wide)
+    m_BTH = max_scan(forget_BTH.detach(), i_BTH.detach(), initial_BH)[0].to(wide)
     # m_t >= log f_t + m_{t-1} and m_t >= i_t, so g and the exponent of k are at most 0, up to rounding.
-    g_BTH = forget_BTH + torch.cat([begun_BH[:, None], m_BTH[:, :-1]], 1) - m_BTH
+    g_BTH = forget_BTH + torch.cat([initial_BH[:, None], m_BTH[:, :-1]], 1) - m_BTH
     k_BTHK = k_BTHK * torch.exp(i_BTH - m_BTH).to(wide)[..., None]
     # The normalizer is the memory of a value that is always 1: one more column, instead of a second recurrence.
     y_BTHW, memory = linear_attention(q_BTHK, k_BTHK, pad(v_BTHV, (0, 1), value=1.0), g_BTH.to(wide), memory)
@@ -65,8 +65,9 @@ def lightnet(q: Tensor, k: Tensor, v: Tensor, state: State | None = None) -> tup
     named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "state z": (before, "BHK")}
     sizes("lightnet", named)
     q_BTHK, k_BTHK, v_BTHV = (each.to(accumulator(v.dtype)) for each in (q, k, v))
-    begun_BSHK = k_BTHK[:, :0] if before is None else before.to(k_BTHK.dtype)[:, None]
-    z_BSHK = torch.cat([begun_BSHK, k_BTHK], 1).logcumsumexp(1)
+    initial_BSHK = k_BTHK[:, :0] if before is None else before.to(k_BTHK.dtype)[:, None]
+    # The state's log-sum enters as one more step before the first.
+    z_BSHK = torch.cat([initial_BSHK, k_BTHK], 1).logcumsumexp(1)
     z_BTHK = z_BSHK[:, -k.shape[1] :]
     # Without a state z_0 is -inf; the first z stands in for it: a decay of 1, of a state that is 0.
     before_BTHK = torch.cat([z_BSHK[:, :1], z_BTHK[:, :-1]], 1)

@@ -27,6 +27,7 @@ def sizes(op: str, tensors: Mapping[str, tuple[Tensor | None, str]]) -> dict[str
                 f"{op}: all tensors must be on one device: got {name} on {tensor.device}, others on {device}"
             )
         for letter, size in zip(layout, shape, strict=True):
+            # The first tensor with a letter defines its size; messages name that one too, since either may be the wrong one.
             known, where = found.setdefault(letter, (size, name))
             if size != known:
                 raise ValueError(f"{op}: {letter} is {known} in {where}, but {size} in {name} of shape {shape}")

@@ -1,4 +1,4 @@
-"""x W^T + b as a batched product, whose bits for one model do not depend on how many are computed together.
+"""x W^T + b as a batched product, with the same bits for one model as for several together.
 
 Shapes: M models, N rows, I inputs, E outputs.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from distseq.kernels.stacking import Axes, Found, along_heads
+from distseq.kernels.stacking import Axes, VmapResult, along_heads
 
 
 class _Linear(torch.autograd.Function):
@@ -24,6 +24,7 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
+    # Once: a second derivative through views of saved tensors would be silently incomplete.
     @once_differentiable
     def backward(ctx: Any, g_MNE: Tensor) -> tuple[Tensor | None, ...]:
         # A gradient may come expanded, with strides of 0, as from `y.sum()`: bits must not depend on its layout.
@@ -34,7 +35,7 @@ class _Linear(torch.autograd.Function):
         return dx, dw, g_MNE.sum(1) if wants_b else None
 
     @staticmethod
-    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+    def vmap(info: Any, dims: Axes, *args: Any) -> VmapResult:
         return along_heads(_Linear, info, dims, args, (0, 0, 0), (0,))
 
 

@@ -1,4 +1,4 @@
-"""The public primitives: what each computes, with checks and states. A backend (distseq.kernels.backend) does the computing.
+"""The public primitives: what each computes, its checks and its states; backends compute them.
 
 Shapes: B batch, T time (T >= 1), H heads, D head size, K keys, V values, N states, G gates, L taps. Any strides are accepted.
 A causal primitive returns (y, state). Called again with that state it continues where it stopped; with T = 1 that is a single
@@ -34,8 +34,8 @@ def rnn(
     >>> y.shape, h.shape, bool((y[:, -1] == h).all())
     (torch.Size([2, 5, 3, 8]), torch.Size([2, 3, 8]), True)
     """
-    begun = _begun_rnn("rnn", {"x": (x, "BTHGD")}, r, state, cell, bias)
-    y, after = _implementation("rnn", x, r.shape[-1])(x, r, begun, cell=cell, bias=bias)
+    initial = _initial_rnn_state("rnn", {"x": (x, "BTHGD")}, r, state, cell, bias)
+    y, after = _implementation("rnn", x, r.shape[-1])(x, r, initial, cell=cell, bias=bias)
     return y, tuple(after)
 
 
@@ -60,14 +60,14 @@ def dense_rnn(
     torch.Size([2, 5, 3, 8])
     """
     named = {"u": (u, "BTI"), "w": (w, "EI"), "b": (b, "E")}
-    begun = _begun_rnn("dense_rnn", named, r, state, cell, bias)
+    initial = _initial_rnn_state("dense_rnn", named, r, state, cell, bias)
     if w.shape[0] != r[..., 0].numel():
         raise ValueError(f"dense_rnn: w must have H G D = {r[..., 0].numel()} rows: got {w.shape[0]}")
     backend = choose("rnn", u.device, u.dtype, (r.shape[-1],))
     if backend == "eager":
-        return eager.dense_rnn(u, w, b, r, begun, cell=cell, bias=bias)
+        return eager.dense_rnn(u, w, b, r, initial, cell=cell, bias=bias)
     x = linear(u, w, b).unflatten(-1, r.shape[:3])
-    y, after = implementation("rnn", backend)(x, r, begun, cell=cell, bias=bias)
+    y, after = implementation("rnn", backend)(x, r, initial, cell=cell, bias=bias)
     return y, tuple(after)
 
 
@@ -90,6 +90,7 @@ def scan(
         raise ValueError(f"scan: x must be (B, T, ...): got shape {tuple(x.shape)}")
     rest = "abcdefgh"[: x.dim() - 2]
     sizes("scan", {"x": (x, "BT" + rest), "state": (state, "B" + rest)})
+    # Expanded, not copied: a time-invariant factor stays as small as it is, and its gradient is summed over time by autograd.
     a = a.expand(1, 1, *a.shape) if a.dim() == x.dim() - 2 else a
     if a.dim() != x.dim() or any(own not in (1, size) for own, size in zip(a.shape, x.shape, strict=True)):
         raise ValueError(f"scan: a must broadcast to x of shape {tuple(x.shape)}: got shape {tuple(a.shape)}")
@@ -99,9 +100,10 @@ def scan(
     if reset is not None:
         if reset.shape != x.shape[:2] or reset.dtype != torch.bool:
             raise ValueError(f"scan: reset must be bool {tuple(x.shape[:2])}: got {reset.dtype} {tuple(reset.shape)}")
+        # where, not a product: a factor of inf or NaN must be forgotten too.
         a = torch.where(reset.view(*reset.shape, *(1,) * len(rest)), torch.zeros((), dtype=a.dtype, device=a.device), a)
-    begun = _one(x, x.shape[:1] + x.shape[2:], state)
-    y, after = _implementation("scan", x)(a, x, begun, reverse=reverse)
+    initial = _single_state(x, x.shape[:1] + x.shape[2:], state)
+    y, after = _implementation("scan", x)(a, x, initial, reverse=reverse)
     return y, after
 
 
@@ -141,9 +143,9 @@ def selective_scan(
     """
     named = {"u": (u, "BTD"), "dt": (dt, "BTD"), "A": (A, "DN"), "B": (B, "BTN"), "C": (C, "BTN"), "D": (D, "D")}
     size = sizes("selective_scan", {**named, "state": (state, "BDN")})
-    begun = _one(u, (size["B"], size["D"], size["N"]), state)
+    initial = _single_state(u, (size["B"], size["D"], size["N"]), state)
     skip = torch.zeros_like(A[:, 0]) if D is None else D
-    y, after = _implementation("selective_scan", u)(u, dt, A, B, C, skip, begun)
+    y, after = _implementation("selective_scan", u)(u, dt, A, B, C, skip, initial)
     return y, after
 
 
@@ -163,12 +165,13 @@ def linear_attention(
     decay = "BTHK" if g is not None and g.dim() == 4 else "BTH"
     named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "g": (g, decay), "state": (state, "BHKV")}
     size = sizes("linear_attention", named)
-    _positive("linear_attention", chunk=chunk)
-    begun = _one(v, (size["B"], size["H"], size["K"], size["V"]), state)
-    g = begun.new_zeros(size["B"], size["T"], size["H"]) if g is None else g
+    _check_positive("linear_attention", chunk=chunk)
+    initial = _single_state(v, (size["B"], size["H"], size["K"], size["V"]), state)
+    g = initial.new_zeros(size["B"], size["T"], size["H"]) if g is None else g
+    # The Triton kernels scale whole rows by their decay, which a decay for each key does not allow.
     plain = "its decay is one for each key" if g.dim() == 4 else None
     run = _implementation("linear_attention", v, size["K"], size["V"], plain=plain)
-    y, after = run(q, k, v, g, begun, chunk=chunk)
+    y, after = run(q, k, v, g, initial, chunk=chunk)
     return y, after
 
 
@@ -195,15 +198,15 @@ def delta_rule(
     >>> delta_rule(one, one, v, torch.full((1, 3, 1), 0.5))[0].flatten().tolist()  # goes half the way
     [0.5, 1.25, 2.125]
     """
-    _positive("delta_rule", steps=steps, chunk=1 if chunk is None else chunk)
+    _check_positive("delta_rule", steps=steps, chunk=1 if chunk is None else chunk)
     inner = {"k": (k, "BSHK"), "v": (v, "BSHV"), "beta": (beta, "BSH")}
     size = sizes("delta_rule", {"q": (q, "BTHK"), **inner, "g": (g, "BTH"), "state": (state, "BHKV")})
     if size["S"] != size["T"] * steps:
         raise ValueError(f"delta_rule: k must have T * steps = {size['T']} * {steps} steps: got {size['S']}")
-    begun = _one(v, (size["B"], size["H"], size["K"], size["V"]), state)
-    g = begun.new_zeros(size["B"], size["T"], size["H"]) if g is None else g
+    initial = _single_state(v, (size["B"], size["H"], size["K"], size["V"]), state)
+    g = initial.new_zeros(size["B"], size["T"], size["H"]) if g is None else g
     run = _implementation("delta_rule", v, size["K"], size["V"])
-    y, after = run(q, k, v, beta, g, begun, steps=steps, chunk=chunk)
+    y, after = run(q, k, v, beta, g, initial, steps=steps, chunk=chunk)
     return y, after
 
 
@@ -219,10 +222,14 @@ def prefix_softmax(s: Tensor, v: Tensor, state: State | None = None, *, chunk: i
     log, mean = state if state is not None else (None, None)
     named = {"s": (s, "BTH"), "v": (v, "BTHV"), "state log": (log, "BH"), "state mean": (mean, "BHV")}
     size = sizes("prefix_softmax", named)
-    _positive("prefix_softmax", chunk=chunk)
+    _check_positive("prefix_softmax", chunk=chunk)
     shape = (size["B"], size["H"])
-    begun = (_begun(v, shape, float("-inf")), _begun(v, (*shape, size["V"]))) if state is None else _states(v, state)
-    y, after = _implementation("prefix_softmax", v)(s, v, begun, chunk=chunk)
+    initial = (
+        (_initial(v, shape, float("-inf")), _initial(v, (*shape, size["V"])))
+        if state is None
+        else _cast_states(v, state)
+    )
+    y, after = _implementation("prefix_softmax", v)(s, v, initial, chunk=chunk)
     return y, tuple(after)
 
 
@@ -235,10 +242,10 @@ def short_conv(x: Tensor, w: Tensor, state: Tensor | None = None, *, dilation: i
     >>> y.flatten().tolist(), inputs.tolist()
     ([1.0, 3.0, 5.0], [[[6.0]]])
     """
-    _positive("short_conv", dilation=dilation)
+    _check_positive("short_conv", dilation=dilation)
     reach = (w.shape[-1] - 1) * dilation
-    begun = _inputs("short_conv", x, {"w": (w, "DL")}, state, reach)
-    y, after = _implementation("short_conv", x)(x, w, begun, dilation=dilation)
+    initial = _initial_inputs("short_conv", x, {"w": (w, "DL")}, state, reach)
+    y, after = _implementation("short_conv", x)(x, w, initial, dilation=dilation)
     return y, after
 
 
@@ -249,8 +256,8 @@ def fft_conv(x: Tensor, k: Tensor, state: Tensor | None = None) -> tuple[Tensor,
     >>> y.flatten().round(decimals=4).tolist()
     [1.0, 2.5, 4.0]
     """
-    begun = _inputs("fft_conv", x, {"k": (k, "DL")}, state, k.shape[-1] - 1)
-    y, after = _implementation("fft_conv", x)(x, k, begun)
+    initial = _initial_inputs("fft_conv", x, {"k": (k, "DL")}, state, k.shape[-1] - 1)
+    y, after = _implementation("fft_conv", x)(x, k, initial)
     return y, after
 
 
@@ -284,7 +291,7 @@ def attention(
     if not causal and (state is not None or window is not None):
         raise ValueError(f"attention: only causal attention has a {'state' if state is not None else 'window'}")
     if window is not None:
-        _positive("attention", window=window)
+        _check_positive("attention", window=window)
     for name, each in (("key_mask", key_mask), ("state mask", mask)):
         if each is not None and each.dtype != torch.bool:
             raise ValueError(f"attention: {name} must be bool: got {each.dtype}")
@@ -293,6 +300,7 @@ def attention(
             f"attention: key_mask must be (B, T) = {tuple(q.shape[:2])}: got shape {tuple(key_mask.shape)}"
         )
     if key_mask is not None or mask is not None:
+        # Keys that came before the first mask were all seen.
         seen = keys.shape[:2] if keys is not None else (size["B"], 0)
         before = q.new_ones(seen, dtype=torch.bool) if mask is None else mask
         mask = torch.cat([before, q.new_ones(q.shape[:2], dtype=torch.bool) if key_mask is None else key_mask], 1)
@@ -306,7 +314,7 @@ def attention(
     return y, (keys[:, drop:], values[:, drop:], None if mask is None else mask[:, drop:])
 
 
-def _begun_rnn(op: str, inputs: Any, r: Tensor, state: State | None, cell: str, bias: Tensor | None) -> State:
+def _initial_rnn_state(op: str, inputs: Any, r: Tensor, state: State | None, cell: str, bias: Tensor | None) -> State:
     """The state before the first step. Checks the arguments of a recurrence; `inputs` are given as name -> (tensor, layout)."""
     if cell not in CELLS:
         raise ValueError(f"{op}: cell must be one of {', '.join(CELLS)}: got {cell!r}")
@@ -321,7 +329,9 @@ def _begun_rnn(op: str, inputs: Any, r: Tensor, state: State | None, cell: str, 
         raise ValueError(f"{op}: the state of {cell} is ({', '.join(kind.states)}): got {len(state)} tensors")
     like = next(iter(inputs.values()))[0]
     shape = (size["B"], size["H"], size["D"])
-    return tuple(_begun(like, shape, value) for value in kind.beginning) if state is None else _states(like, state)
+    return (
+        tuple(_initial(like, shape, value) for value in kind.beginning) if state is None else _cast_states(like, state)
+    )
 
 
 def _implementation(op: str, like: Tensor, *heads: int, plain: str | None = None) -> Any:
@@ -329,28 +339,28 @@ def _implementation(op: str, like: Tensor, *heads: int, plain: str | None = None
     return implementation(op, choose(op, like.device, like.dtype, heads, plain))
 
 
-def _begun(like: Tensor, shape: Any, value: float = 0.0) -> Tensor:
+def _initial(like: Tensor, shape: Any, value: float = 0.0) -> Tensor:
     return torch.full(tuple(shape), value, dtype=accumulator(like.dtype), device=like.device)
 
 
-def _one(like: Tensor, shape: Any, state: Tensor | None) -> Tensor:
+def _single_state(like: Tensor, shape: Any, state: Tensor | None) -> Tensor:
     """A state of one tensor; zeros if none is given."""
-    return _begun(like, shape) if state is None else _states(like, (state,))[0]
+    return _initial(like, shape) if state is None else _cast_states(like, (state,))[0]
 
 
-def _states(like: Tensor, state: State) -> State:
+def _cast_states(like: Tensor, state: State) -> State:
     return tuple(each.to(accumulator(like.dtype)) for each in state)
 
 
-def _inputs(op: str, x: Tensor, named: Any, state: Tensor | None, reach: int) -> Tensor:
+def _initial_inputs(op: str, x: Tensor, named: Any, state: Tensor | None, reach: int) -> Tensor:
     size = sizes(op, {"x": (x, "BTD"), **named})
     shape = (size["B"], reach, size["D"])
     if state is not None and tuple(state.shape) != shape:
         raise ValueError(f"{op}: state must be the last inputs, of shape {shape}: got {tuple(state.shape)}")
-    return _one(x, shape, state)
+    return _single_state(x, shape, state)
 
 
-def _positive(op: str, **numbers: int) -> None:
+def _check_positive(op: str, **numbers: int) -> None:
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{op}: {name} must be at least 1: got {number}")

@@ -1,4 +1,4 @@
-"""The reference backend: every primitive as a plain loop over time, with which the other backends are compared.
+"""The reference backend: every primitive as a plain loop, with which the others are compared.
 
 Arguments are those of distseq.kernels.primitives, already checked, and always with a state. Sums and states are float32, or
 float64 for float64 inputs.
@@ -13,6 +13,7 @@ from distseq.kernels.backend import accumulator
 from distseq.kernels.cells import CELLS, State
 
 
+# The dtype of sums, also for the inputs: rounding of a half-precision product must not be part of what others are compared with.
 def _wide(*tensors: Tensor) -> list[Tensor]:
     return [tensor.to(accumulator(tensor.dtype)) for tensor in tensors]
 

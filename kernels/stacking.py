@@ -1,4 +1,4 @@
-"""Rules for torch.func.vmap that compute several models of one shape in a single call, stacked along the heads.
+"""Rules for torch.func.vmap that compute several models of one shape in a single call.
 
 A primitive computes each head independently of the others, so a model's numbers do not depend on the models it is stacked
 with. Its bits may, because libraries choose their products by size: distseq/gradients/passes.py tries each shape before it
@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 Axes = Sequence[int | None]  # for each argument, the axis of its heads in one model; None: it has none
-Found = tuple[Any, Any]  # the result of a static method `vmap`: outputs, and the axis of the models in each
+VmapResult = tuple[Any, Any]  # the result of a static method `vmap`: outputs, and the axis of the models in each
 
 
 def along_heads(
     function: Any, info: Any, dims: Axes, args: Sequence[Any], heads: Axes, outputs: Sequence[int]
-) -> Found:
+) -> VmapResult:
     """`function` called once with M times the heads. Outputs beyond those of `outputs` are for its own backward only."""
     M = info.batch_size
+    # Folded into the heads, so that neither forward nor backward of a primitive knows of models.
     found = function.apply(*(_folded(each, dim, axis, M) for each, dim, axis in zip(args, dims, heads, strict=True)))
     if isinstance(found, Tensor):
         return _unfolded(found, outputs[0], M), 0
@@ -33,7 +34,7 @@ def _unfolded(found: Tensor, axis: int, M: int) -> Tensor:
     return found.unflatten(axis, (M, -1)).movedim(axis, 0).contiguous()
 
 
-def beside(arg: Tensor, dim: int | None, axis: int, M: int) -> Tensor:
+def with_models_axis(arg: Tensor, dim: int | None, axis: int, M: int) -> Tensor:
     """The argument with the models' axis at `axis`, which it moves one further; what all models share is expanded."""
     return (
         arg.unsqueeze(axis).expand(*arg.shape[:axis], M, *arg.shape[axis:]) if dim is None else arg.movedim(dim, axis)
@@ -41,10 +42,12 @@ def beside(arg: Tensor, dim: int | None, axis: int, M: int) -> Tensor:
 
 
 def _folded(arg: Any, dim: int | None, axis: int | None, M: int) -> Any:
-    return arg if arg is None or axis is None else beside(arg, dim, axis, M).flatten(axis, axis + 1).contiguous()
+    return (
+        arg if arg is None or axis is None else with_models_axis(arg, dim, axis, M).flatten(axis, axis + 1).contiguous()
+    )
 
 
-def one_by_one(function: Any, info: Any, dims: Axes, args: Sequence[Any], outputs: int) -> Found:
+def one_by_one(function: Any, info: Any, dims: Axes, args: Sequence[Any], outputs: int) -> VmapResult:
     """`function` called once for each model, for functions whose models cannot share a call."""
 
     def of(arg: Any, dim: int | None, at: int) -> Any:

@@ -21,6 +21,7 @@ class HostLoop:
 
     def __init__(self, spec: WorkSpec) -> None:
         self._answers: queue.SimpleQueue[Answer | Failure] = queue.SimpleQueue()
+        # Set once loading is over, in either way: waiting for it must end, or a broken Work would look like a slow one.
         self._loaded = threading.Event()
         self._loop = WorkerLoop(spec, self._emit)
         self._flushed = 0.0

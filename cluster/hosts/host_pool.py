@@ -104,6 +104,7 @@ class HostPool:
         self._update_members()
 
     def _new_slot(self, name: str, deaths: int = 0) -> HostSlot:
+        # The name stays through replacements, and so does the count of deaths: predictions and messages are about the place.
         return HostSlot(name, self._transport.spawn(name), self.now(), deaths=deaths)
 
     def _update_members(self) -> None:
@@ -134,6 +135,7 @@ class HostPool:
         self._jobs[job] = JobRows(payload, self._transport.share(payload))
 
     def send(self, tasks: Sequence[MiniTask]) -> None:
+        # All are checked before any is sent, so that a refused call changes nothing.
         for task in tasks:
             if task.job not in self._jobs:
                 raise ValueError(f"job {task.job} was not published")
@@ -189,6 +191,7 @@ class HostPool:
 
     def _receive(self, seconds: float) -> list[Delivery]:
         """Handle the answers of the hosts; replace, remove or add hosts where that is due."""
+        # By identity, since handles are the transport's own objects and need not be hashable.
         slots = {id(slot.handle): slot for slot in self._placement.all()}
         received = self._transport.wait([slot.handle for slot in slots.values()], seconds)
         rows: list[Delivery] = []
@@ -243,6 +246,7 @@ class HostPool:
         if room is None:
             return
         leaving, names = self._placement.resize(room)
+        # Before new ones start: those that leave may hold the resources that these need.
         for slot in leaving:
             self._remove(slot, f"there is room for {room} hosts only")
         self._placement.joining += [self._new_slot(name) for name in names]
@@ -353,6 +357,7 @@ class HostPool:
         for slot in self._placement.placed:
             if slot in rows:
                 self._transport.free(slot.handle, rows[slot])
+            # Only hosts that were told of the job; the others would not know its number.
             if job in slot.known_jobs:
                 slot.known_jobs.discard(job)
                 self._post(slot, [Retire(job)])

@@ -48,5 +48,6 @@ class MessageTimer:
         # A worker answers in order, so an older message that is still here was cancelled as a whole and never answers.
         for older in [k for k in self._sent[key] if k < invocation]:
             del self._sent[key][older]
+        # A message that was sent while its worker still answered an earlier one starts when that one is answered.
         queued = last is not None and last.at > sent.at
         self._begun[key] = (invocation, last if last is not None and queued else sent, queued)

@@ -1,4 +1,4 @@
-"""The worker loop of every real pool: one host's logical workers, one computation at a time, each row sent at once.
+"""The worker loop of every real pool: a host's logical workers, computing one row at a time.
 
 Each logical worker processes its messages in order. A message may carry an injected start-up delay, which passes while the
 host computes for its other workers. The loop reads its inbox between mini-tasks, so mini-tasks that were cancelled or whose
@@ -89,12 +89,14 @@ class WorkerLoop:
         self._spec, self._emit = spec, emit
         self._inbox: SimpleQueue[Command] = SimpleQueue()
         self._queues: dict[int, WorkerQueue] = {}
+        # By job: `cancel` and `retire` may come before, between and after the messages that they are about.
         self._payloads: dict[int, Callable[[], Payload | None]] = {}  # job -> fetches the payload, once
         self._cancelled: dict[int, set[MiniTask]] = {}
         self._sent: dict[int, set[MiniTask]] = {}
         self._set_aside: dict[MiniTask, Inputs] = {}  # read for a pass whose shape they do not have
         self._running = True
 
+    # A queue, and no lock: all tables are changed by the loop's own thread alone.
     def post(self, command: Command) -> None:
         self._inbox.put(command)
 
@@ -147,6 +149,7 @@ class WorkerLoop:
                         self._sent.get(task.job, set()).discard(task)
                 self._queues.setdefault(command.worker, WorkerQueue()).messages.append(command)
             case Publish():
+                # Fetched when the first row needs it, in the reading thread, and once: parameters may be large.
                 self._payloads[command.job] = cache(command.fetch)
                 self._cancelled[command.job], self._sent[command.job] = set(), set()
             case Cancel():

@@ -65,6 +65,7 @@ class RowSlots:
         self._free: set[str] = set()
 
     def write(self, row: np.ndarray) -> Reference:
+        # Rows of a run have few sizes, so that blocks fit again; a new block is mapped and zeroed by the kernel, page by page.
         fitting = [name for name in self._free if self._slots[name].room >= row.nbytes]
         if not fitting:
             slot = Slot(row.nbytes, f"{self._prefix}{len(self._slots)}")
@@ -148,6 +149,7 @@ class LocalTransport:
 
     def spawn(self, name: str) -> Child:
         ours, theirs = self._context.Pipe()
+        # psm_ is Python's own prefix of shared memory, and the random part keeps runs on one machine apart.
         prefix = f"psm_{secrets.token_hex(4)}_"
         process = self._context.Process(target=serve, args=(theirs, self._spec, prefix), name=name, daemon=True)
         with _no_main_module():
@@ -165,6 +167,7 @@ class LocalTransport:
                 raise PoolError(f"process {child.process.name} was not ready in {seconds:.0f} s")
 
     def share(self, payload: Payload) -> Shared:
+        # One copy for all hosts: only the reference goes through each pipe.
         slot = Slot(payload.parameters.nbytes)
         self._slots[slot.name] = slot
         return Shared(replace(payload, parameters=np.zeros(0)), slot.write(payload.parameters))
@@ -256,6 +259,7 @@ def local_pool(
     silent_after: float = SILENT,
 ) -> HostPool:
     """A pool of n workers on `hosts` processes, by default one per core; the other arguments as in HostPool."""
+    # One per core: hosts compute one row at a time, and more of them would only share the cores.
     hosts = min(n, os.cpu_count() or 1) if hosts is None else hosts
     check_numbers(n, hosts, delays)
     return HostPool(n, LocalTransport(work), hosts, delays=delays, silent_after=silent_after)

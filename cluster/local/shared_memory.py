@@ -111,6 +111,7 @@ def sweep(prefix: str) -> None:
 
 def _attach(name: str) -> mmap.mmap:
     """Map a block by its name. FileNotFoundError if it is gone."""
+    # Read and write, as mmap maps by default; 0600 is the mode of Python's own blocks.
     descriptor = _posixshmem.shm_open(f"/{name}", os.O_RDWR, mode=0o600)
     try:
         return mmap.mmap(descriptor, os.fstat(descriptor).st_size)

@@ -9,6 +9,7 @@ PLACES = "RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, and ~/.ray/au
 
 def token_source(environment: Mapping[str, str], home: Path) -> str | None:
     """Which of PLACES holds a token; None if none does. ValueError if RAY_AUTH_TOKEN_PATH is set and holds none."""
+    # Ray's own order: the variable, then the file that a variable names, then the default file.
     if environment.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN"
     if path := environment.get("RAY_AUTH_TOKEN_PATH"):

@@ -91,6 +91,7 @@ class JobServer:
                 say(f"asking Ray job {job} to stop; press Ctrl-C again to leave at once")
                 with contextlib.suppress(OSError, RuntimeError):
                     self._client.stop_job(job)
+            # A dashboard that restarts, or a proxy that drops the connection: the job itself goes on, so the client comes back.
             except (OSError, RuntimeError) as error:
                 failures += 1
                 if failures == LOST:
@@ -124,6 +125,7 @@ class _Log:
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write, self._written, self._at = write, 0, 0
 
+    # Each connection gets the log from its beginning: `_at` counts what came on this one, `_written` what was ever written.
     def rewind(self) -> None:
         self._at = 0
 

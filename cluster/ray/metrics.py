@@ -1,4 +1,4 @@
-"""Publishes a run's metrics through Ray, which exports them for Prometheus on every node as ray_distseq_*."""
+"""Publishes a run's metrics through Ray, which exports them for Prometheus as ray_distseq_*."""
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
@@ -29,7 +29,7 @@ class RunMeter:
         self._loss = Gauge("distseq_loss", "Mean loss of the latest batch", ("learner",))
         self._rounds = Counter("distseq_rounds", "Rounds ended", ("waited",))
         self._seconds = Histogram("distseq_round_seconds", "Seconds of a round", SECONDS)
-        self._stragglers = Gauge("distseq_stragglers", "Workers that owed rows when the latest round ended")
+        self._stragglers = Gauge("distseq_stragglers", "Workers whose rows were missing when the latest round ended")
 
     def job(self, learner: str, loss: float | None) -> None:
         self._jobs.inc(tags={"learner": learner})

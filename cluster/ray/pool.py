@@ -91,7 +91,7 @@ class Actor:
     """A handle: the actor, and references to its process id and to its next batch of answers."""
 
     actor: Any
-    number: Any  # reference to the process id
+    pid: Any  # reference to the process id
     pending: Any  # reference to the next batch
 
 
@@ -118,18 +118,20 @@ class RayTransport:
             "num_cpus": self._resources.cpus,
             "num_gpus": self._resources.gpus,
             "resources": dict(self._resources.resources),
+            # A node that leaves then takes few hosts with it, and replicas on neighbouring hosts are on different machines.
             "scheduling_strategy": "SPREAD",
             # Ray would restart the actor empty and report its calls as lost only later; the pool replaces it with a new one.
             "max_restarts": 0,
             "concurrency_groups": GROUPS,
         }
         actor = ray.remote(**options)(Host).remote(self._spec, name, self._inline)
-        number = actor.pid.options(concurrency_group="control").remote()
-        return Actor(actor, number, _answers(actor))
+        pid = actor.pid.options(concurrency_group="control").remote()
+        # One blocking call is always out: an answer then takes one way, where polling would take two.
+        return Actor(actor, pid, _answers(actor))
 
     def wait_ready(self, handles: Sequence[Actor], seconds: float) -> None:
         try:
-            ray.get([handle.number for handle in handles], timeout=seconds)
+            ray.get([handle.pid for handle in handles], timeout=seconds)
         except ray.exceptions.GetTimeoutError:
             free = ray.available_resources()
             wanted = f"{len(handles)} actors of {self._resources}"
@@ -138,6 +140,7 @@ class RayTransport:
             raise PoolError(f"an actor died before it was ready: {error}") from None
 
     def share(self, payload: Payload) -> list[Any]:
+        # In a list, which `unshare` can empty: Ray frees an object when its last reference is gone.
         return [ray.put(payload)]
 
     def unshare(self, shared: list[Any]) -> None:
@@ -157,6 +160,7 @@ class RayTransport:
     def _answers_of(self, handle: Actor) -> list[Answer | Failure] | Death:
         try:
             answers: list[Answer | Failure] = ray.get(handle.pending)
+        # The actor died, or the node that stored its answer.
         except GONE as error:
             return Death(_cause(error))
         except ray.exceptions.RayError as error:
@@ -206,7 +210,7 @@ class RayTransport:
         return decoded
 
     def pid(self, handle: Actor) -> int:
-        ready, _ = ray.wait([handle.number], timeout=0)
+        ready, _ = ray.wait([handle.pid], timeout=0)
         try:
             return int(ray.get(ready[0])) if ready else 0
         except ray.exceptions.RayActorError:

@@ -12,6 +12,7 @@ from ray._private import ray_constants
 from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel, _get_excludes
 
 LIMIT: int = GCS_STORAGE_MAX_SIZE  # bytes of one package, which Ray does not compress
+# Ray logs a warning for each large file, which is the caller's to report.
 SILENT = logging.Logger("distseq.package", logging.CRITICAL + 1)
 
 

@@ -63,6 +63,7 @@ def remove_folder(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what crashes during `write_folder` and `remove_folder` have left in a folder."""
+    # Both work under hidden names that end in .tmp, which nothing else in such a folder has.
     for path in folder.glob(".*.tmp"):
         shutil.rmtree(path)
 

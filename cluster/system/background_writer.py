@@ -13,6 +13,7 @@ class Writer:
         # slows down instead of filling the memory with checkpoints, and loses a bounded number of jobs (docs/decisions/008).
         self._actions: queue.Queue[Callable[[], object] | None] = queue.Queue(maxsize=1)
         self._errors: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
+        # A daemon, so that a disk that hangs does not keep a process alive that was told to end.
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 

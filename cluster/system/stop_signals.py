@@ -37,6 +37,7 @@ class StopRequest:
     def install(self) -> None:
         # Python allows signal handlers to be set in the main thread only; `train` may be called in another one.
         if threading.current_thread() is threading.main_thread():
+            # Both signals: Ctrl-C at a terminal, SIGTERM from Ray's `job stop` and from schedulers of batch jobs.
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore(self) -> None:

@@ -1,1 +1,1 @@
-"""Gradient codes."""
+"""Gradient codes: fractional repetition, and dense codes such as the cyclic one."""

@@ -1,4 +1,4 @@
-"""Dense gradient codes decoded in the null space, among them the cyclic code (Tandon et al. 2017, Algorithms 1 and 2)."""
+"""Dense gradient codes, decoded in the null space; among them the cyclic code (Tandon et al. 2017)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,9 +11,11 @@ import numpy as np
 
 from distseq.coding.codes.gradient_code import Shortage, _check_range
 
-RESIDUAL = 1e-6  # largest |a^T B - 1| that a decode may leave; anything above is a wrong gradient
-
-
+# Largest |a^T B - 1| of a decode. Well-conditioned sets of rows leave 1e-9 at n = 256, s = 27; a set that does not decode leaves
+# errors of order 1, which are wrong gradients, so the exact threshold matters little.
+RESIDUAL = 1e-6
+# Decode weights kept, by set of rows. Straggler patterns repeat; at n = 256 a solve takes .2 ms (docs/benchmarks.md) and a vector
+# 2 kB, so the cache takes 8 MB at most.
 CACHED_DECODES = 4096
 
 
@@ -21,9 +23,12 @@ CACHED_DECODES = 4096
 class DenseCode:
     """A dense code given by its matrix B (n, parts), any n - s rows of which span the all-ones row.
 
-    Decoding solves only for the missing rows: a = a0 + N z with a0^T B = 1^T and N a basis of the left null space of B,
-    z chosen so that a vanishes on the stragglers (s unknowns at most, not n).
+    Decode weights are a = a0 + N z, where a0^T B = 1^T, the columns of N span the left null space of B, and z makes a vanish on
+    the stragglers.
     """
+
+    # Solving for z has at most s unknowns instead of n: at n = 256, s = 27 it takes .2 ms (docs/benchmarks.md), where least
+    # squares for a took 120 to 680 ms, with the same condition number. a0 and N depend on B alone.
 
     B: np.ndarray = field(repr=False)  # (n, parts)
     s: int
@@ -52,7 +57,8 @@ class DenseCode:
 
     @cached_property
     def _solutions(self) -> tuple[np.ndarray, np.ndarray]:
-        """a0 (n,) of least norm, and N (n, nullity): all decoders of the full set are a0 + N z."""
+        """a0 (n,), the solution of least norm, and N (n, nullity); every decoder of the full set of rows is a0 + N z."""
+        # By the singular value decomposition, which gives both; the rank is numerical, with the usual bound n eps times 8.
         u, singular, vt = np.linalg.svd(self.B)
         rank = int(np.count_nonzero(singular > singular[0] * self.n * np.finfo(float).eps * 8))
         a0 = u[:, :rank] @ ((vt[:rank] @ np.ones(self.parts)) / singular[:rank])
@@ -67,31 +73,41 @@ class DenseCode:
         a0, null = self._solutions
         weights = a0
         if not has.all():
+            # Without a null space there is nothing that could make a vanish on a straggler: s is 0.
             if not null.shape[1]:
                 raise ValueError("this code decodes only from all of its rows")
             z = np.linalg.lstsq(null[~has], -a0[~has], rcond=None)[0]
             weights = a0 + null @ z
+        # Exactly zero on stragglers, whose rows are not there to be multiplied. The residual is checked with these weights, and
+        # is the only sign of rows that do not decode: the least-squares solution exists for any rows.
         weights = np.where(has, weights, 0.0)
         residual = float(np.abs(weights @ self.B - 1.0).max())
         if not residual <= RESIDUAL:
             raise ValueError(
                 f"rows of {int(has.sum())} of {self.n} workers do not decode: |a^T B - 1| = {residual:.1e} > {RESIDUAL:.0e}"
             )
+        # The cache hands out the same array to every caller.
         weights.setflags(write=False)
         return weights
 
+    # Packed to bytes, an array can be a key of the cache.
     def decode(self, has: np.ndarray) -> np.ndarray:
         return self._cached(np.packbits(has).tobytes())
 
     @cached_property
     def amplification(self) -> float:
-        """max over straggler sets of sum_i |a_i| |B_i|_1 / parts: all sets when there are few, else bursts and random ones."""
+        """The largest sum_i |a_i| |B_i|_1 / parts over straggler sets: over all sets if they are few, else a selection.
+
+        It bounds the relative error of the decoded sum, in units of the rows' rounding.
+        """
         size = np.abs(self.B).sum(axis=1)
         return max(float(np.abs(self.decode(has)) @ size) / self.parts for has in _straggler_sets(self.n, self.s))
 
 
 def _straggler_sets(n: int, s: int) -> list[np.ndarray]:
-    """Survivor masks (n,) bool to measure a code on: everything up to 2,000 sets, else none, all bursts and 64 random ones."""
+    """Masks (n,) bool of the surviving workers, for which a code is measured."""
+    # All sets up to 2,000. Otherwise none missing, all bursts of neighbours, whose rows share most of their parts, and 64 random
+    # sets, which stand for the usual ones.
     if comb(n, s) <= 2000:
         stragglers = [list(c) for size in range(s + 1) for c in combinations(range(n), size)]
     else:
@@ -107,9 +123,12 @@ def _straggler_sets(n: int, s: int) -> list[np.ndarray]:
 
 
 def cyclic_matrix(n: int, s: int, seed: int) -> np.ndarray:
-    """B (n, n) of the cyclic (n, s) code: row i supported on parts i..i+s modulo n (Tandon et al. 2017, Alg. 2)."""
+    """B (n, n) of the cyclic (n, s) code: row i is supported on parts i to i + s modulo n (Tandon et al. 2017, Alg. 2)."""
+    # H would have no rows.
     if s == 0:
         return np.eye(n)
+    # H has rows of sum zero, so the all-ones vector is in its null space. Each row of B is a vector of that null space with the
+    # required support, and any n - s rows span it, hence the all-ones row.
     H = np.random.default_rng([n, s, seed]).standard_normal((s, n))
     H[:, -1] = -H[:, :-1].sum(axis=1)
     B = np.zeros((n, n))
@@ -121,17 +140,18 @@ def cyclic_matrix(n: int, s: int, seed: int) -> np.ndarray:
 
 
 class Cyclic(DenseCode):
-    """The cyclic (n, s) code: the best of eight draws, by amplification where the code is usable in float32 (s <= 3), else
-    by its largest coefficient, which is quicker to see."""
+    """The cyclic (n, s) code, the best of eight random draws."""
 
     def __init__(self, n: int, s: int) -> None:
         _check_range(n, s)
+        # Draws differ: at n = 256, s = 27 two of them amplify 9.5e4 and 3e5 times. For s <= 3, where the code is usable in
+        # float32, they are compared by their amplification; beyond that by the largest coefficient, which takes no decoding.
         draws = [cyclic_matrix(n, s, seed) for seed in range(8)]
         super().__init__(min(draws, key=lambda B: _measured(B, s) if s <= 3 else float(np.abs(B).max())), s)
 
 
 def _measured(B: np.ndarray, s: int) -> float:
-    """Amplification of a draw; infinite for a draw that does not decode accurately from every measured straggler set."""
+    """Amplification of a draw; infinite if it does not decode accurately from each measured straggler set."""
     try:
         return DenseCode(B, s).amplification
     except ValueError:

@@ -1,4 +1,4 @@
-"""Fractional repetition: replica sets that send the same plain sum, so that decoding does no arithmetic."""
+"""Fractional repetition: replicas send the same plain sum, so that decoding only selects rows."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,10 +11,11 @@ from distseq.coding.codes.gradient_code import Shortage, _check_range
 
 @dataclass(frozen=True)
 class FractionalRepetition:
-    """Fractional repetition: G = floor(n / (s+1)) replica sets of at least s+1 neighbours; a set owns 1/G of the data.
+    """G = floor(n / (s + 1)) replica sets of at least s + 1 neighbours, each of which owns 1/G of the data.
 
-    Every member of a set sends the same plain sum, so decoding is choosing one row per set: no arithmetic, amplification 1.
-    Sets are contiguous, larger ones first. Tolerates every s stragglers and many larger sets (Tandon et al. 2017, section 3).
+    All members of a set send the same plain sum, so decoding selects one row per set, without arithmetic, and its amplification
+    is 1. Sets are contiguous, the larger ones first. The code tolerates any s stragglers and many larger sets of them (Tandon et
+    al. 2017, section 3). ValueError unless 0 <= s < n.
     """
 
     n: int
@@ -45,7 +46,7 @@ class FractionalRepetition:
 
     @cached_property
     def member(self) -> np.ndarray:
-        """(n,) position of each worker inside its replica set."""
+        """(n,) position of each worker within its replica set."""
         first: np.ndarray = self.starts[self.replica_set]
         position: np.ndarray = np.arange(self.n) - first
         return position
@@ -58,16 +59,21 @@ class FractionalRepetition:
         return np.logical_or.reduceat(has, self.starts)
 
     def shortage(self, has: np.ndarray) -> Shortage | None:
+        # One silent set is enough: whoever waits asks again when it has answered, and is then told of the next.
         silent = np.flatnonzero(~self.answered(has))
         return None if not silent.size else Shortage(self.replica_set == silent[0], 1)
 
     def decode(self, has: np.ndarray) -> np.ndarray:
+        # Uncoded groups decode only from all of their rows, so this is their only case; it needs no search.
         if self.parts == self.n and has.all():
             return np.ones(self.n)
         workers = np.flatnonzero(has)
         sets, first = np.unique(self.replica_set[workers], return_index=True)
         if sets.size < self.parts:
-            raise ValueError(f"fractional repetition needs a row of each of {self.parts} replica sets: got {sets.size}")
+            raise ValueError(
+                f"fractional repetition needs a row from each of {self.parts} replica sets: got {sets.size}"
+            )
+        # The first worker in hand of each set: replicas are equal bit for bit, so that any choice gives the same sum.
         weights = np.zeros(self.n)
         weights[workers[first]] = 1.0
         return weights

@@ -1,7 +1,7 @@
-"""Gradient codes: who sends which combination of parts, and how the sum of all parts comes back from the rows in hand.
+"""The interface of gradient codes: the row of each worker, and the weights that decode the sum.
 
-A code is a matrix B (n rows, one per worker; one column per part). Worker i sends `B[i] @ part gradients`.
-Any rows whose span holds the all-ones row decode: weights a, zero outside the rows in hand, with a^T B = 1^T.
+A code is a matrix B with a row for each of n workers and a column for each part. Worker i sends `B[i] @ part gradients`. A set of
+rows decodes if it spans the all-ones row: there are weights a, zero outside the set, with a^T B = 1^T.
 Source: Tandon, Lei, Dimakis, Karampatziakis, "Gradient Coding", ICML 2017.
 """
 
@@ -12,7 +12,10 @@ import numpy as np
 
 
 class Shortage(NamedTuple):
-    """What is still missing: at least `need` more rows, all of them from `workers`."""
+    """What is still missing: at least `need` more rows from `workers`."""
+
+    # A lower bound, not a list: the ledger asks again only when so many rows of these workers have arrived, which makes closing
+    # rounds cheap (docs/decisions/001).
 
     workers: np.ndarray  # (n,) bool
     need: int
@@ -30,23 +33,24 @@ class GradientCode(Protocol):
     @property
     def load(self) -> Fraction: ...
     def row(self, worker: int) -> tuple[tuple[int, float], ...]:
-        """The (part, coefficient) pairs of a worker's row, in the order of its computation."""
+        """The (part, coefficient) pairs of a worker's row, in the order in which they are computed."""
         ...
 
     def shortage(self, has: np.ndarray) -> Shortage | None:
-        """None when the rows of `has` (n,) bool decode, else what must still arrive."""
+        """None if the rows of `has` (n,) bool decode, else what must still arrive."""
         ...
 
     def decode(self, has: np.ndarray) -> np.ndarray:
-        """Weights a (n,) with a^T B = 1^T and zero outside `has`; ValueError when the rows do not decode."""
+        """Weights a (n,), zero outside `has`, with a^T B = 1^T. ValueError if the rows do not decode."""
         ...
 
     @property
     def amplification(self) -> float:
-        """Worst growth of relative rounding errors of rows in the decoded sum (1 = none)."""
+        """By how much decoding amplifies the relative rounding errors of rows, at worst; 1 = not at all."""
         ...
 
 
+# s < n, because some row must arrive.
 def _check_range(n: int, s: int) -> None:
     if n < 1:
         raise ValueError(f"a code needs n >= 1 workers: got n={n}")

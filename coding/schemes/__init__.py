@@ -1,1 +1,1 @@
-"""Sequential schemes: who computes what in which round."""
+"""Coding schemes, which decide which worker computes what in which round."""

@@ -1,6 +1,6 @@
-"""Backup tasks, a baseline: uncoded rounds in which the last missing tasks are each copied once to an idle worker.
+"""Backup tasks, a baseline: uncoded rounds whose last missing tasks are copied to idle workers.
 
-Source: Dean and Ghemawat, "MapReduce", OSDI 2004, section 3.6. Copying is the scheduler's: it knows who is idle.
+Source: Dean and Ghemawat, "MapReduce", OSDI 2004, section 3.6. The scheduler makes the copies, since it knows idle workers.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,10 @@ from distseq.coding.schemes.scheme import Rows, silent
 
 @dataclass(frozen=True)
 class Backup(Interchangeable):
-    """Once `percent` of the parts of a job are in hand, a part that is missing may be done by any other worker, too."""
+    """Once `percent` of a job's parts are in hand, other workers may do the missing ones too.
+
+    ValueError unless 0 < percent < 100.
+    """
 
     percent: int
 
@@ -30,10 +33,12 @@ class Backup(Interchangeable):
 
     @property
     def enough(self) -> int:
-        """Parts in hand after which the others are copied."""
+        """The number of parts in hand from which on the others are copied."""
+        # Rounded up, in integers: a percentage that n does not divide must not copy early.
         return -(-self.percent * self.n // 100)
 
     def assign(self, t: int, rows: Rows) -> Plan:
+        # Without copies: who is idle in the middle of a round is known to the scheduler alone (docs/decisions/012).
         own = np.arange(self.n) if t in rows else np.full(self.n, NOTHING)
         return Plan(np.full((1, self.n), t), own[None, :])
 

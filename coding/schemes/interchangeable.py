@@ -1,4 +1,4 @@
-"""What schemes have in common whose parts may be done by any worker: n groups of one part each, any one row suffices."""
+"""Base class of schemes whose parts may be computed by any worker, each in a group of its own."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +10,7 @@ from distseq.coding.stragglers import PerRound, StragglerModel
 
 @dataclass(frozen=True)
 class Interchangeable(Scheme):
-    """A part for each of n workers, and no worker bound to its part."""
+    """n parts, one for each worker, that any worker may compute."""
 
     def __post_init__(self) -> None:
         make_code("fr", self.n, self.n - 1)
@@ -21,9 +21,10 @@ class Interchangeable(Scheme):
 
     @property
     def load(self) -> Fraction:
-        """Of a round in which nothing is done twice."""
+        """The load of a round in which nothing is computed twice."""
         return Fraction(1, self.n)
 
     @property
     def models(self) -> tuple[StragglerModel, ...]:
+        # Nothing is computed twice in advance, so that no straggler is tolerated without waiting or copies.
         return (PerRound(0),)

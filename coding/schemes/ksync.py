@@ -1,4 +1,4 @@
-"""Dropping the slowest, a baseline that is not exact: uncoded rounds in which the first K of n rows stand for all of them.
+"""K-sync, an inexact baseline: uncoded rounds in which the first K of n rows stand for all.
 
 Source: Chen, Pan, Monga, Bengio, Jozefowicz, "Revisiting Distributed Synchronous SGD", ICLR workshop 2016.
 """
@@ -16,10 +16,10 @@ from distseq.coding.schemes.scheme import Scheme
 
 @dataclass(frozen=True)
 class AnyK:
-    """n parts, one each, of which any K stand for all: no gradient code, for its weights do not decode unless K = n.
+    """n parts, one per worker, any K of which stand for all. Not a gradient code: its weights do not decode unless K = n.
 
-    m >= K rows are scaled by n/m, and with the gradient all else that they hold: sums of losses and counts of samples become
-    estimates of the batch's, too.
+    If m >= K rows are in hand they are scaled by n/m. That scales everything in them, so that the sum of losses and the count of
+    samples are estimates too.
     """
 
     n: int
@@ -48,16 +48,18 @@ class AnyK:
         count = int(np.count_nonzero(has))
         if count < self.K:
             raise ValueError(f"ksync needs {self.K} rows of {self.n}: got {count}")
+        # By the rows there are, not by K: rows beyond the K-th that are here already make the estimate better.
         return has * (self.n / count)
 
     @property
     def amplification(self) -> float:
+        # Rounding grows with the sum by n/m, so that relative to it nothing is amplified.
         return 1.0
 
 
 @dataclass(frozen=True)
 class KSync(Scheme):
-    """A job is over with its first K rows; the other workers' are not waited for, and lost."""
+    """A job is complete with its first K rows; the others are not waited for, and are lost. ValueError unless 1 <= K <= n."""
 
     K: int
     exact: ClassVar[bool] = False

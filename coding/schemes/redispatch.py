@@ -1,4 +1,4 @@
-"""Uncoded parts that any worker may do: what is missing of a job is sent again, to the fastest workers, in the next rounds."""
+"""Re-dispatch: missing parts of a job are sent again, to the fastest workers, in later rounds."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -14,11 +14,13 @@ from distseq.coding.schemes.scheme import Rows, Scheme, silent
 
 @dataclass(frozen=True)
 class Redispatch(Interchangeable):
-    """A job is n groups of one part each, of which any one row suffices. In the round of its start each worker does one; in
-    each of the T rounds after it, its parts without a row go to `copies` workers each, beside their own part of the new job.
+    """A job has n parts, each of which any worker may do. In the round in which it starts, each worker does one.
 
-    Worker 0 of a plan gets the first of them, and so on: the ledger puts the fastest workers there.
+    In each of the T rounds after that, parts without a row are sent to `copies` workers each, besides these workers' parts of the
+    new job. ValueError unless T >= 1 and copies >= 1.
     """
+
+    # Copies go to the first workers of a plan, in whose places the ledger puts the fastest: schemes know nothing of speed.
 
     T: int
     copies: int = 3
@@ -47,8 +49,9 @@ class Redispatch(Interchangeable):
         per_worker: list[list[tuple[int, int]]] = [[] for _ in range(self.n)]
         for k, worker in places:
             per_worker[worker].append(again[k])
+        # What is due first is computed first, and a worker's part of the new job, which has T more rounds, last.
         for own in per_worker:
-            own.sort(key=lambda mini: mini[0])  # what is due first, first
+            own.sort(key=lambda task: task[0])
         if t in rows:
             for worker, own in enumerate(per_worker):
                 own.append((t, worker))
@@ -64,12 +67,14 @@ class Redispatch(Interchangeable):
     def within(self, delay: int) -> Scheme:
         if delay >= self.T:
             return self
+        # Without a later round, what the copies would have done is done at once: as many replicas of each part.
         return replace(self, T=delay) if delay else GC(self.n, min(self.copies, self.n) - 1)
 
 
 def _places(items: int, copies: int, n: int) -> list[tuple[int, int]]:
-    """(item, worker) of `copies` copies of each item: all items once, then all once more, on the next workers; never one item
-    twice on one worker. Needs copies <= n."""
+    """(item, worker) for `copies` copies of each item, never two copies of one item on the same worker. Needs copies <= n."""
+    # All items once on the first workers, then all again on the next ones. A copy that would start at the same worker as an
+    # earlier one, and so repeat all its places, starts one further.
     places, taken = [], set[int]()
     for copy in range(copies):
         first = copy * items % n

@@ -23,6 +23,7 @@ class Entry:
 
 
 SCHEMES: dict[str, Entry] = {
+    # A name of its own for what everybody compares with; the specification of GC(n, 0) is "uncoded" too.
     "uncoded": Entry(lambda n: GC(n, 0), "uncoded"),
     "gc": Entry(GC, "gc:3,q=4,code=cyclic"),
     "srsgc": Entry(SRSGC, "srsgc:2,3,23"),
@@ -34,11 +35,11 @@ SCHEMES: dict[str, Entry] = {
 
 
 def parse(spec: str, n: int) -> Scheme:
-    """The scheme of a specification on n workers; `parse(scheme.spec, n) == scheme`.
+    """The scheme that a specification names, on n workers; `parse(scheme.spec, n) == scheme`.
 
-    `NAME[:VALUE,...[,KEY=VALUE,...]]` with a name of SCHEMES, or `module:Class[:VALUE,...[,KEY=VALUE,...]]` for a subclass
-    of Scheme in a module that can be imported here and on every host. ValueError naming the rule and the value for an
-    unknown name, a wrong number of values or parameters out of range.
+    A specification is `NAME[:VALUE,...[,KEY=VALUE,...]]` with a name of SCHEMES, or `module:Class[:VALUE,...[,KEY=VALUE,...]]`
+    for a subclass of Scheme in a module that this process and every host can import. ValueError, naming rule and value, for an
+    unknown name, a wrong number of values, or parameters out of range.
 
     >>> parse("gc:3,code=cyclic", n=8)
     GC(n=8, s=3, q=1, code='cyclic')

@@ -1,7 +1,7 @@
-"""What every scheme is: frozen parameters, groups under codes, and an assignment that is a pure function of what has arrived.
+"""The base class of schemes, which assign work as a pure function of round and rows in hand.
 
-A job's batch is cut into groups; group g is parts under an (n, s_g) code, worker i owning row i. `rows[t]` (groups, n) bool
-says which rows of the job that started in round t are in hand; a job that is complete is no longer in `rows`.
+A job's batch is cut into groups. Group g consists of parts under an (n, s_g) code, of which worker i computes row i. `rows[t]`
+(groups, n) bool says which rows of the job that started in round t are in hand; complete jobs are not in `rows`.
 """
 
 from abc import ABC, abstractmethod
@@ -24,11 +24,11 @@ Rows = Mapping[int, np.ndarray]  # round in which the job started -> (groups, n)
 
 @dataclass(frozen=True)
 class Scheme(ABC):
-    """One way to spread jobs over n workers and rounds: a frozen dataclass of its parameters beside n.
+    """A way to spread jobs over n workers and rounds: a frozen dataclass of n and its other parameters.
 
-    Only `tolerance` must be given. The rest is that of a scheme whose jobs start and end in one round: groups of equal shares
-    under fractional repetition, and a worker does its row of each group, in their order. A scheme with a delay also gives
-    `delay`, `assign`, `shortage`, `models` and `within`.
+    Only `tolerance` must be defined. The defaults are those of a scheme whose jobs start and end in one round: groups of equal
+    shares under fractional repetition, and each worker computes its row of every group, in order. A scheme with a delay also
+    defines `delay`, `assign`, `shortage`, `models` and `within`.
 
     >>> @dataclass(frozen=True)
     ... class Twice(Scheme):  # gradient coding that tolerates one straggler
@@ -40,24 +40,24 @@ class Scheme(ABC):
     """
 
     n: int
-    exact: ClassVar[bool] = True  # what is decoded is the sum over all parts, not an estimate of it
-    streams: ClassVar[bool] = False  # counts on the rows of a message arriving one by one, not with its last
-    code = "fr"  # kind of the groups' codes (distseq.coding.codes.registry)
+    exact: ClassVar[bool] = True  # the decoded sum is that over all parts, not an estimate of it
+    streams: ClassVar[bool] = False  # relies on the rows of a message arriving one by one instead of all with the last
+    code = "fr"  # the kind of the groups' codes (distseq.coding.codes.registry)
 
     @property
     @abstractmethod
     def tolerance(self) -> tuple[int, ...]:
-        """s_g of each group."""
+        """The tolerance s_g of each group: how many rows of it may be missing."""
         ...
 
     @property
     def spec(self) -> str:
-        """What `parse` reads back, without n; by default `module:Class:VALUE,...,KEY=VALUE`."""
+        """The specification that `parse` reads back, without n; by default `module:Class:VALUE,...,KEY=VALUE`."""
         return f"{type(self).__module__}:{type(self).__name__}{to_words(self)}"
 
     @property
     def shares(self) -> tuple[Fraction, ...]:
-        """Fraction of the job's batch in each group; they add up to one."""
+        """The fraction of the job's batch in each group; they add up to one."""
         return (Fraction(1, len(self.tolerance)),) * len(self.tolerance)
 
     @cached_property
@@ -67,7 +67,7 @@ class Scheme(ABC):
 
     @property
     def load(self) -> Fraction:
-        """Fraction of a batch that a worker processes per round in steady state."""
+        """The fraction of a batch that a worker processes per round in steady state."""
         return sum((share * code.load for share, code in zip(self.shares, self.codes, strict=True)), Fraction(0))
 
     @property
@@ -77,7 +77,7 @@ class Scheme(ABC):
 
     @property
     def models(self) -> tuple[StragglerModel, ...]:
-        """A pattern that conforms to one of them is decoded on time without waiting."""
+        """Straggler models: under a pattern that conforms to one of them, every job is decoded on time without waiting."""
         return (PerRound(min(self.tolerance)),)
 
     def assign(self, t: int, rows: Rows) -> Plan:
@@ -86,27 +86,28 @@ class Scheme(ABC):
         return Plan(np.full((len(groups), self.n), t), np.repeat(groups[:, None], self.n, axis=1))
 
     def shortage(self, t: int, rows: Rows) -> Shortage | None:
-        """What must still arrive before round t may end safely; None = the ledger is safe.
+        """What must still arrive before round t may end safely; None if it may.
 
-        Safe: were every later round complete, every open job would be complete by its due round. Any set of further rows
-        that makes it safe holds at least `need` rows of the workers named.
+        Safely: if every later round were complete, each open job would be complete by its due round. Any further rows that make
+        it safe include at least `need` rows of the workers named.
         """
         return missing(self.codes, rows[t]) if t in rows else None
 
     def within(self, delay: int) -> "Scheme":
-        """The scheme to move to when only `delay` + 1 learners are left: same workers and code, delay at most `delay`."""
+        """The scheme to use when only `delay` + 1 learners are left: same workers and code, with a delay of at most `delay`."""
         return self
 
     def on(self, n: int) -> "Scheme":
-        """The scheme to move to when there are n workers: same parameters, as far as so few workers can bear them."""
+        """The scheme to use when there are n workers: the same parameters, as far as n allows."""
         return replace(self, n=n)
 
 
 def missing(codes: tuple[GradientCode, ...], rows: np.ndarray) -> Shortage | None:
-    """What must still arrive before a job with these rows (groups, n) is complete: where one row of a group suffices, a row
-    of each that has none, else the first group's shortage."""
+    """What must still arrive before a job with these rows (groups, n) is complete; None if it is."""
+    # Pipelined jobs have dozens of groups of one part, for which one count over all groups tells more than the first shortage.
     if codes[0] is codes[-1] and codes[0].parts == 1:
         return silent(rows)
+    # The first group that lacks something is enough: the caller asks again when that has arrived.
     for code, has in zip(codes, rows, strict=True):
         shortage = code.shortage(has)
         if shortage is not None:
@@ -115,12 +116,13 @@ def missing(codes: tuple[GradientCode, ...], rows: np.ndarray) -> Shortage | Non
 
 
 def silent(rows: np.ndarray) -> Shortage | None:
-    """What a job with these rows (groups, n) is short of where any one row of a group suffices, and at least elsewhere."""
+    """The shortage of a job with these rows (groups, n) if any one row of a group suffices; else a lower bound of it."""
     groups, n = rows.shape
     need = groups - int(np.count_nonzero(rows.any(axis=1)))
     return Shortage(np.ones(n, dtype=bool), need) if need else None
 
 
 def interchangeable(scheme: Scheme) -> bool:
-    """Whether each row is the sum over its whole group, so that any worker may do any mini-task in another's place."""
+    """Whether each row is the sum over its whole group, so that any worker may do any mini-task in place of another."""
+    # A set, because groups share their codes: one comparison in place of one for each of n groups.
     return all(code.parts == 1 for code in set(scheme.codes))

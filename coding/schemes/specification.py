@@ -1,6 +1,6 @@
-"""The grammar of specifications: `NAME[:VALUE,...[,KEY=VALUE,...]]` names a dataclass and says its fields.
+"""Reads and writes specifications, `NAME[:VALUE,...[,KEY=VALUE,...]]`, as dataclasses and their fields.
 
-Fields without a default are values, in their order; fields with a default are options. The number of workers, `n`, is neither.
+Fields without a default are values, in order; fields with a default are options. The number of workers, `n`, is neither.
 """
 
 from collections.abc import Callable
@@ -30,9 +30,9 @@ READERS: dict[Any, Reader] = {int: _whole, float: _number, str: str}
 
 
 def from_words(kind: Callable[..., T], spec: str, name: str, example: str, **fixed: int) -> T:
-    """The dataclass `kind` of what follows `name` in a specification; `fixed` are fields that no specification says.
+    """The dataclass `kind`, from what follows `name` in a specification and the fields in `fixed`, which it does not contain.
 
-    ValueError naming specification and value for a wrong number of values, an unknown option or a value of another type;
+    ValueError, naming specification and value, for a wrong number of values, an unknown option, or a value of the wrong type;
     and whatever `kind` raises.
     """
     positional, options = _fields(kind)
@@ -41,6 +41,7 @@ def from_words(kind: Callable[..., T], spec: str, name: str, example: str, **fix
     values = [word for word in words if "=" not in word]
     pairs = [word.split("=", 1) for word in words if "=" in word]
     named = dict(pairs)
+    # A dictionary keeps the last of two equal options; a typing error should not be decided by order.
     if len(named) < len(pairs):
         raise ValueError(f"scheme {spec!r}: an option is given twice")
     if len(values) != len(positional):
@@ -58,7 +59,7 @@ def from_words(kind: Callable[..., T], spec: str, name: str, example: str, **fix
 
 
 def to_words(one: Any) -> str:
-    """What `from_words` reads back after a name, its colon included; options at their defaults are left out."""
+    """The values and options that `from_words` reads back, after a colon; options at their defaults are left out."""
     kind: Any = type(one)
     positional, _ = _fields(kind)
     words = [str(getattr(one, name)) for name in positional]
@@ -71,19 +72,19 @@ def to_words(one: Any) -> str:
 
 
 def example_of(kind: Callable[..., Any], name: str) -> str:
-    """A specification with the names of the values in place of values."""
+    """A specification with the names of the values in place of the values."""
     return ":".join(filter(None, [name, ",".join(word.upper() for word in _fields(kind)[0])]))
 
 
 @cache
 def _fields(kind: Any) -> tuple[dict[str, Reader], dict[str, Reader]]:
-    """The readers of the values and of the options. ValueError for a field that no word can say."""
+    """The readers of the values and of the options. ValueError for a field of a type that cannot be written in a word."""
     if not isinstance(kind, type):
         return {}, {}
     types = get_type_hints(kind)
     said = [f for f in fields(kind) if f.name != "n" and f.init]
     for f in said:
         if types[f.name] not in READERS:
-            raise ValueError(f"{kind.__name__}.{f.name} must be int, float or str for a specification to say it")
+            raise ValueError(f"{kind.__name__}.{f.name} must be int, float or str to be part of a specification")
     required = {f.name: READERS[types[f.name]] for f in said if f.default is MISSING}
     return required, {f.name: READERS[types[f.name]] for f in said if f.name not in required}

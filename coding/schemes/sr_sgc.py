@@ -1,4 +1,4 @@
-"""Selective-repetition sequential gradient coding: a job that missed too many rows is repeated, by few workers, B rounds later.
+"""Selective-repetition sequential gradient coding: missing rows are repeated B rounds later.
 
 Source: Krishnan, Ebrahimi, Khisti, ICLR 2023, section 3.1 (SR-SGC) and its GC-Rep variant.
 """
@@ -18,8 +18,11 @@ from distseq.coding.stragglers import Bursty, EitherInWindow, PerRound, Straggle
 
 @dataclass(frozen=True)
 class SRSGC(Scheme):
-    """SR-SGC(n, B, W, lam): (n, s)-GC with s = ceil(B lam / (W - 1 + B)); in round t, workers whose row of job t - B is
-    missing repeat it as long as it is needed, everybody else does job t. Delay T = B."""
+    """SR-SGC(n, B, W, lam): (n, s)-GC with s = ceil(B lam / (W - 1 + B)), and delay T = B.
+
+    In round t, workers whose row of job t - B is missing and needed repeat it; all others do job t. ValueError unless B divides
+    W - 1 and 0 < lam <= n.
+    """
 
     B: int
     W: int
@@ -54,11 +57,9 @@ class SRSGC(Scheme):
         return (EitherInWindow((Bursty(self.B, self.W, self.lam), PerRound(self.s))),)
 
     def repeaters(self, t: int, has: np.ndarray) -> np.ndarray:
-        """(n,) bool: who repeats in round t, given the rows `has` (n,) of job t - B.
-
-        Cyclic: the first missing workers, as many as are needed. Fractional repetition: exactly one member of each silent
-        replica set (were all of them to repeat, the set would never do job t), another member each round.
-        """
+        """(n,) bool: the workers that repeat in round t, given the rows `has` (n,) of job t - B."""
+        # Cyclic code: the first missing workers, as many as are needed. Fractional repetition: exactly one member of each silent
+        # replica set, another one each round. If all members repeated, none would do job t, and conforming patterns would fail.
         code = self.codes[0]
         repeat = np.zeros(self.n, dtype=bool)
         if isinstance(code, FractionalRepetition):
@@ -71,6 +72,7 @@ class SRSGC(Scheme):
         return repeat
 
     def assign(self, t: int, rows: Rows) -> Plan:
+        # A job that is complete is not in `rows`, and needs no repetition.
         none = np.zeros(self.n, dtype=bool)
         repeat = self.repeaters(t, rows[t - self.B][0]) if t - self.B in rows else none
         jobs = np.where(repeat, t - self.B, t)[None, :]
@@ -83,10 +85,13 @@ class SRSGC(Scheme):
     def within(self, delay: int) -> Scheme:
         if delay >= self.B:
             return self
+        # The code stays the same, only the repetition goes.
         if delay == 0:
             return GC(self.n, self.s, code=self.code)
+        # B must divide W - 1; 1 always does.
         B = max(b for b in range(1, delay + 1) if (self.W - 1) % b == 0)
         return SRSGC(self.n, B, self.W, self.lam, self.code)
 
     def on(self, n: int) -> Scheme:
+        # A single worker has nobody to be replaced by, and s >= 1 needs two.
         return GC(n, 0, code=self.code) if n == 1 else replace(self, n=n, lam=min(self.lam, n))

@@ -42,6 +42,7 @@ def identity(config: Config, work: str) -> str:
     These are learners, seed, dtype and, in the fleet's description `work`, fingerprints of the data. Pool, number of workers,
     scheme and steps are not among them: they may change.
     """
+    # Steps may be raised to train longer; everything else of a learner changes what is computed.
     learners = [{key: value for key, value in asdict(one).items() if key != "steps"} for one in config.learner]
     return hashlib.sha256(_canonical([learners, config.run.seed, config.run.dtype, work])).hexdigest()
 
@@ -53,6 +54,7 @@ def encode(checkpoint: Checkpoint) -> dict[str, bytes]:
     """
     learners, files = [], {}
     for name, kept in checkpoint.snapshots.items():
+        # One file per learner, so that weights can be read from a checkpoint with any safetensors library.
         files[f"{name}.safetensors"], rest = pack(kept)
         learners.append({"name": name, "step": checkpoint.steps[name], **rest})
     state = {
@@ -61,6 +63,7 @@ def encode(checkpoint: Checkpoint) -> dict[str, bytes]:
         "learners": learners,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
+    # The state has a checksum of its own, and with the files' checksums inside it covers them all.
     envelope = {"format": FORMAT, "sha256": _seal(FORMAT, state), "state": state}
     return {**files, STATE: json.dumps(envelope, indent=1).encode()}
 
@@ -76,11 +79,13 @@ def read(folder: Path) -> Checkpoint:
         if number != FORMAT:
             raise ValueError(f"checkpoint {folder} has format {number}, this version of distseq reads {FORMAT}")
         files = {name: (folder / name).read_bytes() for name in state["files"]}
+    # A file that is missing is damage like any other: the next older checkpoint may be intact.
     except OSError as error:
         raise DamagedError(f"{Path(error.filename or folder).name}: {error.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
         raise DamagedError(f"{STATE} is incomplete or not JSON") from None
     for name, data in files.items():
+        # Before anything is unpacked: a damaged file must not half-restore a learner.
         if hashlib.sha256(data).hexdigest() != state["files"][name]:
             raise DamagedError(f"the checksum of {name} does not match")
     learners = {one["name"]: one for one in state["learners"]}
@@ -97,6 +102,7 @@ def _seal(number: int, state: Mapping[str, Any]) -> str:
 
 
 def _canonical(value: Any) -> bytes:
+    # Sorted and without spaces: the same content has one hash, whatever Python or json wrote it.
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 

@@ -49,6 +49,8 @@ class Checkpointer:
     ) -> None:
         self._folder, self._learners, self._configuration = folder, learners, configuration
         self._config, self._console, self._stopping, self._write = config, console, stopping, write
+        # One checkpoint may wait behind the one being written, then the loop waits: with every = 1 a crash costs a bounded
+        # number of jobs (docs/decisions/008).
         self._writer, self._warned = Writer(), set[str]()
         self._steps, self._next_job = [0] * len(learners), 0
         self._written: int | None = None  # number of the newest checkpoint on disk; set by the writer's thread
@@ -73,6 +75,7 @@ class Checkpointer:
 
     def applied(self, done: Sequence[int], next_job: int) -> None:
         self._steps, self._next_job = list(done), next_job
+        # Counted over all learners: what a crash costs is jobs to do again.
         if self._config.every and self.jobs % self._config.every == 0:
             self._submit()
 
@@ -113,6 +116,7 @@ class Checkpointer:
             return
         steps = {learner.name: step for learner, step in zip(self._learners, self._steps, strict=True)}
         snapshots = {learner.name: learner.snapshot() for learner in self._learners}
+        # Copied here, in the loop, while every learner is between two steps; only the writing is left to the thread.
         files = encode(Checkpoint(self._configuration, self._next_job, steps, snapshots))
         self._warn(self._writer.submit(partial(self._save, self.jobs, files)))
 
@@ -123,6 +127,7 @@ class Checkpointer:
 
     def _warn(self, errors: Sequence[BaseException]) -> None:
         for error in errors:
+            # Anything but a disk's error is a mistake in this program and must not pass as a warning.
             if not isinstance(error, OSError):
                 raise error
             self._say(error.strerror or str(error))

@@ -38,6 +38,7 @@ def resumed(folder: Path, configuration: str, fleet: Fleet, console: Console) ->
             "a resumed run must keep them"
         )
     try:
+        # Read before anything is restored: a journal that cannot be read leaves the learners as they are.
         before = run_history(read_journal(folder / "journal.jsonl"), checkpoint.steps)
     except OSError as error:
         raise ValueError(f"cannot read {folder / 'journal.jsonl'}: {error.strerror}") from None
@@ -66,4 +67,5 @@ def _check_fits(checkpoint: Checkpoint, fleet: Fleet, folder: Path) -> None:
 def complete(folder: Path, config: Config, start: ResumePoint) -> bool:
     """Whether nothing is left to do: every step is made, and the summary, which is written last, exists."""
     steps = tuple(config.run.steps if one.steps is None else one.steps for one in config.learner)
+    # The summary alone would not do: it may be that of fewer steps, before they were raised.
     return start.done == steps and (folder / "summary.json").exists()

@@ -22,6 +22,7 @@ class RunFolder:
             # Also the parents that did not exist: a run that never begins removes exactly what it has made.
             self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
+            # From here on, files of these names are this run's own and may be removed.
             self._begun = True
             write_whole(path / "config.toml", lambda file: file.write(to_toml(config).encode()))
             self.journal = FileJournal(path / "journal.jsonl")
@@ -59,6 +60,7 @@ class RunFolder:
         if self._begun:
             for name in ("journal.jsonl", "config.toml"):
                 (self.path / name).unlink(missing_ok=True)
+        # The innermost first; rmdir removes nothing that holds a file of somebody else.
         for folder in self._made:
             if folder.is_dir():
                 folder.rmdir()

@@ -91,9 +91,11 @@ class Evaluations:
         ids = np.arange(self._samples[learner])
         cost = o.cost * FORWARD * len(ids) / max(1, len(o.ids))
         self._pool.publish(
-            job, Payload(job, learner, done, o.parameters, ids, o.seed, "uncoded", n, cost=cost, kind="evaluation")
+            job,
+            Payload(job, learner, done, o.parameters, ids, o.seed, "uncoded", n, cost=cost, kind="evaluation"),
         )
         tasks = [MiniTask(job, 0, worker) for worker in range(n)]
+        # Noted at the start, so that the same step is not evaluated again while this one is in progress.
         self._latest[learner] = done
         self._running[job] = Running(job, learner, done, self._pool.now(), cost, set(tasks), dict.fromkeys(tasks, 1.0))
         self._pool.send(tasks)
@@ -106,6 +108,7 @@ class Evaluations:
         one.arrivals.append(arrival(delivery, one.cost / len(one.weights)))
         if delivery.fault is not None:
             self._fail(one, delivery.fault, delivery.host)
+        # Every row is needed: uncoded work has no redundancy, and a late row only delays the figure.
         elif not delivery.stale:
             one.owed.discard(delivery.task)
             if not one.owed:
@@ -114,6 +117,7 @@ class Evaluations:
 
     def _end(self, one: Running) -> None:
         try:
+            # A simulated pool computes rows only when they are collected, so that the model's errors may show here.
             losses, weights = self._pool.collect(one.job, one.weights)
         except FaultError as error:
             return self._fail(one, error.fault)

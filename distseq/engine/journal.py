@@ -90,6 +90,7 @@ def read_journal(path: Path) -> Iterator[Record]:
         try:
             yield json.loads(line)
         except json.JSONDecodeError:
+            # Only a last line without its newline can be the work of a crash; anything else is damage.
             if number == len(lines) and not line.endswith("\n"):
                 return
             raise ValueError(f"{path} line {number} is not a journal record") from None
@@ -111,8 +112,11 @@ def run_history(records: Iterable[Record], steps: Mapping[str, int]) -> RunHisto
     jobs: list[Record] = []
     rounds, waits, seconds, latest, exact = 0, 0, 0.0, 0.0, True
     for record in records:
+        # Both "run" and "resume" records have it: a run is exact only if all its parts are (docs/decisions/013).
         exact = exact and record.get("exact", True)
         if record["kind"] == "resume":
+            # Jobs that the resumed run did again would otherwise count twice; the seconds spent on them count, because they
+            # passed.
             jobs, seconds, latest = _made(jobs, record["steps"]), seconds + latest, 0.0
         elif record["kind"] == "job":
             jobs.append(record)
@@ -129,5 +133,6 @@ def _made(jobs: list[Record], steps: Mapping[str, int]) -> list[Record]:
 def arrival(delivery: Delivery, load: float) -> list[float]:
     """A delivery as a journal entry; `load`: fraction of a batch that its row took, times the job's cost."""
     job, group, worker = delivery.task
+    # Microseconds, as predictions are rounded: more digits would only make the journal longer.
     seconds = [round(s, 6) for s in (delivery.at, delivery.startup, delivery.compute, load)]
     return [worker, job, group, *seconds, delivery.attempt, delivery.invocation, int(delivery.stale)]

@@ -83,6 +83,7 @@ class Master:
     def _evaluate_all(self) -> None:
         """The final evaluations, after those still in progress."""
         self._await_evaluations()
+        # Checked for each, because a stop may be requested while evaluations are awaited.
         for learner, done in enumerate(self._done):
             if not self.stopped:
                 self._evaluations.finish(learner, done)
@@ -107,6 +108,7 @@ class Master:
 
     def _open(self, learner: int) -> None:
         step, steps = self._next_step[learner], self._learners[learner].steps
+        # It has opened its last job; with ahead > 1 others of it may still be open.
         if step == steps:
             return
         self._next_step[learner] = step + 1
@@ -128,11 +130,14 @@ class Master:
 
     def _receive(self, polled: list[Delivery]) -> None:
         now = self._pool.now()
+        # Evaluations first: the scheduler does not know their jobs.
         deliveries = [delivery for delivery in polled if not self._evaluations.take(delivery)]
         self._scheduler.delivered(deliveries, now)
         if self._journal is not None:
+            # After the scheduler but before decoding, while the loads of the jobs that will be complete are still known.
             self._arrivals += [arrival(delivery, self._load(delivery)) for delivery in deliveries]
         for delivery in deliveries:
+            # Only the first fault of a job: the others are about a learner that has been stopped already.
             if delivery.fault is not None and delivery.task.job in self._open_jobs:
                 self._fail(delivery.task.job, delivery.fault, delivery.host)
         for observer in self._observers:
@@ -185,6 +190,8 @@ class Master:
         """Applies a decodable job when it is its learner's next step, and those after it that were waiting for it."""
         learner, step, *_ = self._open_jobs[job]
         self._decodable[learner, step] = (job, weights)
+        # In the order of steps, so that the steps made are always the first ones: checkpoints, evaluation and accumulation
+        # count on it (docs/decisions/013).
         while (turn := (learner, self._done[learner])) in self._decodable:
             self._decode(*self._decodable.pop(turn), roundless)
 
@@ -210,6 +217,7 @@ class Master:
             observer.job_decoded(payload, weights, total)
         record = {"kind": "job", "job": job, "learner": name, "step": step, "scheme": payload.scheme}
         rows = [[task.group, task.worker] for task in weights]
+        # Rounds have records of their own, which hold the arrivals; without rounds the jobs' records take them.
         arrivals = {"arrivals": self._pop_arrivals()} if roundless else {}
         record |= {"staleness": step - made, "decoded": round(now, 6), "rows": rows}
         self._write({**record, **metrics, **arrivals})
@@ -225,16 +233,19 @@ class Master:
     def _fail(self, job: int, fault: Fault, host: str = "") -> None:
         """Stops the learner of an open job because of a fault, on a worker's `host` or, without one, in this process."""
         learner = self._open_jobs[job][0]
+        # All open jobs of the learner: with ahead > 1 there are several.
         for own in [other for other, job_input in self._open_jobs.items() if job_input[0] == learner]:
             del self._open_jobs[own]
             self._payloads.pop(own, None)
             self._scheduler.withdrawn(own, learner)
             self._pool.retire(own)
+        # Nobody wants to know how well a learner does that is trained no further.
         self._evaluations.drop(learner)
         host += f" on {fault.machine}" if fault.machine else ""
         failure = LearnerFailure(self._learners[learner].name, self._done[learner], fault.text, host, fault.traceback)
         self.failures.append(failure)
         if self._checkpoint_hook is not None:
+            # The hook may have restored an older checkpoint, which has fewer steps.
             self._done[learner] = self._checkpoint_hook.failed(learner)
         self._write({"kind": "failed", **asdict(failure)})
         for observer in self._observers:

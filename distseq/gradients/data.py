@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distseq.models.data.dataset import Dataset, few, naming, open_dataset
+from distseq.models.data.dataset import Dataset, first_few, named_error, open_dataset
 
 
 class DataError(ValueError):
@@ -21,7 +21,7 @@ def open_data(data: str, args: Mapping[str, Any]) -> Dataset:
         _ = dataset.fingerprint
         return dataset
     except Exception as error:  # a user's data set may raise anything
-        raise DataError(naming(f"data {data!r} cannot be opened", data, error)) from error
+        raise DataError(named_error(f"data {data!r} cannot be opened", data, error)) from error
 
 
 class Source:
@@ -42,6 +42,7 @@ class Source:
         except Exception as error:  # a user's data set may raise anything
             raise self._unreadable(ids, error) from error
         for name, tensor in tensors(batch):
+            # A batch of another length would give a wrong normalizer without any error.
             if tensor.shape[:1] != (len(ids),):
                 of = f" of {name}" if name else ""
                 raise DataError(
@@ -70,8 +71,8 @@ class Source:
             try:
                 self.dataset.batch(np.array([i], dtype=np.int64))
             except Exception as alone:  # a user's data set may raise anything
-                return DataError(naming(f"data {self.name!r}, sample {i}", self.name, alone))
-        return DataError(naming(f"data {self.name!r}, batch of ids {few(ids)}", self.name, error))
+                return DataError(named_error(f"data {self.name!r}, sample {i}", self.name, alone))
+        return DataError(named_error(f"data {self.name!r}, batch of ids {first_few(ids)}", self.name, error))
 
 
 def tensors(batch: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:

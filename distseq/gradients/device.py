@@ -27,10 +27,12 @@ def choose_device(name: str) -> torch.device:
 
 def moved(batch: Any, device: torch.device) -> Any:
     """A batch on `device`: whatever has a method `to`, in nested dicts, lists and tuples, is moved, the rest unchanged."""
+    # Not only tensors: batches of graph libraries have `to`, too.
     if callable(getattr(batch, "to", None)):
         return batch.to(device)
     if isinstance(batch, Mapping):
         return {key: moved(value, device) for key, value in batch.items()}
+    # A NamedTuple takes its fields as arguments, other tuples one iterable.
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(moved(value, device) for value in batch))
     if isinstance(batch, list | tuple):

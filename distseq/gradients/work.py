@@ -49,6 +49,7 @@ class GradientWork:
         if learner not in self._problems:
             spec = self._specs[learner]
             data, model = spec["data"], spec["model"]
+            # Data given by a spec are compared with the master's; data sent by value are the master's own.
             if isinstance(data, str):
                 source = Source(data, open_data(data, spec["data_args"]), spec["fingerprint"])
             else:
@@ -136,6 +137,7 @@ class GradientWork:
         weights_MB = self._tensor([each.weights for each in requests])
         with _one_thread():
             sums_M1 = torch.stack([weights_B.sum() for weights_B in weights_MB])[:, None]
+            # Weights are summed apart from vmap, one model at a time, as in a row computed alone.
             rows = torch.cat([stacked_gradients(models, vectors_MP, batches, weights_MB), sums_M1], 1)
         return list(rows.cpu().numpy())
 
@@ -148,6 +150,7 @@ class GradientWork:
         with _one_thread(), torch.no_grad():
             self._load(problem, payload)
             for batch, begin in zip(batches, range(0, len(ids), AT_ONCE), strict=True):
+                # In float64, because a part may be a whole data set, whose float32 sum would lose digits.
                 losses_B = losses(problem, ids[begin : begin + AT_ONCE], batch).double().cpu()
                 total += float(losses_B @ torch.from_numpy(weights[begin : begin + AT_ONCE]))
         return np.array([total, weights.sum()])

@@ -34,10 +34,12 @@ def check_contract(work: GradientWork, payload: Payload, built: nn.Module) -> np
     A row that is not finite is returned unchecked: applying it gives a clearer error.
     """
     problem = work.problem(payload.learner)
+    # First, by name: running statistics also break the checks below, which would describe it less clearly.
     _check_no_running_statistics(problem.model)
     _check_rebuild(problem.model, built)
     load_vector(problem.parameters, payload.parameters)
     ids, weights = _samples(len(problem.data)), np.repeat(WEIGHTS, PARTS)
+    # Before the first forward pass, so that a change by any later one shows.
     before = _state(problem.model)
     _check_reaches_parameter(problem, ids)
     _check_unchanged(before, problem.model)
@@ -53,6 +55,7 @@ def draws(problem: Problem) -> bool:
     Such a learner's data must not be read ahead: the reading thread could draw from the same generator in between.
     """
     ids = _samples(len(problem.data))
+    # Read first: what counts is whether the loss draws, not the data set.
     batch = problem.source.batch(ids)
     kept = np.random.get_state(), random.getstate()
     try:
@@ -62,6 +65,7 @@ def draws(problem: Problem) -> bool:
             for seed in (torch.manual_seed, np.random.seed, random.seed):
                 seed(UNUSUAL)
             before = _generators()
+            # Without gradients: only the draws matter.
             losses(problem, ids, batch)
             return _generators() != before
     finally:
@@ -116,6 +120,7 @@ def _check_unchanged(before: dict[str, torch.Tensor], model: nn.Module) -> None:
 def _check_repeatable(work: GradientWork, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Computes the row from two states of torch's generator: it must have the same bits and not depend on the state."""
     rows, draws = [], []
+    # Two seeds: noise that is drawn from torch's generator must differ between them.
     for seed in range(2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -140,6 +145,7 @@ def _check_additive(
     parts = np.split(ids, [PARTS[0]])
     rows = [w * work.row(payload, p, np.ones(len(p))).astype(float) for w, p in zip(WEIGHTS, parts, strict=True)]
     off = np.abs(row - sum(rows))
+    # The sum of the parts' norms, not the norm of their sum: gradients that cancel leave no scale.
     scale = sum(np.linalg.norm(r[:-EXTRAS]) for r in rows)
     loss_scale = scale + sum(abs(r[-EXTRAS]) for r in rows)
     tolerance = TOLERANCE[row.dtype.name]
@@ -157,6 +163,7 @@ def _check_additive(
 def _samples(count: int) -> np.ndarray:
     """Sample ids of both parts, evenly spaced over the data and repeated if it has too few."""
     need = sum(PARTS)
+    # Spread over the data, so that padding, rare classes or missing values have a chance to be among them.
     return np.resize(np.unique(np.linspace(0, count - 1, need).astype(np.int64)), need)
 
 
@@ -168,4 +175,5 @@ def _state(model: nn.Module) -> dict[str, torch.Tensor]:
 def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
     if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
         return False
+    # NaN equals NaN here: a mask of NaNs that is built alike is alike.
     return bool(((one == other) | ((one != one) & (other != other))).all())

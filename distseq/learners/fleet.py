@@ -39,6 +39,7 @@ class Fleet:
 
 
 def _work(config: Config, target: str, args: str) -> WorkSpec:
+    # Absolute, because a host's current folder is another one.
     paths = tuple(str(Path(folder).resolve()) for folder in sys.path)
     return WorkSpec(target, args, paths, prefetch=config.pool.prefetch, stack=config.pool.stack)
 
@@ -58,16 +59,20 @@ def _try(fleet: Fleet, m: int) -> None:
     A mistake shows before any worker starts. ValueError or FloatingPointError naming the learner.
     """
     learner = fleet.learners[m]
+    # A copy, because a snapshot shares its tensors with the learner that steps below.
     before = deepcopy(learner.snapshot())
     try:
         o = learner.open(0)
         # Job and version -1 are never used by a run, so that the parameters loaded here are not taken for those of a job.
         payload = Payload(-1, m, 0, o.parameters, o.ids, o.seed, "uncoded", 1, version=-1)
         row = check_contract(fleet.work, payload, learner.model)
+        # Until the optimizer steps once: only then do it, the schedule and the average run.
         for _ in range(learner.accumulate):
             learner.apply(row.astype(np.float64))
         if fleet.evaluated[m]:
             fleet.work.row(replace(payload, kind="evaluation"), np.zeros(1, np.int64), np.ones(1))
+        # Now, because an optimizer's state has nothing in it before its first step: what a checkpoint cannot hold shows here,
+        # and not after an hour.
         pack(learner.snapshot())
     except FloatingPointError as error:
         raise FloatingPointError(f"learner {learner.name}: {error}") from None
@@ -77,4 +82,5 @@ def _try(fleet: Fleet, m: int) -> None:
         raise ValueError(f"learner {learner.name}: {kind}{message}") from error
     finally:
         learner.restore(before)
+        # The trial's gradients are no part of a snapshot; a user's own code may look at .grad.
         learner.model.zero_grad()

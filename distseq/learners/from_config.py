@@ -24,6 +24,7 @@ def build_fleet(config: Config) -> Fleet:
                 f"learner {one.name}: its model was made in Python and cannot be imported: resume with the learners, "
                 "distseq.train([...], resume=RUN)"
             )
+    # All data before any model: what is missing is told at once, models may take long to build.
     data = [_open(one) for one in config.learner]
     evaluation = [_open_evaluation(one, d) for one, d in zip(config.learner, data, strict=True)]
     specs = [_spec(config, m, data[m], evaluation[m]) for m in range(len(data))]
@@ -73,6 +74,7 @@ def _learner(config: Config, m: int, data: Dataset, evaluation: Dataset | None) 
     one, seed = config.learner[m], _seed(config, m)
     steps = config.run.steps if one.steps is None else one.steps
     model = build_model(one.model, one.model_args, seed, DTYPES[config.run.dtype])
+    # An optimizer over no parameters would raise, but without a word about the learner.
     if not trained(model):
         raise ValueError(f"learner {one.name}: model {one.model!r} has no parameter that requires a gradient")
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]

@@ -43,6 +43,7 @@ def _live(one: Learner) -> LearnerConfig:
 
 def _dtype(learners: Iterable[Learner]) -> str:
     """The one dtype of all trained parameters. ValueError when there are several, or one that rows cannot have."""
+    # One learner per dtype is enough for a message that tells which one to change.
     found = {str(p.dtype).rpartition(".")[2]: one.name for one in learners for p in trained(one.model)}
     if len(found) != 1 or not found.keys() <= set(DTYPE_NAMES):
         got = ", ".join(f"{dtype} in {name}" for dtype, name in found.items())

@@ -74,6 +74,7 @@ class Learner:
         self.name, self.model, self.optimizer, self.schedule = name, model, optimizer, schedule
         self.loss, self.sampler, self.batch, self.seed, self.clip = loss, sampler, batch, seed, clip
         self.accumulate, self.ema = accumulate, ema
+        # Before `steps`, whose check divides by accumulate.
         _check_numbers(self)
         self.steps = steps
         _check_optimizer(name, model, optimizer, schedule)
@@ -107,6 +108,7 @@ class Learner:
         try:
             self.data = as_dataset(data, self.data_args, collate)
             if evaluation is None and self.evaluation_args:
+                # Most likely a forgotten key: the held-out part of a text takes no arguments.
                 raise ValueError("evaluation_args without an evaluation")
             self.evaluation = (
                 held_out(self.data) if evaluation is None else as_dataset(evaluation, self.evaluation_args, collate)
@@ -137,6 +139,7 @@ class Learner:
     def ids(self, step: int) -> np.ndarray:
         """(batch,) int64 sample ids of a step. ValueError when the sampler gives anything else."""
         if self.sampler is None:
+            # Keyed by the step: a resumed run, or a job that is opened again, draws the same batch without any stored state.
             draws = np.random.default_rng(np.random.SeedSequence([self.seed, step]))
             return draws.integers(0, len(self.data), self.batch)
         ids = np.asarray(self.sampler(step))
@@ -173,9 +176,11 @@ class Learner:
         # The sum of squares is finite only if every number is, and needs no temporary array.
         if not np.isfinite(total @ total):
             raise FloatingPointError("the decoded gradient is not finite")
+        # float64, as the pool decodes: rounding to the parameters' dtype happens once, in the step.
         self._sum = total if self._sum is None else self._sum + total
         self._summed += 1
         if self._summed == self.accumulate:
+            # From here on, an error leaves the model partly stepped.
             self.whole = False
             try:
                 self._step(torch.from_numpy(self._sum / (self.batch * self.accumulate)))
@@ -186,12 +191,14 @@ class Learner:
 
     def _step(self, mean: torch.Tensor) -> None:
         """One optimizer step with the mean (P + 2,) over one or several batches, then the schedule and the average."""
+        # The gradient comes first, then the extras, in the order of GradientWork's rows.
         pieces = torch.split(mean[:-EXTRAS], [p.numel() for p in self._parameters])
         for parameter, piece in zip(self._parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter).to(parameter.dtype)
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.clip)
         self.optimizer.step()
+        # The only schedule of torch that needs a metric: the mean loss of the batches of this step.
         if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
             self.schedule.step(float(mean[-EXTRAS]))
         elif self.schedule is not None:
@@ -232,6 +239,7 @@ class Learner:
 
 
 def _whole(name: str, what: str, value: Any, least: int) -> None:
+    # True is an int in Python, and certainly a mistake here.
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"learner {name}: {what} must be a whole number of at least {least}: got {value!r}")
 
@@ -254,6 +262,7 @@ def _check_optimizer(name: str, model: nn.Module, optimizer: Optimizer, schedule
     if strange := moved - {id(p) for p in model.parameters()}:
         raise ValueError(f"learner {name}: the optimizer holds {len(strange)} parameters that are not the model's")
     for key, tensor in chain(model.named_parameters(), model.named_buffers()):
+        # The master's copy is read and stepped on its CPU; hosts move their own copies to their device.
         if tensor.device.type != "cpu":
             raise ValueError(f"learner {name}: {key} is on {tensor.device}: move the model to the CPU before training")
     if schedule is not None and schedule.optimizer is not optimizer:
@@ -262,6 +271,7 @@ def _check_optimizer(name: str, model: nn.Module, optimizer: Optimizer, schedule
 
 def _average(name: str, model: nn.Module, decay: float) -> AveragedModel:
     try:
+        # torch's own, for its bits and its state_dict are what users of torch expect.
         return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
     except Exception as error:  # a user's model may raise anything
         raise ValueError(

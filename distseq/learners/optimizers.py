@@ -56,6 +56,7 @@ def _matched(group: Mapping[str, Any], named: Named) -> tuple[list[nn.Parameter]
     if not isinstance(pattern, str):
         raise ValueError(f"a parameter group needs match = a regular expression: got {dict(group)}")
     try:
+        # search, not match: "bias$" is meant to find the biases of every layer.
         found = [bool(re.search(pattern, name)) for name, _ in named]
     except re.error as error:
         raise ValueError(f"match = {pattern!r} is not a regular expression: {error}") from None
@@ -86,6 +87,7 @@ def torch_schedule(name: str, args: Mapping[str, Any], optimizer: Optimizer, ste
         for key, value in vars(lr_scheduler).items()
         if isinstance(value, type) and issubclass(value, Schedule) and key not in UNWRITABLE and key[0] != "_"
     }
+    # The abstract base class.
     del known["lrscheduler"]
     known |= {short: known[full.lower()] for short, full in SHORT.items()}
     if name.lower() not in known:
@@ -98,6 +100,7 @@ def torch_schedule(name: str, args: Mapping[str, Any], optimizer: Optimizer, ste
         schedule = kind(optimizer, **{**implied, **args})
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"schedule {name} with {dict(args)}: {error}") from None
+    # OneCycleLR raises at the step after its last: better now than at the end of a long run.
     if getattr(schedule, "total_steps", steps) < steps:
         raise ValueError(f"schedule {name} with {dict(args)} ends before the learner's {steps} steps")
     return schedule

@@ -18,6 +18,7 @@ Part = Mapping[str, Any]
 
 def models(learners: Sequence[Learner]) -> bytes:
     """Pickles models and losses. ValueError naming the learner and the object that cannot be pickled."""
+    # Model and loss in one pickle, because a loss may hold a reference to its model.
     return _pickled(learners, [{"model": one.model, "loss": one.loss} for one in learners])
 
 

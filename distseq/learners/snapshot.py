@@ -86,8 +86,10 @@ def described(
     """
     fixed = hashlib.sha256()
     for key, tensor in chain(model.named_parameters(), model.named_buffers()):
+        # Trained parameters change, so they cannot tell whether a model is the same; what is frozen can.
         if not tensor.requires_grad:
             flat = tensor.detach().contiguous().reshape(-1)
+            # As bytes, because numpy has no bfloat16.
             fixed.update(key.encode() + flat.view(torch.uint8).numpy().tobytes())
     groups = [{**_plain(group), "params": len(group["params"])} for group in optimizer.param_groups]
     return {

@@ -37,9 +37,11 @@ def unpack(one: Mapping[str, Any], data: bytes) -> Snapshot:
     """Restores a Snapshot from what `pack` returned; `one` also has the learner's name. DamagedError for a bad file."""
     try:
         tensors = load(data)
+    # The checksum has matched, so this file was written damaged: by another program, or a bug.
     except SafetensorError as error:
         raise DamagedError(f"{one['name']}.safetensors: {error}") from None
     optimizer, schedule = _unpack(one["optimizer"], tensors), _unpack(one["schedule"], tensors)
+    # A learner without an average has no such tensors.
     average = _below("average.", tensors) or None
     return Snapshot(_below("model.", tensors), optimizer, schedule, average, tensors.get("accumulated"), one["summed"])
 
@@ -58,8 +60,10 @@ def _pack(value: Any, path: str, tensors: Tensors) -> Any:
         return {"$tensor": path}
     if isinstance(value, Mapping):
         packed = {str(key): _pack(one, f"{path}.{key}", tensors) for key, one in value.items()}
+        # torch's optimizers key their state by a parameter's index, which JSON would turn into a string.
         if all(type(key) is int for key in value) and value:
             return {"$by_index": packed}
+        # A user's key with a "$" could be taken for one of ours: such a mapping is refused below.
         if all(type(key) is str and not key.startswith("$") for key in value):
             return packed
     if isinstance(value, list | tuple):

@@ -34,6 +34,7 @@ class Display(Observer):
         self._held_out: dict[str, str] = {}
         self._jobs, self._now = self._before, 0.0
         self._missing: Mapping[int, int] = {}
+        # Four times a second: a run of small models makes hundreds of steps in that time, and drawing costs the master's CPU.
         self._live = (
             Live(console=console, get_renderable=self._table, refresh_per_second=4) if console.is_terminal else None
         )
@@ -48,6 +49,7 @@ class Display(Observer):
             self._live.stop()
 
     def polled(self, scheduler: Scheduler, now: float) -> None:
+        # Counting what is missing costs a pass over all mini-tasks: only for a display that shows it.
         self._now, self._missing = now, scheduler.missing() if self._live is not None else {}
 
     def pool_changed(self, line: str) -> None:
@@ -84,7 +86,9 @@ class Display(Observer):
         self._say(str(failure), failure)
 
     def _say(self, line: str, failure: LearnerFailure) -> None:
+        # The traceback too: it is of the user's own code, on a host whose output nobody sees.
         text = f"{line}\n{failure.traceback}".rstrip()
+        # Without markup: a traceback is full of brackets.
         self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _shown(self, name: str) -> str:

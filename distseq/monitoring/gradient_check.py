@@ -30,12 +30,14 @@ class GradientCheck(Observer):
     ) -> None:
         self._work, self._current, self._one_pass = work, current, one_pass
         turns = ((c, c % len(steps)) for c in range(checks))
+        # The middles of `checks` equal intervals: neither the first step, where all is well, nor only the last.
         self._chosen = {(m, (2 * c + 1) * steps[m] // (2 * checks)) for c, m in turns}  # (learner, step)
         self._before: dict[tuple[int, int], np.ndarray] = {}  # chosen (learner, step) -> parameters before it
         self.differences: list[float] = []  # |decoded - full| / |full| of each job looked at
 
     def job_decoded(self, payload: Payload, weights: Mapping[MiniTask, float], total: np.ndarray) -> None:
         learner, step = payload.learner, payload.step
+        # This is the moment before the next step of the learner: what it has now is what a chosen step will start from.
         if (learner, step + 1) in self._chosen:
             self._before[learner, step + 1] = self._current(learner)
         if (learner, step) not in self._chosen:

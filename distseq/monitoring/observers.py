@@ -25,6 +25,7 @@ class Tally(Observer):
         """Adds what the run did before it was resumed."""
         self.rounds, self.waits, self.exact = history.rounds, history.waits, history.exact
         for job in history.jobs:
+            # A job's record holds its metrics under their names.
             self.job_applied(job["learner"], job["step"], job, job["decoded"])
 
     def round_ended(self, ended: Round) -> None:
@@ -33,6 +34,7 @@ class Tally(Observer):
 
     def job_applied(self, learner: str, step: int, metrics: Mapping[str, Any], now: float) -> None:
         self.jobs += 1
+        # A learner of the user's own may return other metrics or none.
         if "loss" in metrics:
             self.losses.setdefault(learner, []).append(metrics["loss"])
 

@@ -58,6 +58,7 @@ class BackupScheduler:
             if task.job == self._job and not delivery.stale:
                 self._missing.pop(task.group, None)
                 self._copies.discard(task)
+                # A worker that answers for a copy is idle again, and may take the next one.
                 self._idle.append(task.worker)
 
     def step(self, now: float) -> Decision:
@@ -76,6 +77,7 @@ class BackupScheduler:
     def _copy(self) -> list[MiniTask]:
         if len(self._missing) > self._threshold:
             return []
+        # One copy each, as in MapReduce: the copy of a copy would only help where two workers are slow with one part.
         groups = [group for group in self._missing if group not in self._copied]
         copies = [MiniTask(self._job, group, self._idle.popleft()) for group in groups[: len(self._idle)]]
         self._copied.update(task.group for task in copies)

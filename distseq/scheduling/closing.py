@@ -69,6 +69,8 @@ class Safe:
         return True
 
     def cutoff(self, progress: Progress) -> float | None:
+        # A ledger may be safe before anything has arrived (T > 0): a round still waits for one row, so that rounds cannot
+        # follow each other without any work being done.
         return None if progress.first_arrival is None else max(progress.begun + self.after, progress.first_arrival)
 
     def enough(self, stream: Stream, progress: Progress) -> bool:
@@ -94,6 +96,8 @@ class Mu:
     def cutoff(self, progress: Progress) -> float | None:
         if progress.first_finish is None:
             return None
+        # Relative to the fastest worker of this round, so that the rule needs no time-out in seconds, which would have to be
+        # tuned.
         return progress.begun + (1 + self.mu) * (progress.first_finish - progress.begun)
 
     def enough(self, stream: Stream, progress: Progress) -> bool:

@@ -53,6 +53,7 @@ class RoundScheduler:
         self._given = self._scheme = scheme  # the scheme as given, and the one for jobs to open
         self._closing = closing or Safe()
         self._late = late
+        # Ledgers with their straggler patterns; the last one takes new jobs.
         self._streams = [_stream(scheme)]  # the last one takes new jobs
         self._ready: deque[tuple[int, int]] = deque()  # (job, learner) in order of opening
         self._left = dict(left or {})  # learner -> jobs it will open after its latest
@@ -73,6 +74,7 @@ class RoundScheduler:
         self._cost[job] = cost
 
     def withdrawn(self, job: int, learner: int) -> None:
+        # It leaves as if it had made its last step, so that the others move to a smaller delay in time.
         self._left[learner] = 0
         if (job, learner) in self._ready:
             self._ready.remove((job, learner))
@@ -94,6 +96,7 @@ class RoundScheduler:
             if task in self._sent:
                 self._arrived(delivery)
             stream = self._owner.get(task.job)
+            # A late row of an earlier round counts as well: its job's owner is still open.
             if stream is not None and stream.ledger.receive(task) and stream.ledger.complete(task.job):
                 self._decodable.append(task.job)
                 del self._owner[task.job]
@@ -135,6 +138,7 @@ class RoundScheduler:
         return owed
 
     def step(self, now: float) -> Decision:
+        # Under a rule that is not early, complete jobs wait for the end of their round: the papers' accounting.
         if self._decodable and (self._closing.early or self._progress is None):
             return Decision(decode=self._decode())
         if self._progress is None:
@@ -143,6 +147,8 @@ class RoundScheduler:
         if not self._may_end(now, cutoff):
             return Decision(wake=cutoff if cutoff is not None and cutoff > now else None)
         ended, cancel = self._end(now, cutoff)
+        # The ended round's jobs are decoded first; the next round begins in the next step, with the jobs that their learners
+        # open.
         if self._decodable:
             return Decision(decode=self._decode(), ended=(ended,), cancel=cancel)
         return replace(self._begin(now), ended=(ended,), cancel=cancel)
@@ -188,8 +194,11 @@ class RoundScheduler:
             stream.history.append(progress.stragglers(stream.ledger.scheme.n))
         slow = tuple(worker for worker, owed in enumerate(progress.waiting) if owed)
         names = tuple(stream.ledger.scheme.spec for stream in self._streams)
+        # Beyond the cutoff only because the rows in hand were not enough: the papers' rule would have closed the round.
         waited = cutoff is not None and now > cutoff
         ended = Round(self._round, names, self._opened, progress.begun, now, waited, slow)
+        # Late rows are of no use in the papers' model: cancelling frees their workers. Sorted, so that a run's messages do
+        # not depend on hashing.
         cancel = [] if self._late else sorted(self._sent)
         return ended, cancel
 
@@ -199,6 +208,7 @@ class RoundScheduler:
         while self._ready or self._owner:
             start = self._open_next()
             job = next(iter(start), None)
+            # Round numbers count rounds without work, too: schemes reckon their delays in rounds.
             self._round += 1
             self._opened = -1 if job is None else job
             send: list[MiniTask] = []
@@ -227,6 +237,7 @@ class RoundScheduler:
         staying = len({m for m, left in self._left.items() if left} | {m for _, m in self._ready})
         if self._left[learner] and staying <= self._scheme.delay:
             self.switch(self._scheme.within(staying - 1))
+        # A ledger has one scheme for its whole life, because its rows and deadlines are reckoned in that scheme's groups.
         if self._scheme != self._streams[-1].ledger.scheme:
             self._streams.append(_stream(self._scheme))
         self._owner[job] = self._streams[-1]

@@ -11,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool, window: int | None) -> Tensor:
     T, S = q.shape[1], k.shape[1]
     q_BHTD, k_BHSD, v_BHSV = (each.transpose(1, 2) for each in (q, k, v))
+    # A window as long as all keys bounds nothing, and would cost the fast kernels below.
     if window is not None and window >= S:
         window = None
     # Without a mask torch takes its fastest kernels. is_causal assumes T = S; a single query is at the last position and sees all

@@ -1,4 +1,4 @@
-"""Helpers of the chunked primitives: the layout of chunks, states between them, scalar decays and their gradient.
+"""Helpers of the chunked primitives: chunk layout, states between chunks, scalar decays.
 
 B batch, T time, H heads; C chunks of L steps; M = C B H chunks of all samples and heads, N = B H; K keys, V values.
 """
@@ -21,6 +21,7 @@ def chunked(x: Tensor, L: int, filling: float = 0.0, into: Tensor | None = None)
     B, T, H, *rest = x.shape
     full, shape = T // L, (-(-T // L), B, H, L, *rest)
     chunks = x.new_empty(shape, dtype=accumulator(x.dtype)) if into is None else into.view(shape)
+    # Whole chunks as one copy and the rest as another, instead of padding x first, which would copy it twice.
     by_time = chunks.transpose(0, 1).transpose(2, 3)  # (B, C, L, H, ...)
     by_time[:, :full] = x[:, : full * L].unflatten(1, (full, L))
     by_time[:, full:, : T - full * L] = x[:, full * L :].unsqueeze(1)
@@ -28,7 +29,7 @@ def chunked(x: Tensor, L: int, filling: float = 0.0, into: Tensor | None = None)
     return chunks.flatten(0, 2)
 
 
-def whole(x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def unchunked(x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """The inverse of `chunked`: x (M, L, ...) as (B, T, H, ...) for `shape` = (B, T, H), without the filling."""
     B, T, H = shape
     by_time = x.unflatten(0, (-1, B, H)).transpose(0, 1).transpose(2, 3)
@@ -40,14 +41,15 @@ def by_chunk(tensors: Iterable[Tensor], N: int) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(each.unflatten(0, (-1, N)) for each in tensors), strict=True)
 
 
-def carried(added: Tensor, kept: Tensor, begun: Tensor, reverse: bool = False) -> Tensor:
-    """(C + 1, N, ...): s_0 = begun and s_{c+1} = kept_c s_c + added_c; in reverse s_C = begun and s_c = kept_c s_{c+1} + added_c.
+def carried(added: Tensor, kept: Tensor, initial: Tensor, reverse: bool = False) -> Tensor:
+    """The states (C + 1, N, ...) between chunks: s_0 = initial and s_{c+1} = kept_c s_c + added_c.
 
-    added and kept (M, ...), begun (N, ...).
+    In reverse, s_C = initial and s_c = kept_c s_{c+1} + added_c. added and kept (M, ...), initial (N, ...).
     """
-    steps = list(zip(added.unflatten(0, (-1, len(begun))), kept.unflatten(0, (-1, len(begun))), strict=True))
-    states = added.new_empty(len(steps) + 1, *begun.shape)
-    states[-1 if reverse else 0] = begun
+    # Written into one tensor of all states, which later products take whole, instead of stacked at the end.
+    steps = list(zip(added.unflatten(0, (-1, len(initial))), kept.unflatten(0, (-1, len(initial))), strict=True))
+    states = added.new_empty(len(steps) + 1, *initial.shape)
+    states[-1 if reverse else 0] = initial
     views = states.unbind(0)
     for c in reversed(range(len(steps))) if reverse else range(len(steps)):
         before, after = (c + 1, c) if reverse else (c, c + 1)

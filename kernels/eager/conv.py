@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distseq.kernels.stacking import Axes, Found, along_heads
+from distseq.kernels.stacking import Axes, VmapResult, along_heads
 
 
 def short_conv(x: Tensor, w: Tensor, state: Tensor, *, dilation: int = 1) -> tuple[Tensor, Tensor]:
     x_BSD = torch.cat([state, x.to(state.dtype)], 1)
     y, _ = _Shifted.apply(x_BSD, w.to(x_BSD.dtype), dilation)
+    # The last inputs, also if the sequence is shorter than the reach of the taps: then older ones stay.
     return y.to(x.dtype), x_BSD[:, x.shape[1] :]
 
 
@@ -31,6 +32,7 @@ class _Shifted(torch.autograd.Function):
     # and 2.3 times at 4 taps, 2.1 and 1.9 at 16, 1.3 and 1.3 at 128.
     @staticmethod
     def forward(x_BSD: Tensor, w_DL: Tensor, dilation: int) -> tuple[Tensor, Tensor]:
+        # Taps first: the weights of one tap, over all channels, are then contiguous like the channels of a step.
         w_LD = w_DL.T.contiguous()
         T = x_BSD.shape[1] - (len(w_LD) - 1) * dilation
         y_BTD = x_BSD[:, :T] * w_LD[0]
@@ -62,7 +64,7 @@ class _Shifted(torch.autograd.Function):
         return d_x, d_w, None
 
     @staticmethod
-    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+    def vmap(info: Any, dims: Axes, *args: Any) -> VmapResult:
         return along_heads(_Shifted, info, dims, args, (2, 0, None), (2,))
 
 
@@ -83,6 +85,7 @@ class _Spectral(torch.autograd.Function):
         ctx.taps, ctx.n = inputs[1].shape[1], points(inputs[0].shape[1])
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*output[1:])
+        # No zeros of the size of the spectra for outputs that have no gradient.
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -103,7 +106,7 @@ class _Spectral(torch.autograd.Function):
         return d_x, d_k
 
     @staticmethod
-    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+    def vmap(info: Any, dims: Axes, *args: Any) -> VmapResult:
         return along_heads(_Spectral, info, dims, args, (2, 0), (2,))
 
 

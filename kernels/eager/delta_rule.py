@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distseq.kernels.eager.chunks import by_chunk, chunked, scalar_decay, scalar_decay_gradient, whole
-from distseq.kernels.stacking import Axes, Found, along_heads
+from distseq.kernels.eager.chunks import by_chunk, chunked, scalar_decay, scalar_decay_gradient, unchunked
+from distseq.kernels.stacking import Axes, VmapResult, along_heads
 
 # Head sizes from which chunks of 32 steps are faster than chunks of 16. A chunk costs a product with the K x V state, and L^2
 # pairs: the larger the state, the more it pays to have fewer chunks.
@@ -32,7 +32,7 @@ class _DeltaRule(torch.autograd.Function):
     def forward(
         q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, state: Tensor, R: int, steps: int
     ) -> tuple[Tensor, ...]:
-        begun_NKV, L = state.flatten(0, 1), R * steps
+        initial_NKV, L = state.flatten(0, 1), R * steps
         decays = seen_MPL, read_MP1, write_ML1, kept_M11 = _of_rows(chunked(g, R), steps)
         beta_ML1 = chunked(beta[..., None], L)
         kq_MPK, rows_MPV = (beta_ML1.new_empty(len(beta_ML1), L + R, each.shape[3]) for each in (k, v))
@@ -48,16 +48,18 @@ class _DeltaRule(torch.autograd.Function):
         wy_MLL = torch.linalg.solve_triangular(-beta_ML1 * pairs_MPL[:, :L], one_LL, upper=False, unitriangular=True)
         reads_MPK, written_MLK = kq_MPK * read_MP1, k_MLK * write_ML1
         u_MLV = v.new_empty(len(k_MLK), L, v.shape[3], dtype=k_MLK.dtype)
-        states_CNKV = u_MLV.new_empty(len(u_MLV) // len(begun_NKV) + 1, *begun_NKV.shape)
-        states_CNKV[0] = begun_NKV
-        chunks = by_chunk((rows_MPV, reads_MPK, wy_MLL * beta_ML1.mT, u_MLV, written_MLK.mT, kept_M11), len(begun_NKV))
+        states_CNKV = u_MLV.new_empty(len(u_MLV) // len(initial_NKV) + 1, *initial_NKV.shape)
+        states_CNKV[0] = initial_NKV
+        chunks = by_chunk(
+            (rows_MPV, reads_MPK, wy_MLL * beta_ML1.mT, u_MLV, written_MLK.mT, kept_M11), len(initial_NKV)
+        )
         for before, after, each in zip(states_CNKV[:-1], states_CNKV[1:], chunks, strict=True):
             rows, reads, scaled, u, written, kept = each
             torch.bmm(scaled, rows.baddbmm_(reads, before)[:, :L], out=u)
             torch.mul(before, kept, out=after).baddbmm_(written, u)
         # From here on the row of a step is u / beta, and that of a read is y.
         rows_MPV.baddbmm_(pairs_MPL, u_MLV)
-        y, last = whole(rows_MPV[:, L:], q.shape[:3], v.dtype), states_CNKV[-1].view_as(state).clone()
+        y, last = unchunked(rows_MPV[:, L:], q.shape[:3], v.dtype), states_CNKV[-1].view_as(state).clone()
         within = (pairs_MPL, wy_MLL, reads_MPK, written_MLK, rows_MPV, u_MLV)
         return y, last, kq_MPK, beta_ML1, *decays, *within, states_CNKV
 
@@ -74,7 +76,7 @@ class _DeltaRule(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         kq_MPK, beta_ML1, seen_MPL, read_MP1, write_ML1, kept_M11, *saved = ctx.saved_tensors
         pairs_MPL, wy_MLL, reads_MPK, written_MLK, rows_MPV, u_MLV, states_CNKV = saved
-        L, begun_NKV, with_decay = u_MLV.shape[1], states_CNKV[0], ctx.needs_input_grad[4]
+        L, initial_NKV, with_decay = u_MLV.shape[1], states_CNKV[0], ctx.needs_input_grad[4]
         drows_MPV = torch.empty_like(rows_MPV)
         dy_MRV = drows_MPV[:, L:].zero_() if dy is None else chunked(dy, ctx.R, into=drows_MPV[:, L:])
 
@@ -83,9 +85,9 @@ class _DeltaRule(torch.autograd.Function):
         du_MLV, derror_MLV = torch.bmm(pairs_MPL[:, L:].mT, dy_MRV), torch.empty_like(u_MLV)
         dkq_MPK, dwrite_MLK = torch.empty_like(kq_MPK), torch.empty_like(written_MLK)
         past_M = kept_M11.new_empty(len(kept_M11))
-        dstate_NKV = torch.zeros_like(begun_NKV) if dlast is None else dlast.reshape(begun_NKV.shape).clone()
+        dstate_NKV = torch.zeros_like(initial_NKV) if dlast is None else dlast.reshape(initial_NKV.shape).clone()
         found = (du_MLV, derror_MLV, drows_MPV, dkq_MPK, dwrite_MLK, past_M)
-        chunks = by_chunk((*found, beta_ML1, wy_MLL.mT, u_MLV, reads_MPK.mT, written_MLK, kept_M11), len(begun_NKV))
+        chunks = by_chunk((*found, beta_ML1, wy_MLL.mT, u_MLV, reads_MPK.mT, written_MLK, kept_M11), len(initial_NKV))
         for state, each in reversed(list(zip(states_CNKV[:-1], chunks, strict=True))):
             du, derror, drows, dkq, dwrite, past, beta, wy, u, reads, written, kept = each
             torch.bmm(wy, du.baddbmm_(written, dstate_NKV), out=derror)
@@ -113,11 +115,11 @@ class _DeltaRule(torch.autograd.Function):
         dkq_MPK.baddbmm_(dpairs_MPL.mul_(seen_MPL), kq_MPK[:, :L])
         dk = dwrite_MLK.baddbmm_(dpairs_MPL.mT, kq_MPK).add_(dkq_MPK[:, :L])
         grads = zip((dkq_MPK[:, L:], dk, drows_MPV[:, :L], dbeta, dg), ctx.shapes, ctx.dtypes, strict=True)
-        whole_ones = (None if each is None else whole(each, shape, dtype) for each, shape, dtype in grads)
-        return *whole_ones, dstate_NKV.unflatten(0, (ctx.shapes[0][0], -1)), None, None
+        unchunked_grads = (None if each is None else unchunked(each, shape, dtype) for each, shape, dtype in grads)
+        return *unchunked_grads, dstate_NKV.unflatten(0, (ctx.shapes[0][0], -1)), None, None
 
     @staticmethod
-    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+    def vmap(info: Any, dims: Axes, *args: Any) -> VmapResult:
         return along_heads(_DeltaRule, info, dims, args, (2, 2, 2, 2, 2, 1, None, None), (2, 1))
 
 

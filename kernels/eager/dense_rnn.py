@@ -12,6 +12,7 @@ from distseq.kernels.cells import State
 from distseq.kernels.eager.rnn import rnn
 from distseq.kernels.linear import linear
 
+# Cells that cuDNN has. It fuses all steps of a dense recurrence, which no kernel of ours does on a GPU.
 CUDNN: dict[str, Callable[..., tuple[Tensor, ...]]] = {"elman": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
 
 
@@ -43,8 +44,8 @@ def _torch(
     # torch adds a bias to each of its two products. The second is zero here, except for gru's gate n, whose bias is reset.
     inside = w.new_zeros(E) if bias is None else torch.cat([w.new_zeros(E - bias.shape[1]), bias[0]])
     weights = [w, r[0].mT.flatten(0, 1), w.new_zeros(E) if b is None else b, inside]
-    begun = [each.to(u_TBI.dtype).transpose(0, 1).contiguous() for each in state]
+    initial = [each.to(u_TBI.dtype).transpose(0, 1).contiguous() for each in state]
     y_TBD, *after = CUDNN[cell](
-        u_TBI, begun if cell == "lstm" else begun[0], weights, True, 1, 0.0, torch.is_grad_enabled(), False, False
+        u_TBI, initial if cell == "lstm" else initial[0], weights, True, 1, 0.0, torch.is_grad_enabled(), False, False
     )
     return y_TBD.transpose(0, 1).unsqueeze(2), tuple(each.to(state[0].dtype).transpose(0, 1) for each in after)

@@ -1,4 +1,4 @@
-"""The loops over time of each recurrent cell, forward and backward; distseq.kernels.eager.rnn calls them.
+"""The loops over time of each recurrent cell, forward and backward, for distseq.kernels.eager.rnn.
 
 Shapes: T time, D head size, E = gates * D, and N the axes that one step spans: (B,), or (H, B) with several heads. Backward
 processes blocks of steps that fit into the cache, the last one first. Whatever does not depend on later steps is computed for
@@ -41,6 +41,7 @@ def _added(base: Tensor, left: Tensor, right: Tensor, out: Tensor) -> None:
     (torch.addmm if left.dim() == 2 else torch.baddbmm)(base, left, right, out=out)
 
 
+# Preallocated, with every step written to its place: appending to a list and stacking would copy all states once more.
 def _states(first: Tensor, T: int) -> Tensor:
     """A buffer of T + 1 states, the first of which is given."""
     states = first.new_empty(T + 1, *first.shape)
@@ -49,6 +50,8 @@ def _states(first: Tensor, T: int) -> Tensor:
 
 
 def _steps(*tensors: Tensor) -> Iterator[Tensors]:
+    """The steps of all tensors, in parallel."""
+    # unbind makes all views in one call, instead of one call in each step for each of some ten tensors.
     return zip(*(tensor.unbind(0) for tensor in tensors), strict=True)
 
 
@@ -130,6 +133,7 @@ def _gru_forward(x: Tensor, r: Tensor, shift: Tensor, h: Tensor, states: Tensors
         rz.add_(x_rz).sigmoid_()
         torch.addcmul(x_t, reset, q, out=n_t)
         n_t.tanh_()
+        # (1 - z) n + z h' in one operation.
         torch.lerp(n_t, before, z, out=after)
     return (), (gates, n)
 
@@ -142,6 +146,7 @@ def _gru_backward(
     d_r, d_z, d_q = d.split(D, -1)
     d_rz = d[..., : 2 * D]
     torch.addcmul(gates[..., : 2 * D], gates[..., : 2 * D], gates[..., : 2 * D], value=-1, out=d_rz)
+    # The gradient of gate n's pre-activation, divided by dh. That of q is smaller by the reset, and takes its place for R.
     d_n = torch.addcmul(n.new_ones(()), n, n, value=-1)
     d_n.addcmul_(d_n, z, value=-1)
     torch.mul(d_n, reset, out=d_q)
@@ -206,6 +211,8 @@ def _slstm_backward(
         o_t.mul_(dh)
         d_both.mul_(forget_t)
         _added(dy, d_t, r, dh)
+    # c and n stand for c e^m and n e^m, so that the m of a state given by the caller has the gradient dc c + dn n. Within the
+    # sequence m is detached.
     for own, found in zip(carry, (*d_both.unbind(-2), (d_both * both[0]).sum(-2)), strict=True):
         own.copy_(found)
 

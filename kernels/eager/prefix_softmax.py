@@ -1,4 +1,4 @@
-"""Prefix softmax (Aaren, Feng et al. 2024) in chunks, with weights of at most 1 and one mean carried between chunks.
+"""Prefix softmax (Aaren, Feng et al. 2024) in chunks, with one mean carried between them.
 
 The weight of step j in the mean up to step i is exp(s_j - log-sum up to i). B batch, T time, H heads, V values; M chunks of L
 steps, C chunks of a sample and head, N = B H.
@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distseq.kernels.cells import State
-from distseq.kernels.eager.chunks import carried, chunked, whole
-from distseq.kernels.stacking import Axes, Found, along_heads
+from distseq.kernels.eager.chunks import carried, chunked, unchunked
+from distseq.kernels.stacking import Axes, VmapResult, along_heads
 
 
 class _PrefixSoftmax(torch.autograd.Function):
@@ -35,11 +35,12 @@ class _PrefixSoftmax(torch.autograd.Function):
             (s_ML - log_ML[:, -1:])[..., None],
         )
         w_MLL, kept_ML1, enter_ML1 = (each.to(v_MLV.dtype).exp_() for each in exponents)
+        # Above the diagonal the exponents are positive and may have become inf; tril_ writes zeros there instead of multiplying.
         w_MLL = w_MLL.tril_()
         means_CNV = carried(torch.bmm(w_MLL[:, -1:], v_MLV)[:, 0], kept_ML1[:, -1], mean.flatten(0, 1))
         y_MLV = torch.bmm(w_MLL, v_MLV).addcmul_(kept_ML1, means_CNV[:-1].flatten(0, 1)[:, None])
         after = logs_NS[:, -1].view_as(log).to(log.dtype), means_CNV[-1].view_as(mean).clone()
-        return whole(y_MLV, v.shape[:3], v.dtype), *after, v_MLV, y_MLV, w_MLL, kept_ML1, enter_ML1, means_CNV
+        return unchunked(y_MLV, v.shape[:3], v.dtype), *after, v_MLV, y_MLV, w_MLL, kept_ML1, enter_ML1, means_CNV
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -68,12 +69,12 @@ class _PrefixSoftmax(torch.autograd.Function):
         ds_ML = (v_MLV * dv_MLV).sum(2).sub_(share_ML)
         dmean_NV, share_N = later_CNW[0, :, :-1], later_CNW[0, :, -1]
         dlog_N = (means_CNV[0] * dmean_NV).sum(1).sub_(share_N)
-        ds, dv = (whole(each, ctx.shape, dtype) for each, dtype in zip((ds_ML, dv_MLV), ctx.dtypes, strict=True))
+        ds, dv = (unchunked(each, ctx.shape, dtype) for each, dtype in zip((ds_ML, dv_MLV), ctx.dtypes, strict=True))
         B = ctx.shape[0]
         return ds, dv, dlog_N.unflatten(0, (B, -1)), dmean_NV.unflatten(0, (B, -1)), None
 
     @staticmethod
-    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+    def vmap(info: Any, dims: Axes, *args: Any) -> VmapResult:
         return along_heads(_PrefixSoftmax, info, dims, args, (2, 2, 1, 1, None), (2, 1, 1))
 
 

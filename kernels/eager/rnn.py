@@ -1,4 +1,4 @@
-"""Nonlinear recurrences as a loop over preallocated steps, with hand-written backpropagation through time.
+"""Nonlinear recurrences as a preallocated loop, with hand-written backpropagation through time.
 
 Shapes: B batch, T time, H heads, G gates, D head size (E for the second axis of that size in r), and N the axes of one step:
 (B,), or (H, B) with several heads. Buffers are time-major, so that a step is contiguous. The loops themselves are in loops.py.
@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from distseq.kernels.cells import State
 from distseq.kernels.eager.loops import LOOPS
-from distseq.kernels.stacking import Axes, Found, along_heads
+from distseq.kernels.stacking import Axes, VmapResult, along_heads
 
 # Elements of a state in one block of backward: 256 KiB in float32, so that the dozen buffers of a block, 3 MiB, stay in the
 # last-level cache. Smaller blocks would save nothing and add calls.
@@ -97,7 +97,7 @@ class _RNN(torch.autograd.Function):
     @staticmethod
     def vmap(
         info: Any, dims: Axes, x: Tensor, r: Tensor, bias: Tensor | None, cell: str, models: int, *state: Tensor
-    ) -> Found:
+    ) -> VmapResult:
         args, ones = (x, r, bias, cell, models * info.batch_size, *state), (1,) * len(state)
         return along_heads(_RNN, info, dims, args, (2, 0, 0, None, None, *ones), (2, *ones))
 

@@ -1,4 +1,4 @@
-"""The scan h_t = a_t h_{t-1} + x_t: one operation per step, or two levels of chunks where steps are small.
+"""The scan h_t = a_t h_{t-1} + x_t: one operation per step, or chunks where steps are small.
 
 Shapes: B batch, T time, C chunks, L steps of a chunk; all other axes are elementwise. `a` may have size 1 where x does not.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
-from distseq.kernels.stacking import Axes, beside
+from distseq.kernels.stacking import Axes, with_models_axis
 
 # Elements of a step below which its time is that of the call, not of the arithmetic: chunks then do C steps in one call. The
 # measurements are in `chunk`.
@@ -73,8 +73,10 @@ class _Scan(torch.autograd.Function):
     ) -> tuple[tuple[Tensor, ...], Axes]:
         """All axes but those of samples and time are elementwise; the models become one more of them."""
         # `models` goes along, because the cut into chunks depends on the size of one model's step: see `run`.
-        a, x = (beside(each, dim, 2, info.batch_size) for each, dim in zip((a, x), dims, strict=False))
-        return _Scan.apply(a, x, beside(state, dims[2], 1, info.batch_size), reverse, models * info.batch_size), (2, 1)
+        a, x = (with_models_axis(each, dim, 2, info.batch_size) for each, dim in zip((a, x), dims, strict=False))
+        return _Scan.apply(
+            a, x, with_models_axis(state, dims[2], 1, info.batch_size), reverse, models * info.batch_size
+        ), (2, 1)
 
 
 def chunk(T: int, size: int) -> int:
@@ -121,9 +123,9 @@ def _chunks(a: Tensor, x: Tensor, h: Tensor, out: Tensor, L: int, reverse: bool)
     for a_l, x_l in zip(a_steps[1:], x_steps[1:], strict=True):
         product.mul_(a_l)
         torch.addcmul(x_l, a_l, end, out=end)
-    begun = torch.empty_like(end)
-    products, ends, states = (_ordered(each, 1, reverse) for each in (product, end, begun))
+    initial = torch.empty_like(end)
+    products, ends, states = (_ordered(each, 1, reverse) for each in (product, end, initial))
     states[0].copy_(h)
     _steps(products[:-1], ends[:-1], states[0], states[1:])
-    _steps(a_steps, x_steps, begun, h_steps)
+    _steps(a_steps, x_steps, initial, h_steps)
     return out[:, 0 if reverse else -1]

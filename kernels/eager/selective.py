@@ -1,4 +1,4 @@
-"""The selective scan, which stores only states between chunks and recomputes those inside during backward.
+"""The selective scan, which stores states between chunks only and recomputes the others.
 
 Shapes: B batch, T time, L steps of a chunk, D channels, N states. Time comes first and D last, so that a step is contiguous.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
-from distseq.kernels.stacking import Axes, Found, one_by_one
+from distseq.kernels.stacking import Axes, VmapResult, one_by_one
 
 # Steps of a chunk: longer chunks do not fit into the cache, shorter ones store more states between chunks.
 STEPS = 16
@@ -34,16 +34,17 @@ class _Selective(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         x_TB1D, dt_TB1D, A_ND, B_TBN1, C_TBN1 = _timed(x_BTD, dt_BTD, A_DN, B_BTN, C_BTN)
         parts = _parts(len(x_TB1D))
-        begun_CBND = x_BTD.new_empty(len(parts) + 1, len(state_BDN), *A_ND.shape)
-        begun_CBND[0] = state_BDN.transpose(1, 2)
+        initial_CBND = x_BTD.new_empty(len(parts) + 1, len(state_BDN), *A_ND.shape)
+        initial_CBND[0] = state_BDN.transpose(1, 2)
         y_TB1D = torch.empty_like(x_TB1D)
-        decay_LBND, h_LBND = (x_BTD.new_empty(parts[0].stop, *begun_CBND.shape[1:]) for _ in range(2))
+        # Of one chunk, and used again by all: (T, B, N, D) would be N times the input.
+        decay_LBND, h_LBND = (x_BTD.new_empty(parts[0].stop, *initial_CBND.shape[1:]) for _ in range(2))
         for at, part in enumerate(parts):
             decay, h = decay_LBND[: part.stop - part.start], h_LBND[: part.stop - part.start]
-            _states(dt_TB1D[part], x_TB1D[part], A_ND, B_TBN1[part], begun_CBND[at], decay, h)
+            _states(dt_TB1D[part], x_TB1D[part], A_ND, B_TBN1[part], initial_CBND[at], decay, h)
             y_TB1D[part] = C_TBN1[part].mT @ h
-            begun_CBND[at + 1] = h[-1]
-        return y_TB1D[:, :, 0].transpose(0, 1), begun_CBND[-1].transpose(1, 2).contiguous(), begun_CBND
+            initial_CBND[at + 1] = h[-1]
+        return y_TB1D[:, :, 0].transpose(0, 1), initial_CBND[-1].transpose(1, 2).contiguous(), initial_CBND
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -54,18 +55,19 @@ class _Selective(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_BTD: Tensor | None, g_after: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, begun_CBND = ctx.saved_tensors
+        x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, initial_CBND = ctx.saved_tensors
         x_TB1D, dt_TB1D, A_ND, B_TBN1, C_TBN1 = _timed(x_BTD, dt_BTD, A_DN, B_BTN, C_BTN)
         g_TB1D = (torch.zeros_like(x_BTD) if g_BTD is None else g_BTD).transpose(0, 1)[:, :, None].contiguous()
         d_x, d_dt, d_A, d_B, d_C = (torch.empty_like(each) for each in (x_TB1D, dt_TB1D, A_ND, B_TBN1, C_TBN1))
         d_A.zero_()
         parts = _parts(len(x_TB1D))
         # The gradient that passes from the states after a chunk to those before it.
-        carry_BND = torch.zeros_like(begun_CBND[0]) if g_after is None else g_after.transpose(1, 2)
-        decay_LBND, h_LBND, lam_LBND = (x_BTD.new_empty(parts[0].stop, *begun_CBND.shape[1:]) for _ in range(3))
+        carry_BND = torch.zeros_like(initial_CBND[0]) if g_after is None else g_after.transpose(1, 2)
+        decay_LBND, h_LBND, lam_LBND = (x_BTD.new_empty(parts[0].stop, *initial_CBND.shape[1:]) for _ in range(3))
         for at, part in reversed(list(enumerate(parts))):
             decay, h, lam = (each[: part.stop - part.start] for each in (decay_LBND, h_LBND, lam_LBND))
-            _states(dt_TB1D[part], x_TB1D[part], A_ND, B_TBN1[part], begun_CBND[at], decay, h)
+            # Computed once more from the state before the chunk: a second forward pass costs less than storing N times the input.
+            _states(dt_TB1D[part], x_TB1D[part], A_ND, B_TBN1[part], initial_CBND[at], decay, h)
             torch.mul(g_TB1D[part], C_TBN1[part], out=lam)
             lam[-1] += carry_BND
             decays, lams = decay.unbind(), lam.unbind()
@@ -76,7 +78,7 @@ class _Selective(torch.autograd.Function):
             d_B[part] = lam @ x_TB1D[part].mT
             d_C[part] = h @ g_TB1D[part].mT
             # The gradient of dt_t A, which takes the place of the decay: a buffer less of the largest size.
-            decay[0].mul_(begun_CBND[at])
+            decay[0].mul_(initial_CBND[at])
             decay[1:].mul_(h[:-1])
             decay.mul_(lam)
             torch.sum(torch.mul(decay, A_ND, out=h), 2, keepdim=True, out=d_dt[part])
@@ -92,7 +94,7 @@ class _Selective(torch.autograd.Function):
         return tuple(each if need else None for each, need in zip(wanted, ctx.needs_input_grad, strict=True))
 
     @staticmethod
-    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+    def vmap(info: Any, dims: Axes, *args: Any) -> VmapResult:
         # The channels of a model share its B and C, so that models cannot be stacked along the channels.
         return one_by_one(_Selective, info, dims, args, 2)
 

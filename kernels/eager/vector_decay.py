@@ -1,4 +1,4 @@
-"""Weights of linear attention within a chunk when each key has its own decay, accurate for decays of any strength.
+"""Weights of linear attention with a decay for each key, accurate for decays of any strength.
 
 The usual form scales queries by exp(b) and keys by exp(-b) with cumulated log-decays b; exp(-b) overflows where decays are
 strong. Here a chunk is halved again and again. The decay between a step in the right half of a block and one in the left half
@@ -26,6 +26,7 @@ def _base(decay_MLK: Tensor) -> int:
     # products of different batch sizes. Equal inputs have equal blocks, so replicas agree bit for bit.
     steepest = -float(decay_MLK.min().log())
     base = decay_MLK.shape[1]
+    # `not <`, so that an infinite exponent or NaN also ends at single steps.
     while base > 1 and not steepest * base / 2 < LARGEST:
         base //= 2
     return base
@@ -46,6 +47,7 @@ def _levels(decay_MLK: Tensor) -> Iterator[_Level]:
     M, L, K = decay_MLK.shape
     base = _base(decay_MLK)
     read, write = decay_MLK.clone(), torch.ones_like(decay_MLK)
+    # `read` and `write` hold products within blocks of h steps, at first the step's own decay and none.
     h = 1
     while h < L:
         (left_read, right_read), left_write = read.view(M, -1, 2, h, K).unbind(2), write.view(M, -1, 2, h, K)[:, :, 0]
@@ -84,6 +86,7 @@ def weights(q_MLK: Tensor, k_MLK: Tensor, decay_MLK: Tensor) -> tuple[Tensor, Te
             rows = _block(q_MLK, level.size, level.rows) * level.q_factor
             columns = _block(k_MLK, level.size, level.columns) * level.k_factor
             _square(a_MLL, level).copy_(rows @ columns.mT)
+    # A step reads what it has just written without any decay.
     a_MLL.diagonal(dim1=1, dim2=2).copy_((q_MLK * k_MLK).sum(2))
     return a_MLL.tril_(), level.q_factor[:, 0], level.k_factor[:, 0]
 

@@ -58,6 +58,7 @@ def layers_of(text: str, width: int) -> list[Layer]:
             raise ValueError(f"a layer's option must be NAME=VALUE: got {item.strip()!r}")
         values = {key: _value(value) for key, value in (option.split("=", 1) for option in options)}
         for _ in range(int(count or 1)):
+            # A layer's constructor knows its own options; an unknown one is Python's TypeError.
             try:
                 made.append(LAYERS[name](width, **values))
             except TypeError:

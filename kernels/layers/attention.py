@@ -48,6 +48,7 @@ class Attention(Layer):
         self.out = Linear(width, width, bias=False)
 
     def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:
+        # The position counts on through the state: rotations of old keys stay as they were.
         seen, keys = state if state is not None else (0, None)
         q, k, v = (self.split(each) for each in self.project(x_BTW).chunk(3, -1))
         o, keys = attention(rotated(q, seen), rotated(k, seen), v, keys, window=self.window)

@@ -71,6 +71,7 @@ class SSM(Layer):
         held_WN = A * torch.exp(self.log_step)[:, None]
         powers_WNT = torch.exp(held_WN[:, :, None] * torch.arange(taps, device=held_WN.device))
         gain_WN = torch.view_as_complex(self.leave) * torch.expm1(held_WN) / A
+        # Twice the real part: the other states are the conjugates, and give the conjugate sum.
         return 2 * torch.einsum("wn,wnt->wt", gain_WN, powers_WNT).real
 
     def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:

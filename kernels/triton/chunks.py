@@ -74,6 +74,7 @@ def _outputs(
     t = c * L + i
     b_L, total = decays(g + head, t, T, H, L, SUM)
     o_LV, weights_LL = tl.zeros((L, BV), SUM), tl.zeros((L, L), SUM)
+    # Keys in blocks, since a whole (K, V) state does not fit beside the weights of a chunk.
     for begin in range(0, K, BK):
         m = begin + tl.arange(0, BK)
         q_LK = rows(q + head * K, t, m, T, H * K)
@@ -115,6 +116,7 @@ def states(
     (B, T, H, K), V = k.shape, v.shape[3]
     C, BK, BV = triton.cdiv(T, L), min(K, STATE_BLOCK), min(V, STATE_BLOCK)
     starts, last = first.new_empty(B, H, C, K, V), first.new_empty(B, H, K, V)
+    # Launched on the tensors' own device, which need not be the current one.
     with torch.cuda.device_of(k):
         _states[(B * H, K // BK, V // BV)](
             k, v, g, first, starts, last, T, H, C, K, V, L, BK, BV, reverse, **numbers(dtype), num_warps=STATE_WARPS

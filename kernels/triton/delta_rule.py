@@ -1,4 +1,4 @@
-"""The gated delta rule in chunks: one triangular solve for all chunks, then a loop over their states (Yang et al. 2024).
+"""The gated delta rule in chunks: one triangular solve, then a loop over states (Yang et al. 2024).
 
 Shapes: B batch, T time, H heads, K keys, V values, C chunks of L steps. With b and D as in chunks.py, let [x, w] be the solution
 of (I + tril(beta k k^T . D, -1)) [x, w] = beta [v, e^b k]. A chunk that starts from state S then writes u = x - w S, and the rest
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from distseq.kernels.backend import accumulator
-from distseq.kernels.stacking import Axes, Found, along_heads
+from distseq.kernels.stacking import Axes, VmapResult, along_heads
 from distseq.kernels.triton.chunks import decays, dot, length, numbers, outputs, rows
 from distseq.kernels.triton.linear_attention import by_decay, by_keys
 
@@ -107,13 +107,14 @@ class _Delta(torch.autograd.Function):
         return dq.to(q.dtype), dk.to(k.dtype), du, dw.to(w.dtype), dg.to(g.dtype), dstate, None
 
     @staticmethod
-    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+    def vmap(info: Any, dims: Axes, *args: Any) -> VmapResult:
         return along_heads(_Delta, info, dims, args, (2, 2, 2, 2, 2, 1, None), (2, 1))
 
 
 def _solved(k: Tensor, v: Tensor, beta: Tensor, g: Tensor, L: int) -> tuple[Tensor, Tensor]:
     """The solutions x (B, T, H, V) and w (B, T, H, K) for all chunks."""
     T, K = k.shape[1:4:2]
+    # Padded steps have beta = 0 and write nothing.
     k, v, beta, g = (
         pad(each.to(accumulator(each.dtype)), (0, 0) * (each.dim() - 2) + (0, -T % L))
         .unflatten(1, (-1, L))

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
 from distseq.kernels.cells import CELLS, State
-from distseq.kernels.stacking import Axes, Found, along_heads
+from distseq.kernels.stacking import Axes, VmapResult, along_heads
 from distseq.kernels.triton.math import INTERPRETED
 from distseq.kernels.triton.rnn_kernels import rnn_backward, rnn_forward
 
@@ -33,6 +33,7 @@ def _innermost(cell: str, r_HGDE: Tensor, like: Tensor) -> Tensor:
     # gru's third slot, x_n, has no product.
     if cell == "gru":
         r_HGDE = torch.cat([r_HGDE[:, :2], torch.zeros_like(r_HGDE[:, :1]), r_HGDE[:, 2:]], 1)
+    # Copied once before the kernel, which then reads whole rows; the gates of an element are neighbours in the product.
     return r_HGDE.permute(0, 2, 3, 1).to(like.dtype).contiguous()
 
 
@@ -67,28 +68,28 @@ def _by_head(tensor_BTHX: Tensor) -> Tensor:
 class _Rnn(torch.autograd.Function):
     @staticmethod
     def forward(
-        x_BTHGD: Tensor, r_HGDE: Tensor, bias_HD: Tensor | None, begun_NBHD: Tensor, cell: str
+        x_BTHGD: Tensor, r_HGDE: Tensor, bias_HD: Tensor | None, initial_NBHD: Tensor, cell: str
     ) -> tuple[Tensor, Tensor, Tensor]:
         """y, the last states, and the states other than h before each step and after the last."""
         # Gates are not stored: they are four times as many numbers as h, and one product of all steps recomputes them.
-        x, begun = x_BTHGD.contiguous(), begun_NBHD.contiguous()
+        x, initial = x_BTHGD.contiguous(), initial_NBHD.contiguous()
         B, T, H, G, D = x.shape
         r_HDDS = _innermost(cell, r_HGDE, x)
         y = x.new_empty(B, T, H, D)
         bias = _shift(bias_HD, y).contiguous()
-        kept = begun.new_empty(len(begun) - 1, B, T + 1, H, D)
-        last = torch.empty_like(begun)
+        kept = initial.new_empty(len(initial) - 1, B, T + 1, H, D)
+        last = torch.empty_like(initial)
         settings = _settings(cell, y)
         grid = (H, triton.cdiv(B, settings["ROWS"]))
         with torch.cuda.device_of(x):
-            rnn_forward[grid](x, r_HDDS, bias, begun, y, kept, last, B, T, H, G=G, **settings)
+            rnn_forward[grid](x, r_HDDS, bias, initial, y, kept, last, B, T, H, G=G, **settings)
         return y, last, kept
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, r, bias, begun, ctx.cell = inputs
+        x, r, bias, initial, ctx.cell = inputs
         y, _, kept = output
-        ctx.save_for_backward(x, r, bias, begun[0], y, kept)
+        ctx.save_for_backward(x, r, bias, initial[0], y, kept)
         ctx.mark_non_differentiable(kept)
         ctx.set_materialize_grads(False)
 
@@ -97,12 +98,14 @@ class _Rnn(torch.autograd.Function):
     def backward(ctx: Any, dy_BTHD: Tensor | None, dlast_NBHD: Tensor | None, _: None) -> tuple[Any, ...]:
         x, r, bias, h_BHD, y, kept = ctx.saved_tensors
         B, T, H, D = y.shape
+        # h before each step, rounded to the inputs' dtype as the forward kernel did: both must multiply R with the same numbers.
         before = torch.cat([h_BHD[:, None].to(y.dtype), y[:, :-1]], 1)
         if ctx.cell == "gru":
             x = torch.cat([x, _shift(bias, y)[:, None].expand(B, T, H, 1, D)], 3)
         x, r_HDDS = x.contiguous(), _innermost(ctx.cell, r, y)
         a = torch.empty_like(x)
         torch.baddbmm(_by_head(x), _by_head(before), r_HDDS.transpose(2, 3).flatten(2), out=_by_head(a))
+        # Contiguous, since the kernel computes addresses from shapes: `y.sum()` sends a gradient with strides of 0.
         dy = torch.zeros_like(y) if dy_BTHD is None else dy_BTHD.contiguous()
         shape = (len(kept) + 1, B, H, D)
         dlast = kept.new_zeros(shape) if dlast_NBHD is None else dlast_NBHD.contiguous()
@@ -123,7 +126,7 @@ class _Rnn(torch.autograd.Function):
         return dx, dr, dbias, dbegun if ctx.needs_input_grad[3] else None, None
 
     @staticmethod
-    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+    def vmap(info: Any, dims: Axes, *args: Any) -> VmapResult:
         return along_heads(_Rnn, info, dims, args, (2, 0, 0, 2, None), (2, 2))
 
 

@@ -85,7 +85,7 @@ def _tile(B, ROWS: tl.constexpr, D: tl.constexpr):
 
 @triton.jit
 def rnn_forward(
-    x_BTHGD, r_HDDS, bias_HD, begun_NBHD, y_BTHD, kept_NBTHD, last_NBHD, B, T, H,
+    x_BTHGD, r_HDDS, bias_HD, initial_NBHD, y_BTHD, kept_NBTHD, last_NBHD, B, T, H,
     CELL: tl.constexpr, G: tl.constexpr, S: tl.constexpr, N: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     ACC: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -100,8 +100,8 @@ def rnn_forward(
     kept_apart = B.to(tl.int64) * (T + 1) * H * D
     state_at = (row * H + head) * D + d
     apart = B * H * D
-    h = tl.load(begun_NBHD + state_at, mask, other=0.0)
-    c, n, m = _states(begun_NBHD + state_at + apart, mask, apart, N - 1)
+    h = tl.load(initial_NBHD + state_at, mask, other=0.0)
+    c, n, m = _states(initial_NBHD + state_at + apart, mask, apart, N - 1)
     shift = tl.zeros((ROWS, D), ACC)
     if CELL == "gru":
         shift += tl.load(bias_HD + head * D + d).to(ACC)
@@ -138,7 +138,7 @@ def rnn_backward(
     # In place, since a tensor of four gates is the largest here.
     head = tl.program_id(0)
     row, d, mask = _tile(B, ROWS, D)
-    # The even columns, then the odd ones: see _through.
+    # The even columns, then the odd ones: see _through, which restores their order after the product.
     column = tl.arange(0, D) % (D // 2) * 2 + tl.arange(0, D) // (D // 2)
     r = tl.load(r_HDDS + head * D * D * S + column[None, :] * (D * S) + tl.arange(0, D * S)[:, None])
     r = r.to(OPERAND)

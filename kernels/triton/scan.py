@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
-from distseq.kernels.stacking import Axes, Found, along_heads
+from distseq.kernels.stacking import Axes, VmapResult, along_heads
 
 # Channels and warps of a program, and steps loaded ahead of the one computed. Small blocks make many programs, and loads ahead
 # hide the latency of memory, which dominates a step of one multiply-add. Not tuned on a GPU yet.
@@ -50,14 +50,15 @@ def _scan_backward(
     inside = d < D
     a, dh = a + b * a_b + d * a_d, dh + b * dh_b + d * dh_d
     h, dx, da = h + b * T * D + d, dx + b * T * D + d, da + b * T * D + d
-    begun_D = tl.load(state + b * D + d, mask=inside, other=0).to(ACC)
+    initial_D = tl.load(state + b * D + d, mask=inside, other=0).to(ACC)
     carry_D = tl.load(dafter + b * D + d, mask=inside, other=0).to(ACC)
     for step in tl.range(0, T, num_stages=STAGES):
         t = step if REVERSE else T - 1 - step
         before = t + 1 if REVERSE else t - 1
+        # The first step of the scan has no step before it: it read the initial state.
         kept = inside & (step < T - 1)
         h_D = tl.load(h + before * D, mask=kept, other=0).to(ACC)
-        h_D = tl.where(kept, h_D, begun_D)
+        h_D = tl.where(kept, h_D, initial_D)
         carry_D += tl.load(dh + t * dh_t, mask=inside, other=0).to(ACC)
         tl.store(dx + t * D, carry_D, mask=inside)
         tl.store(da + t * D, carry_D * h_D, mask=inside)
@@ -95,7 +96,7 @@ class _Scan(torch.autograd.Function):
         return da, dx, dstate, None
 
     @staticmethod
-    def vmap(info: Any, dims: Axes, *args: Any) -> Found:
+    def vmap(info: Any, dims: Axes, *args: Any) -> VmapResult:
         return along_heads(_Scan, info, dims, args, (2, 2, 1, None), (2, 1))
 
 

@@ -1,4 +1,4 @@
-"""The documentation of one AWS service, as shipped inside botocore: English text that needs no download."""
+"""The documentation of one AWS service, from inside botocore: English text without a download."""
 
 import difflib
 import gzip

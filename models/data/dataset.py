@@ -63,19 +63,19 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).splitlines()[:1])}"
 
 
-def naming(where: str, spec: str, error: BaseException) -> str:
+def named_error(where: str, spec: str, error: BaseException) -> str:
     """An error on one line that names the data set: as it is if it does so already, else after the prefix `where`."""
     # Our readers name the data set in their messages; a user's own data set does not know its spec.
     message = " ".join(str(error).splitlines()[:1])
     return message if isinstance(error, ValueError) and f"data {spec!r}" in message else f"{where}: {one_line(error)}"
 
 
-def few(indices: np.ndarray) -> str:
+def first_few(indices: np.ndarray) -> str:
     """The first sample ids of a batch, for a message."""
     return f"{indices[:5].tolist()}{' ...' if len(indices) > 5 else ''}"
 
 
-def needs(spec: str, package: str) -> ValueError:
+def missing_package(spec: str, package: str) -> ValueError:
     """The error for a reader whose optional package is missing."""
     return ValueError(f"data {spec!r} needs {package}, which is not installed: python -m pip install {package}")
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from distseq.models.data.columns import check_dtype, check_numbers, choose, sha256_of, to_tensor
-from distseq.models.data.dataset import check_ids, few, needs, one_line
+from distseq.models.data.dataset import check_ids, first_few, missing_package, one_line
 
 # Rows that are hashed at a time: the data may be larger than the memory. Part of the fingerprint, so it cannot change.
 CHUNK = 1000
@@ -61,12 +61,12 @@ class Saved:
             rows = {name: np.asarray(values) for name, values in self._data[indices.tolist()].items()}
         # Decoders of the user's features may raise anything.
         except Exception as error:
-            raise ValueError(f"data {self._spec!r}, samples {few(indices)}: {one_line(error)}") from None
+            raise ValueError(f"data {self._spec!r}, samples {first_few(indices)}: {one_line(error)}") from None
         for name, values in rows.items():
             if values.dtype == object:
                 raise ValueError(
                     f"column {name!r} of data {self._spec!r} must hold numbers, or lists of equal length, "
-                    f"without missing values: samples {few(indices)} don't"
+                    f"without missing values: samples {first_few(indices)} don't"
                 )
             check_numbers(self._spec, name, values)
         return rows
@@ -78,7 +78,7 @@ def open_hf(path: str, split: str | None = None, columns: list[str] | None = Non
     try:
         import datasets
     except ImportError:
-        raise needs(spec, "datasets") from None
+        raise missing_package(spec, "datasets") from None
     if not Path(path).is_dir():
         raise ValueError(f"can't read data {spec!r}: there is no such folder")
     try:

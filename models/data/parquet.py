@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from distseq.models.data.columns import Columns, choose
-from distseq.models.data.dataset import needs, one_line
+from distseq.models.data.dataset import missing_package, one_line
 
 
 def open_parquet(path: str, columns: list[str] | None = None, dtype: str = "float32") -> Columns:
@@ -15,7 +15,7 @@ def open_parquet(path: str, columns: list[str] | None = None, dtype: str = "floa
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
-        raise needs(spec, "pyarrow") from None
+        raise missing_package(spec, "pyarrow") from None
     try:
         with parquet.ParquetFile(path) as file:
             names = choose(spec, file.schema_arrow.names, columns)

@@ -1,4 +1,4 @@
-"""Synthetic sequences that test a layer's memory: words of a permutation group, and recall of key-value pairs.
+"""Synthetic sequences that test memory: words of a permutation group, recall of key-value pairs.
 
 Sample `id` is drawn from a generator seeded by (seed, id), so every host generates the same one.
 """

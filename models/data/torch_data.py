@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from distseq.models.data.dataset import Dataset, call_opener, check_ids, few, load_opener, one_line, open_dataset
+from distseq.models.data.dataset import Dataset, call_opener, check_ids, first_few, load_opener, one_line, open_dataset
 
 # Samples in the fingerprint of a data set that has none of its own. All of them could take hours, each may be an image to decode;
 # evenly spaced ones find another version, file or order, but not a single changed sample.
@@ -48,7 +48,7 @@ class Samples:
             return self._collate(samples)
         except Exception as error:
             raise ValueError(
-                f"data {self._spec!r}: samples {few(indices)} can't be collated: {one_line(error)}"
+                f"data {self._spec!r}: samples {first_few(indices)} can't be collated: {one_line(error)}"
             ) from error
 
     def _sample(self, index: int) -> Any:

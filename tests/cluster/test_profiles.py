@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from distseq.cluster.profiles import BASE, PROFILES, ROUNDS, SLOPE, delays, profile
 from distseq.cluster.trace import Trace
@@ -50,17 +51,22 @@ def test_the_base_scales_start_up_and_compute_alike(name: str) -> None:
     assert scaled.slope == pytest.approx(SLOPE / 12)
 
 
+def probable(events: np.ndarray, rate: float) -> bool:
+    """Whether so many of these events may come about at this rate: but for one time in a million."""
+    return bool(scipy.stats.binomtest(int(events.sum()), events.size, rate).pvalue > 1e-6)
+
+
 def test_each_profile_is_what_its_name_says() -> None:
     tables = {name: profile(name, 64, seed=0, base=1.0).times for name in PROFILES}
     assert not tables["none"].any()
     slow = tables["bursts"] > 2.5
-    assert 0.04 < slow.mean() < 0.09
-    assert 0.3 < slow[1:][slow[:-1]].mean() < 0.5, "a straggler straggles on in two rounds of five"
+    assert probable(slow[1:][~slow[:-1]], 0.04), "who does not straggle starts to in one round of 25"
+    assert probable(slow[1:][slow[:-1]], 0.4), "a straggler straggles on in two rounds of five"
     assert 1e-3 < (tables["heavy-tail"] > 4).mean() < 3e-2
     np.testing.assert_allclose(np.median(tables["one-slow"], axis=0), [6.0] + [1.0] * 63, rtol=0.05)
     np.testing.assert_allclose(np.median(tables["half-slow"], axis=0), [3.0] * 32 + [1.0] * 32, rtol=0.05)
     spikes = tables["spikes"] > 40
-    assert 3e-4 < spikes.mean() < 2e-3
+    assert probable(spikes, 1e-3)
     assert tables["spikes"][~spikes].max() < 2
 
 

@@ -242,7 +242,7 @@ def test_an_overdue_job_is_a_broken_promise() -> None:
 def test_an_incomplete_job_has_no_weights() -> None:
     ledger = Ledger(GC(4, 1))
     ledger.receive(ledger.begin(0)[0])
-    with pytest.raises(ValueError, match="a row of each of 2 replica sets: got 1"):
+    with pytest.raises(ValueError, match="a row from each of 2 replica sets: got 1"):
         ledger.weights(0)
 
 

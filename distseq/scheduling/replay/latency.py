@@ -29,17 +29,20 @@ def mean(worker: Any) -> float:
 def record_sent(worker: Any, now: float) -> None:
     if worker.silent < np.inf:
         add(worker, max(now - worker.silent, mean(worker)))
+    # np.inf while nothing is owed, so that one comparison covers both cases.
     worker.silent = now
 
 
 @part
 def record_delivery(pool: Pool, task: Any) -> None:
     worker, startup = pool.workers[task.worker], pool.messages[task.message].startup
+    # The same tolerance as in record_delivery there.
     if pool.state[0].now - startup - task.compute > worker.silent - 1e-9:
         worker.silent = np.inf
     if worker.told != task.message:
         worker.told = task.message
         add(worker, startup)
+    # A row of a job that is over has no known load, so the real prediction learns nothing from it.
     worker.computes = worker.computes or (task.compute > 0 and pool.slot[task.job] != NONE)
 
 

@@ -45,6 +45,8 @@ def replay_pipeline(
 ) -> tuple[np.ndarray, float, int, int, np.ndarray]:
     """The fields of Replayed: decode times (jobs,), busy worker-seconds, messages started, wanted rows, learners (jobs,)."""
     n, parts, copies, burst = trace.workers, pipeline.parts, min(pipeline.copies, trace.workers), pipeline.burst
+    # Besides the jobs to decode, each learner has one open job when the replay ends. The slope is multiplied by 1 / parts and
+    # not divided by parts, as the real scheduler does it: the predictions must agree to the last digit.
     opened, own, seconds, where = jobs + models, pipeline.places > 0, trace.slope * (1 / parts), pipeline.sites(n)
     sites, total, sends = len(where), opened * parts, opened * parts * copies
     lanes = np.full(n, on.NONE)  # the only site of each worker
@@ -57,6 +59,7 @@ def replay_pipeline(
         *(np.zeros((total, copies), int), np.full(opened, parts), np.zeros(sites, int)),
         np.array([np.isin(np.arange(n), np.array(site) % n) for site in where]),
         records(2 * sites, "head tail").reshape(2, sites),
+        # A part enters a queue once per copy at most.
         np.zeros((2, sites, copies * (opened if own else total)), int),
         *(np.zeros(2, int), np.zeros(opened, int), np.zeros(jobs), np.zeros(jobs, int)),
     )
@@ -72,6 +75,7 @@ def _pipelined(pool: Pool, r: Lines) -> None:
     s, n, completed, decoded, read = pool.state[0], len(pool.workers), 0, 0, 0
     for worker in pool.workers:
         _free(pool, r, worker)
+    # In the order of learners, as the master opens them.
     for job in range(r.models):
         _open(pool, r, job, job)
     while True:
@@ -106,6 +110,7 @@ def _free(pool: Pool, r: Lines, worker: Any) -> None:
     r.many[r.doing[worker.number]] -= 1
     r.doing[worker.number] = IDLE
     pool.state[0].turn += 1
+    # Predicted once, when it becomes idle, as in the real scheduler.
     worker.turn, worker.predicted = pool.state[0].turn, prediction.expected(worker, r.seconds)
 
 
@@ -114,6 +119,7 @@ def _open(pool: Pool, r: Lines, job: int, slot: int) -> None:
     on.publish(pool, job, slot)
     lane = 0
     for k in range(len(r.open)):
+        # The first of the lanes with the fewest open jobs, as `min` finds it in the real scheduler.
         lane = k if r.open[k] < r.open[lane] else lane
     r.open[lane] += 1
     for g in range(r.parts):

@@ -71,10 +71,12 @@ def new_pool(
         np.zeros(tasks, int),
         *(startups, seconds, np.full(jobs, NONE), np.zeros((slots, len(seconds), trace.workers), bool)),
     )
+    # Flags in the state instead of arguments: every `part` gets the state anyway.
     pool.state[["lost", "serial", "whole"]] = unfinished == "lost", unfinished == "serial", whole
     workers = pool.workers
     workers["depth"], workers["silent"] = depths, np.inf
     workers["number"] = workers["order"] = workers["turn"] = np.arange(trace.workers)
+    # NONE and not 0, which is the first message.
     workers["latest"] = workers["told"] = workers["message"] = NONE
     return pool
 
@@ -179,6 +181,8 @@ def _schedule(s: Any, events: np.ndarray, m: int, seconds: float) -> None:
     while k and at < events[(k - 1) // 2].at:
         events[k] = events[(k - 1) // 2]
         k = (k - 1) // 2
+    # The sequence number decides between events at one time, as in the real pool: ties are common, since profiles repeat
+    # numbers.
     events[k].at, events[k].number, events[k].message = at, s.scheduled, m
     s.events += 1
     s.scheduled += 1
@@ -226,9 +230,12 @@ def _event(pool: Pool, m: int) -> None:
         return
     if one.place < one.end:
         task = pool.tasks[one.place]
+        # A mini-task whose job was retired meanwhile counts as done, but its compute is not reported: its load is not known
+        # any more.
         task.done, task.compute = True, pool.seconds[task.group] if pool.slot[task.job] != NONE else 0.0
         one.place += 1
     ended = not _go_on(pool, m, 0.0)
+    # All rows of the message arrive with its last: nothing to hand over yet.
     if s.whole and not ended:
         return
     for x in range(one.first, one.place):

@@ -50,6 +50,7 @@ def replay_rounds(
     if type(scheme) not in ASSIGNS:
         raise ValueError(f"{scheme.spec} has no replay")
     n, T, groups, slots, rounds = scheme.n, scheme.delay, len(scheme.codes), scheme.delay + 1, jobs + scheme.delay + 1
+    # By exact type: a subclass could assign differently, and its replay would silently be another scheme's.
     assigns, W = ASSIGNS[type(scheme)], scheme.W if isinstance(scheme, MSGC) else 0
     copies = min(scheme.copies, n) if isinstance(scheme, Redispatch) else 0
     few = n - scheme.enough if isinstance(scheme, Backup) else 0  # backup copies begin when at most so many parts miss
@@ -65,6 +66,7 @@ def replay_rounds(
         *(np.zeros((slots, groups), int), np.full((slots, groups, n), NONE), np.zeros(T * groups, int)),
         *(np.zeros(copies, int), np.zeros(2 * n, int), np.zeros(rounds, int), np.zeros(jobs)),
     )
+    # Under fractional repetition every part must come, under a dense code any n - s rows suffice.
     need = [code.parts if code is own else n - code.s for code, own in zip(codes, replicas, strict=True)]
     r.groups["code"] = [codes.index(code) for code in scheme.codes]
     r.groups["need"], r.groups["copied"] = np.array(need)[r.groups["code"]], NONE
@@ -101,14 +103,17 @@ def _rounds(pool: Pool, r: Rounds) -> None:
                 low, high = _shortage(pool, r)
             over = low == high
         if over:
+            # `late` is False under "lost": what is late is cancelled when its round ends.
             if s.lost:
                 for x in range(first, s.tasks):
                     on.cancel(pool, x)
+            # The mini-tasks of the new round begin at index `first`: append-only tables need no list of them.
             begun, heard, first = s.now, False, s.tasks
             idles = taken = low = high = 0
             s.round += 1
             _begin(pool, r)
             waited = s.tasks - first
+        # Backup tasks: BackupScheduler.step, for the job of the running round.
         elif r.slots[pool.slot[s.round]].left <= r.few:
             for g in range(len(r.groups)):
                 if taken < idles and not r.answered[pool.slot[s.round], g] and r.groups[g].copied != s.round:
@@ -132,6 +137,7 @@ def _rounds(pool: Pool, r: Rounds) -> None:
             if r.few and task.job == s.round:
                 r.idle[idles] = task.worker
                 idles += 1
+            # One of the workers that were short has answered: what the round is short of must be asked for again.
             if low <= task.worker < high:
                 low = high = 0
             if _receive(pool, r, task):
@@ -200,6 +206,7 @@ def _again(pool: Pool, r: Rounds) -> None:
                     need -= 1
     r.slots[r.T].begin = items
     for c in range(len(r.copy)):
+        # The places that Redispatch.assign gives to copies: evenly spread, and moved on where two would meet.
         place = c * items % n
         while place in r.copy[:c]:
             place = (place + 1) % n
@@ -212,6 +219,7 @@ def _assign(pool: Pool, r: Rounds, m: int, worker: Any) -> None:
     t, groups, n = pool.state[0].round, len(r.groups), len(pool.workers)
     k = worker.place if r.ordered else worker.number
     if r.assigns == CODED:
+        # Members of a replica set begin with different groups, so that their streamed rows complement each other.
         member = k if r.dense else k - r.starts[r.sets[0, k]]
         for i in range(groups):
             on.put(pool, m, t - r.T if pool.workers[k].repeats else t, (i + member) % groups)
@@ -249,6 +257,8 @@ def _shortage(pool: Pool, r: Rounds) -> tuple[int, int]:
         slot, age = pool.slot[job], t - job
         if slot == NONE:
             continue
+        # The closed form of MSGC.shortage: uncoded groups that were attempted, and the round up to which they may still be
+        # retried.
         attempted, retried = min(age + 1, r.W - 1), max(age, r.W - 2)
         for w in range(n):
             behind = attempted

@@ -13,7 +13,7 @@ def make_placement(n: int, hosts: int, most: int, *, elastic: bool = False) -> P
     return placement
 
 
-def test_neighbours_live_on_different_hosts_and_a_dead_one_is_stood_in_for() -> None:
+def test_neighbours_are_on_different_hosts_and_others_stand_in_for_a_dead_one() -> None:
     placement = make_placement(6, 3, 3)
     assert list(placement.members().values()) == ["host-0", "host-1", "host-2"] * 2
     dead = placement.placed[1]
@@ -24,7 +24,7 @@ def test_neighbours_live_on_different_hosts_and_a_dead_one_is_stood_in_for() -> 
     assert list(placement.members().values()) == ["host-0", "host-1", "host-2"] * 2
 
 
-def test_where_nobody_lives_the_worker_s_own_seat_waits_for_it() -> None:
+def test_while_no_host_is_ready_a_worker_stays_with_its_own() -> None:
     placement = make_placement(2, 2, 2)
     for slot in placement.placed:
         slot.ready = False
@@ -50,16 +50,16 @@ def test_with_elastic_a_host_that_joins_is_a_worker(elastic: bool, workers: list
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.integers(0, 3), st.integers(0, 12), st.integers(1, 12))
-def test_only_who_does_not_live_leaves_and_no_more_than_there_is_room_for_come(
-    living: list[bool], coming: int, room: int, most: int
+def test_only_hosts_that_are_not_ready_leave_and_no_more_join_than_there_is_room_for(
+    ready: list[bool], joining: int, room: int, most: int
 ) -> None:
-    placement = make_placement(12, len(living), most)
-    for slot, lives in zip(placement.placed, living, strict=True):
-        slot.ready = lives
-    placement.joining = [HostSlot(f"host-{len(living) + k}", None, 0.0) for k in range(coming)]
+    placement = make_placement(12, len(ready), most)
+    for slot, one in zip(placement.placed, ready, strict=True):
+        slot.ready = one
+    placement.joining = [HostSlot(f"host-{len(ready) + k}", None, 0.0) for k in range(joining)]
     leaving, names = placement.resize(room)
     assert not any(slot.ready for slot in leaving)
-    assert not leaving or any(living)
+    assert not leaving or any(ready)
     assert not set(names) & {slot.name for slot in placement.all()}
     if names:
         assert not leaving

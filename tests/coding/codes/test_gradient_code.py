@@ -4,6 +4,7 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -251,3 +252,12 @@ def test_a_code_needs_workers_and_fewer_stragglers_than_workers(kind: str, n: in
 def test_an_unknown_code_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="unknown code 'raptor'; known: fr, cyclic"):
         make_code("raptor", 4, 1)
+
+
+@pytest.mark.parametrize(("n", "s"), [(3, 1), (8, 2), (16, 5), (24, 3)])
+def test_all_decoders_are_the_least_one_and_the_null_space(n: int, s: int) -> None:
+    code = Cyclic(n, s)
+    least, null = code._solutions
+    expected = scipy.linalg.null_space(code.B.T)
+    np.testing.assert_allclose(null @ null.T, expected @ expected.T, atol=1e-9)
+    np.testing.assert_allclose(least, scipy.linalg.lstsq(code.B.T, np.ones(n))[0], atol=1e-9)

@@ -14,7 +14,7 @@ from rich.console import Console
 import distseq
 from distseq.config.toml_file import from_dict
 from distseq.engine.failures import FailedError
-from distseq.gradients.data import DataError, Source, opened
+from distseq.gradients.data import DataError, Source, open_data
 from distseq.learners.from_config import build_fleet
 
 OWN = """
@@ -116,7 +116,7 @@ def test_a_fault_on_the_driver_is_one_line_before_anything_starts(fault: str) ->
 
 
 def source(data: str = DATA, **data_args: Any) -> Source:
-    return Source(data, opened(data, data_args), "a" * 64)
+    return Source(data, open_data(data, data_args), "a" * 64)
 
 
 def check_finite(ids: np.ndarray, **data_args: Any) -> None:

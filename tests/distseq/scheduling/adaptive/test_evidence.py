@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distseq.cluster.pool import Delivery
 from distseq.coding.plan import MiniTask
-from distseq.scheduling.adaptive.evidence import DEPTH, ROWS, Evidence
+from distseq.scheduling.adaptive.evidence import DEPTH, GOLDEN, ROWS, Evidence, _imputed
 from distseq.scheduling.adaptive.rare_events import RATE, SECONDS
 from tests.coding.strategies import PROPERTY, generators
 
@@ -172,3 +173,18 @@ def test_few_invocations_of_a_worker_are_eked_out_by_those_of_others() -> None:
         told.invocation(worker, float(np.exp(0.5 * draws.standard_normal())))
     table = told.table(50)
     assert all(len(np.unique(table[:, worker])) > 5 for worker in range(50))
+
+
+@PROPERTY
+@given(size=st.integers(2, 60), draws=generators())
+def test_unfinished_start_ups_are_quantiles_of_the_kaplan_meier_estimate(size: int, draws: np.random.Generator) -> None:
+    seconds, complete = draws.exponential(1.0, size), draws.random(size) < 0.7
+    complete[0] = True
+    censored = scipy.stats.CensoredData(uncensored=seconds[complete], right=seconds[~complete])
+    survival = scipy.stats.ecdf(censored).sf.evaluate
+    found, steps = _imputed(seconds, complete), np.sort(seconds[complete])
+    np.testing.assert_array_equal(found[complete], seconds[complete])
+    for j, k in enumerate(np.flatnonzero(~complete)):
+        wanted = survival(seconds[k]) * (1 - GOLDEN * (j + 1) % 1)
+        later = steps[(steps > seconds[k]) & (survival(steps) <= wanted)]
+        assert found[k] == (later[0] if len(later) else max(2 * seconds[k], steps[-1]))
