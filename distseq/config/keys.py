@@ -1,4 +1,4 @@
-"""What the schema says of a key, in the metadata of its field: its meaning, its range and its option of `distseq train`."""
+"""The metadata of the config file's keys: meaning, range, and the option of `distseq train` that replaces it."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
@@ -10,7 +10,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a learner: also the name of its weigh
 
 @dataclass(frozen=True)
 class Meaning:
-    """The one place that describes a key: checks, JSON schema, command line and reference are made from it."""
+    """Describes a key in one place, from which checks, JSON schema, command line and reference are made."""
 
     description: str
     least: int | None = None
