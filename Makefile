@@ -1,10 +1,11 @@
-# make run | test | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | bench-kernels | bench-gpu |
+# make run | test | test-long | same-bytes | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | bench-kernels | bench-gpu |
 #      bench-learning | bench-stacking | regimes | docs | schema | wheel | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
 #   ARGS      more options of `distseq train`, for `make run`
 #   TRACES    a folder of recorded traces, for `make bench-scheduling`
+#   OLD       the commit that `make same-bytes` compares with
 PYTHON   ?= python3
 VENV     ?= .venv
 PIP_ARGS ?=
