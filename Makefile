@@ -1,5 +1,5 @@
-# make run | test | test-long | same-bytes | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | bench-kernels | bench-gpu |
-#      bench-learning | bench-stacking | regimes | docs | schema | wheel | clean
+# make run | test | test-long | same-bytes | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live |
+#      bench-replay | bench-kernels | bench-gpu | bench-learning | bench-stacking | regimes | docs | schema | wheel | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
