@@ -90,7 +90,7 @@ class Checkout(NamedTuple):
             raise SystemExit(f"{self.tree} holds no distseq that runs from there: {found} was imported")
 
     def train(self, out: Path, *options: str) -> None:
-        # The same job file for both: this checkout's.
+        # The same config file for both: this checkout's.
         self.run("-m", "distseq", "train", str(ROOT / "examples" / "main.toml"), *JOB, *options, "--out", str(out))
 
     def interrupt(self, out: Path, *options: str) -> None:
