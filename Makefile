@@ -4,6 +4,7 @@
 #   PIP_ARGS  more options of pip install, such as an index of your own
 #   ARGS      more options of `distseq train`, for `make run`, or of a benchmark
 #   TRACES    a folder of recorded traces, for `make bench-scheduling`
+#   OLD       the commit that `make same-bytes` compares with
 PYTHON   ?= python3
 VENV     ?= .venv
 PIP_ARGS ?=

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.examples import examples
 from tests.kernels.cases import COMPOSED, PRIMITIVES, Case, Inputs, normal
 from tests.kernels.comparing import (
     apart,
@@ -44,8 +45,11 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @every
-@pytest.mark.parametrize("T", [1, 2, 5])
-@pytest.mark.parametrize("H", [1, 2])
+@pytest.mark.parametrize(
+    ("T", "H"),
+    # Each length and each number of heads; the other pairs are left to `make test-long`.
+    [(1, 1), (2, 1), (5, 2), *(pytest.param(*pair, marks=pytest.mark.long) for pair in ((1, 2), (2, 2), (5, 1)))],
+)
 @pytest.mark.usefixtures("backend")
 def test_the_gradient_is_that_of_finite_differences(case: Case, T: int, H: int) -> None:
     assert finite_differences(case, 2, T, H, 3)
@@ -162,7 +166,7 @@ def extreme(case: Case, inputs: Inputs, levels: list[float], seed: int) -> Input
     chunk=st.integers(1, 40),
     seed=st.integers(0, 2**31),
 )
-@settings(PROPERTY, max_examples=20)
+@examples(20)
 def test_extreme_values_are_finite_and_right(
     name: str,
     dtype: torch.dtype,

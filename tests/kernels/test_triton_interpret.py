@@ -30,9 +30,10 @@ def refusal() -> str | None:
 @pytest.mark.slow
 @pytest.mark.skipif(refusal() is not None, reason=str(refusal()))
 @pytest.mark.parametrize("op", sorted({small.case.op for small in INTERPRETED.values()}))
-def test_values_and_gradients_are_those_of_the_loop(op: str) -> None:
+@pytest.mark.parametrize("which", ["not long", pytest.param("long", marks=pytest.mark.long)])
+def test_values_and_gradients_are_those_of_the_loop(op: str, which: str) -> None:
     """In a process of its own, where Triton interprets."""
-    checks = ("tests/kernels/interpreted/checks.py", "-k", op)
+    checks = ("tests/kernels/interpreted/checks.py", "-k", op, "-m", which)
     assert " passed" in python("-m", "pytest", "-q", "-p", "no:cacheprovider", *checks, interpret=True)
 
 
