@@ -172,6 +172,6 @@ def test_the_doctor_prints_what_to_install_where_nothing_is(tmp_path: Path) -> N
     result = distseq(environment(tmp_path / "environment", ["click"]), tmp_path, "doctor")
     assert (result.returncode, result.stderr) == (1, "")
     (last,) = (line for line in result.stdout.splitlines() if " packages: " in line)
-    assert last.startswith("error    packages: what is missing comes with: python -m pip install 'torch>=2.6' 'numpy>=")
+    assert last.startswith("error    packages: to install what is missing: python -m pip install 'torch>=2.6' 'numpy>=")
     assert "'ray[default]>=" in last
     assert "click" not in last
