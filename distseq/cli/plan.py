@@ -10,7 +10,7 @@ from distseq.cli.options import like
 
 
 @click.command()
-@click.argument("job", metavar="[CONFIG]", type=click.Path(path_type=Path), required=False)
+@click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--trace", type=click.Path(path_type=Path), help="Trace file: .npz, or .csv with a column for each worker."
 )
@@ -34,7 +34,7 @@ from distseq.cli.options import like
 @click.option("--prices", **like("prices", scheduler=False))
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of a generated profile.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def plan(job: Path | None, as_json: bool, **options: Any) -> None:
+def plan(config: Path | None, as_json: bool, **options: Any) -> None:
     """Predict what each way of scheduling takes on given delays: the best of every family, and what auto would choose.
 
     Example: distseq plan examples/main.toml
@@ -44,5 +44,5 @@ def plan(job: Path | None, as_json: bool, **options: Any) -> None:
     from distseq.simulation.plan import plan as made
     from distseq.simulation.tables import lines
 
-    found = made(job, **options)
+    found = made(config, **options)
     click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))

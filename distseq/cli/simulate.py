@@ -25,7 +25,7 @@ COMPARE = "Repeat to compare several."
 @click.option(
     "--scheduler",
     metavar="[auto|rounds|pipeline]",
-    help="Scheduler to simulate; pipeline also beside schemes.  [default: auto, or rounds with a scheme]",
+    help="Scheduler to simulate; pipeline can be combined with --scheme.  [default: auto, or rounds with a scheme]",
 )
 @click.option("--parts", multiple=True, **like("parts", COMPARE, default=True))
 @click.option("--copies", multiple=True, **like("copies", COMPARE, default=True))

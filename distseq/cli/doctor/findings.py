@@ -24,7 +24,7 @@ class UnknownError(Exception):
 class Subject:
     """What is examined, and what checks have found out about it so far."""
 
-    job: Path | None = None
+    config: Path | None = None
     address: str | None = None
     python: str = "python"  # the interpreter on the cluster
     token_file: Path | None = None
