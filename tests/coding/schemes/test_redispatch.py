@@ -12,7 +12,7 @@ from distseq.coding.schemes.gradient_coding import GC
 from distseq.coding.schemes.redispatch import Redispatch
 from distseq.coding.schemes.registry import parse
 from distseq.coding.schemes.scheme import Scheme, interchangeable
-from tests.coding.play import random_play
+from tests.coding.play import decoded_on_time, random_play
 from tests.coding.strategies import PROPERTY, generators
 
 schemes = st.builds(Redispatch, st.integers(1, 7), st.integers(1, 3), st.integers(1, 9))
@@ -82,3 +82,12 @@ def test_backup_waits_for_its_percentage_rounded_up() -> None:
         1,
         3,
     ]
+
+
+def test_a_straggler_less_can_make_a_job_late() -> None:
+    """Without the row that worker 1 loses in round 0, the one copy of job 1's missing part meets worker 0, which is silent."""
+    lost = np.array([[0, 1], [1, 0], [1, 0], [1, 0], [1, 0]], dtype=bool)
+    fewer = np.array([[0, 0], [1, 0], [1, 0], [1, 0], [1, 0]], dtype=bool)
+    scheme = Redispatch(2, 3, copies=1)
+    assert decoded_on_time(scheme, lost) == {1}
+    assert decoded_on_time(scheme, fewer) == {0}
