@@ -1,4 +1,4 @@
-"""The metadata of the config file's keys: meaning, range, and the option of `distseq train` that replaces it."""
+"""The metadata of the config file's keys: meaning, range, and option of `distseq train`."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields

@@ -1,4 +1,4 @@
-"""The tables and keys of a config file. Each key is also a Python argument of the dataclass that its table fills."""
+"""The tables and keys of a config file, as dataclasses whose fields are the keys."""
 
 from dataclasses import dataclass
 from typing import Any

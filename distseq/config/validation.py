@@ -1,4 +1,4 @@
-"""Checks the tables of a config file against the schema's dataclasses with pydantic; errors are one line."""
+"""Checks the tables of a config file against the schema, with pydantic; errors are one line."""
 
 import difflib
 import json

@@ -1,4 +1,4 @@
-"""The journal: one JSONL record per round and job, with every arrival, from which the simulator can replay a run.
+"""The journal: one JSONL record per round and job, with all arrivals; the simulator can replay it.
 
 Totals, plots and replays are sums over records. Times are pool seconds. Records by their "kind":
 

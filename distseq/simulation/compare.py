@@ -1,4 +1,4 @@
-"""Compares schemes and pipelines on the same delays, together with lower bounds; the work of `distseq simulate`."""
+"""Compares schemes and pipelines on the same delays, and with lower bounds."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product

@@ -1,4 +1,4 @@
-"""Checks of a running Ray cluster, from this process or, behind an http address, from a Ray job on its head."""
+"""Checks of a running Ray cluster, made from this machine or from the cluster's head."""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -46,7 +46,8 @@ def parses(subject: Subject) -> list[Finding]:
     settings = config(subject)
     return ok(
         "config file",
-        f"{subject.config}: {count(len(settings.learner), 'learner')}, {count(settings.pool.workers, 'worker')}, pool {settings.pool.kind}",
+        f"{subject.config}: {count(len(settings.learner), 'learner')}, "
+        f"{count(settings.pool.workers, 'worker')}, pool {settings.pool.kind}",
     )
 
 

@@ -1,4 +1,4 @@
-"""Checks of this machine: Python, packages, devices, shared memory, limits, and a local pool of one process."""
+"""Checks of this machine: Python, packages, devices, shared memory, limits, a local pool."""
 
 import importlib
 import importlib.metadata

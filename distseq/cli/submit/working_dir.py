@@ -1,4 +1,4 @@
-"""Checks that the working directory sent to a cluster is small enough and holds every file that the config file names."""
+"""Checks that the working directory is small enough to send and holds all files that are needed."""
 
 import importlib.util
 import sys

@@ -1,4 +1,4 @@
-"""Compiled form of distseq.scheduling.round_scheduler under safe closing, on the simulated pool, with the same names.
+"""Compiled form of distseq.scheduling.round_scheduler with safe closing on the simulated pool.
 
 Learners never end, so round t opens job t, in slot t modulo T + 1. The arrays of `Rounds`:
 
