@@ -86,13 +86,7 @@ def simulate_schemes(
     Candidates are the schemes and every combination of pipeline settings; with `sweep`, the whole grid; without any, "auto".
     `plot` also draws the results. ValueError for options that do not go together.
     """
-    named: list[Candidate] = [*schemes, *_pipelines(scheduler, parts, copies, lanes, burst, places)]
-    if scheduler == "auto" or (scheduler is None and not named and not sweep):
-        named.append(AUTO)
-    if sweep and named:
-        raise ValueError("--sweep tries every family: it takes no --scheme and no --scheduler")
-    if not sweep and not named:
-        raise ValueError("--scheduler rounds needs --scheme SCHEME")
+    named = _named(schemes, _pipelines(scheduler, parts, copies, lanes, burst, places), scheduler, sweep)
     table = given_delays(trace, profile, workers, seed, slope)
     rule = closing_rule(closing, cutoff=cutoff, mu=mu)
     paid = Prices() if price is None else prices(price)
@@ -109,11 +103,25 @@ def simulate_schemes(
     found.sort(key=lambda pair: pair[0]["total_seconds"])
     results = [result for result, _ in found]
     if plot is not None:
-        timeline = Timeline(unfinished)
         # Simulated again, with a timeline: recording one for every candidate would cost more than one more run.
+        timeline = Timeline(unfinished)
         simulate(setting, found[0][1], timeline=timeline)
         draw(plot, results, best_of_families(results), least, timeline.spans())
     return results + least
+
+
+def _named(
+    schemes: Sequence[str], pipelines: Sequence[Pipeline], scheduler: str | None, sweep: bool
+) -> list[Candidate]:
+    """The candidates that options name; none for a sweep. ValueError for options that do not go together."""
+    named: list[Candidate] = [*schemes, *pipelines]
+    if scheduler == "auto" or (scheduler is None and not named and not sweep):
+        named.append(AUTO)
+    if sweep and named:
+        raise ValueError("--sweep tries every family: it takes no --scheme and no --scheduler")
+    if not sweep and not named:
+        raise ValueError("--scheduler rounds needs --scheme SCHEME")
+    return named
 
 
 def _pipelines(
