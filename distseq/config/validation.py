@@ -26,7 +26,7 @@ WORDS = {
     "a integer": "an integer",
     "Value error, ": "",
 }
-# Not strict about what is no TOML: a Mapping in place of a dict.
+# Not strict: in Python, the tables may be any Mapping and not just a dict.
 TABULAR = ConfigDict(extra="forbid")
 STRICT = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 

@@ -10,8 +10,8 @@ choice: a switch of the adaptive scheduler, with the evidence and the candidates
 hosts: a host was replaced, joined or left.
 failed: a learner was stopped, and why.
 evaluation, evaluation skipped, evaluation failed: see distseq.engine.evaluation.
-resume: the run was resumed with a new pool, whose seconds and invocations count from 0. "steps" holds the steps of each learner
-    in the checkpoint: earlier job records of these or later steps are void.
+resume: the run was resumed with a new pool, whose seconds and invocations count from 0. "steps" holds the number of steps of
+    each learner in the checkpoint; job records above it whose step is not smaller do not count.
 """
 
 import json
