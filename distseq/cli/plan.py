@@ -41,6 +41,7 @@ def plan(config: Path | None, as_json: bool, **options: Any) -> None:
 
     Example: distseq plan --trace measured.npz --models 4 --parameters 270000 --prices worker_second=1.7e-5,message=2e-7
     """
+    # Imported here, because numpy and numba would slow `distseq --help` down.
     from distseq.simulation.plan import plan as made
     from distseq.simulation.tables import lines
 

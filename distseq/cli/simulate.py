@@ -76,6 +76,7 @@ def simulate(**options: Any) -> None:
 
     results = simulate_schemes(**{k: v for k, v in options.items() if k != "as_json"})
     if options["as_json"]:
+        # One result is an object, so that scripts for a single scheme need not unpack a list.
         click.echo(json.dumps(results[0] if len(results) == 1 else results))
     else:
         from distseq.simulation.compare import best_of_families

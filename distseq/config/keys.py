@@ -76,5 +76,6 @@ def key(default: Any = MISSING, *, description: str, **more: Any) -> Any:
 def keys(table: type) -> Iterator[Key]:
     """The keys of a table, which is a dataclass of the schema, in their order."""
     for one in fields(table):
+        # A default that is a dict or a list must be a new one each time, or configurations would share it.
         made = one.default if one.default_factory is MISSING else one.default_factory()
         yield Key(one.name, one.type, made, one.metadata["meaning"])

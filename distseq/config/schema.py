@@ -199,6 +199,7 @@ class SchedulerConfig:
 
     def __post_init__(self) -> None:
         if not self.kind:
+            # A frozen dataclass can only be completed this way; everything that reads it then finds a kind and a scheme.
             object.__setattr__(self, "kind", "rounds" if self.scheme else "auto")
         if self.kind == "rounds" and not self.scheme:
             object.__setattr__(self, "scheme", "gc:1")

@@ -93,6 +93,7 @@ def simulate_schemes(
     setting = Setting(table, models, jobs, rule, unfinished, arrival, inexact, objective, paid, places)
     least = bounds_of(setting) if bounds else []
     tried = candidates(table.workers, models) if sweep else named
+    # Only the parameter that the closing rule uses is part of a result.
     of_rounds = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
     # Before simulating, which may take minutes.
     if plot is not None:

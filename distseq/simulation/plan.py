@@ -90,6 +90,7 @@ def _ranked(trace: Trace, question: Question, batch: int | None) -> dict[str, An
     best: dict[str, Estimate] = {}
     for one in grid:
         if not isinstance(one, Pipeline):
+            # Short estimates suffice to choose within a family of rounds, which repeat each other.
             found = estimate(expected, one, question, long=False)
             if found.family not in best or found.value < best[found.family].value:
                 best[found.family] = found

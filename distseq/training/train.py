@@ -63,6 +63,7 @@ def train(
         path, settings = Path(resume), load_config(Path(resume) / "config.toml")
         settings = override(settings if learners is None else config_of_learners(learners, settings), options)
         return run(settings, path, console or Console(), watchers, resume=True, learners=learners)
+    # A config file with resume=: it could contradict the run's own, which is the one that holds.
     if resume is not None or config is None:
         raise ValueError("train needs either a configuration (or learners) or resume=RUN, the folder of a run")
     settings = override(_config(config) if learners is None else config_of_learners(learners), options)

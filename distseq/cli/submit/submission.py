@@ -48,12 +48,14 @@ def request(
     if command:
         if config is not None or options:
             raise ValueError("submit takes either a config file with options of train, or a command after --: got both")
+        # Its run folder, if it has one, is its own business.
         return Request(job, shlex.join(command), None)
     if options.get("pool", "ray") != "ray":
         raise ValueError(f"submit needs the pool of the cluster, --pool ray: got --pool {options['pool']}")
     if config is None and "resume" not in options:
         raise ValueError("submit needs a config file, --resume RUN, or a command after --")
     run = str(options.get("resume") or options.get("out") or f"{RUNS}/{job}")
+    # A relative path would lie in the Ray job's working directory, which Ray deletes.
     if not run.startswith(("/", "~/")):
         raise ValueError(
             f"the run folder is on the cluster, outside the working dir: its path must begin with / or ~/, got {run!r}"
@@ -62,6 +64,7 @@ def request(
     # On the cluster's head, "auto" is the cluster itself.
     for key, value in {**options, "pool": "ray", "address": "auto"}.items():
         if key not in ("out", "resume") and value is not False:
+            # Options travel as words of the command line, so that Ray's dashboard shows how the run was started.
             words += [f"--{key.replace('_', '-')}"] + ([] if value is True else [str(value)])
     place = "--resume" if "resume" in options else "--out"
     line = shlex.join([python, "-m", "distseq", "train", *words])
@@ -123,6 +126,7 @@ def submit(
         write(f"{wanted.job}\n")
         return 0
     say(f"job {wanted.job}")
+    # Until the Ray job ends; Ctrl-C stops it, with a checkpoint.
     return server.follow(wanted.job, write, say)
 
 
