@@ -53,9 +53,9 @@ def encode(checkpoint: Checkpoint) -> dict[str, bytes]:
     Every tensor is copied, so that training may go on while the files are written.
     """
     learners, files = [], {}
-    for name, kept in checkpoint.snapshots.items():
+    for name, snapshot in checkpoint.snapshots.items():
         # One file per learner, so that weights can be read from a checkpoint with any safetensors library.
-        files[f"{name}.safetensors"], rest = pack(kept)
+        files[f"{name}.safetensors"], rest = pack(snapshot)
         learners.append({"name": name, "step": checkpoint.steps[name], **rest})
     state = {
         "configuration": checkpoint.configuration,

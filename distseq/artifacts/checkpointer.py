@@ -86,12 +86,12 @@ class Checkpointer:
         if not one.whole:
             self._warn(self._writer.flush())
             try:
-                kept, _ = newest(self._folder)
+                saved, _ = newest(self._folder)
             except ValueError as error:
                 self._say(f"learner {one.name} broke in the middle of a step, and {error}")
             else:
-                one.restore(kept.snapshots[one.name])
-                self._steps[learner] = kept.steps[one.name]
+                one.restore(saved.snapshots[one.name])
+                self._steps[learner] = saved.steps[one.name]
         return self._steps[learner]
 
     def stopping(self) -> bool:

@@ -1,4 +1,4 @@
-"""The final summary of a run: model quality, worker cost, and the same arrivals replayed under other schemes."""
+"""The final summary of a run: model quality, worker cost, and replays under other schemes."""
 
 import math
 from collections.abc import Iterable, Mapping

@@ -13,6 +13,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 def config_options(command: C) -> C:
     """Gives a command every option that replaces a key; one that is not given is None, and keeps the key."""
+    # click shows the option that was added last first.
     for name, option in reversed(OPTIONS.items()):
         if option.key.meaning.shell:
             command = click.option(f"--{name.replace('_', '-')}", help=option.help, **_form(option))(command)

@@ -10,7 +10,7 @@ from distseq.cli.options import like
 
 
 @click.command()
-@click.argument("job", metavar="[CONFIG]", type=click.Path(path_type=Path), required=False)
+@click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--trace", type=click.Path(path_type=Path), help="Trace file: .npz, or .csv with a column for each worker."
 )
@@ -34,15 +34,16 @@ from distseq.cli.options import like
 @click.option("--prices", **like("prices", scheduler=False))
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of a generated profile.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def plan(job: Path | None, as_json: bool, **options: Any) -> None:
+def plan(config: Path | None, as_json: bool, **options: Any) -> None:
     """Predict what each way of scheduling takes on given delays: the best of every family, and what auto would choose.
 
     Example: distseq plan examples/main.toml
 
     Example: distseq plan --trace measured.npz --models 4 --parameters 270000 --prices worker_second=1.7e-5,message=2e-7
     """
+    # Imported here, because numpy and numba would slow `distseq --help` down.
     from distseq.simulation.plan import plan as made
     from distseq.simulation.tables import lines
 
-    found = made(job, **options)
+    found = made(config, **options)
     click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))

@@ -38,5 +38,6 @@ def profile(out: Path, **options: Any) -> None:
     trace = measure(out=out, **options)
     rounds, workers = trace.times.shape
     click.echo(f"{out}: {rounds} invocations of each of {workers} workers, {trace.slope:.4g} s of compute per batch")
+    # A CSV has no place for the slope, without which a replay would compute nothing.
     if is_csv(out) and trace.slope:
         click.echo(f"a .csv holds start-ups only: simulate and plan it with --slope {trace.slope:.4g}")

@@ -25,7 +25,7 @@ COMPARE = "Repeat to compare several."
 @click.option(
     "--scheduler",
     metavar="[auto|rounds|pipeline]",
-    help="Scheduler to simulate; pipeline also beside schemes.  [default: auto, or rounds with a scheme]",
+    help="Scheduler to simulate; pipeline can be combined with --scheme.  [default: auto, or rounds with a scheme]",
 )
 @click.option("--parts", multiple=True, **like("parts", COMPARE, default=True))
 @click.option("--copies", multiple=True, **like("copies", COMPARE, default=True))
@@ -76,6 +76,7 @@ def simulate(**options: Any) -> None:
 
     results = simulate_schemes(**{k: v for k, v in options.items() if k != "as_json"})
     if options["as_json"]:
+        # One result is an object, so that scripts for a single scheme need not unpack a list.
         click.echo(json.dumps(results[0] if len(results) == 1 else results))
     else:
         from distseq.simulation.compare import best_of_families

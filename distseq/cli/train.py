@@ -12,7 +12,10 @@ from distseq.cli.options import config_options
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Resume the run in this folder, without CONFIG."
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Resume the run in this folder, in place of CONFIG.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [default: runs/NAME-N]")
 @config_options

@@ -1,4 +1,4 @@
-"""The metadata of the config file's keys: meaning, range, and the option of `distseq train` that replaces it."""
+"""The metadata of the config file's keys: meaning, range, and option of `distseq train`."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
@@ -76,5 +76,6 @@ def key(default: Any = MISSING, *, description: str, **more: Any) -> Any:
 def keys(table: type) -> Iterator[Key]:
     """The keys of a table, which is a dataclass of the schema, in their order."""
     for one in fields(table):
+        # A default that is a dict or a list must be a new one each time, or configurations would share it.
         made = one.default if one.default_factory is MISSING else one.default_factory()
         yield Key(one.name, one.type, made, one.metadata["meaning"])

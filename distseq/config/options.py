@@ -21,6 +21,7 @@ class Option(NamedTuple):
 # Name -> option, in the order in which they are shown
 OPTIONS: dict[str, Option] = {
     key.meaning.option: Option(table, key)
+    # The order of `--help`: what is trained, how it is scheduled, where it runs.
     for table in ("run", "scheduler", "pool", "checkpoint")
     for key in keys(TABLES[table])
     if key.meaning.option

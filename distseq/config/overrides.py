@@ -23,8 +23,10 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
             raise ValueError(f"train has no option {option!r}; known: {', '.join(OPTIONS)}")
     given = {option: value for option, value in options.items() if value is not None}
     if "scheme" in given:
+        # A scheme has no meaning without rounds: naming one chooses them.
         given.setdefault("scheduler", "rounds")
     if "seed" in given and any(one.live for one in config.learner):
+        # Their weights were drawn before: another seed would change the batches only, and mislead.
         raise ValueError("learners made in Python have a seed of their own each: give it to distseq.Learner")
     changed = replace(config, **_tables(config, given), learner=_learners(config, given))
     _check_used(changed, given)
@@ -53,6 +55,7 @@ def _check_used(config: Config, given: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{option} is an option of scheduler={' or '.join(map(repr, kinds))}: got scheduler={kind!r}"
             )
+    # `async` is configured like a scheme, but runs as a pipeline.
     closing = [option for option in ("closing", "cutoff", "mu") if option in given]
     if closing and parse_async(scheme) is not None:
         raise ValueError(f"{closing[0]} is an option of rounds: {scheme} has none")

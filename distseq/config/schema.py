@@ -1,11 +1,12 @@
-"""The tables and keys of a config file. Each key is also a Python argument of the dataclass that its table fills."""
+"""The tables and keys of a config file, as dataclasses whose fields are the keys."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from distseq.config.keys import NAME, key
 
-LIVE = "live "  # before the class of a model that was an object in Python, where others have an import string
+# Prefix, before the class's name, of a model that was made in Python and has no import string. Run folders hold it.
+LIVE = "live "
 
 DTYPES = ("float32", "float64")
 POOLS = ("ray", "local", "simulated")
@@ -83,8 +84,8 @@ class PoolConfig:
     )
     unfinished: str = key(
         "serial",
-        description="Unfinished work of a worker that is sent new work is lost, overlaps with the new work, or delays it "
-        "(serial).",
+        description="What happens to a worker's unfinished work when it is sent new work: it is lost, overlaps with the new "
+        "work, or delays it (serial).",
         values=("lost", "overlap", "serial"),
         option="unfinished",
         pools=("simulated",),
@@ -145,14 +146,14 @@ class SchedulerConfig:
     )
     cutoff: float = key(
         0.0,
-        description="Under closing rule safe: seconds that a round waits at least for missing rows.",
+        description="Under closing rule safe: minimum number of seconds that a round waits for missing rows.",
         option="cutoff",
         schedulers=("rounds",),
     )
     mu: float = key(
         1.0,
-        description="Under closing rule mu: a round waits for missing rows at least 1 + MU times as long as for the fastest "
-        "worker.",
+        description="Under closing rule mu: a round waits for missing rows at least 1 + MU times as long as the fastest worker "
+        "took.",
         option="mu",
         schedulers=("rounds",),
     )
@@ -187,7 +188,7 @@ class SchedulerConfig:
     )
     prices: str = key(
         "",
-        description="Prices for the objective price, of worker_second, held_second, message and gigabyte.",
+        description="Prices in dollars, for the objective price; keys: worker_second, held_second, message, gigabyte.",
         option="prices",
         metavar="KEY=DOLLARS,...",
         schedulers=("auto",),
@@ -198,6 +199,7 @@ class SchedulerConfig:
 
     def __post_init__(self) -> None:
         if not self.kind:
+            # A frozen dataclass can only be completed this way; everything that reads it then finds a kind and a scheme.
             object.__setattr__(self, "kind", "rounds" if self.scheme else "auto")
         if self.kind == "rounds" and not self.scheme:
             object.__setattr__(self, "scheme", "gc:1")
@@ -260,7 +262,7 @@ class LearnerConfig:
 
     @property
     def live(self) -> bool:
-        """Whether its model was an object in Python, which no file holds."""
+        """Whether its model was made in Python, so that it cannot be imported."""
         return self.model.startswith(LIVE)
 
 

@@ -49,6 +49,7 @@ class Strategy:
         """The candidate with which `simulate` schedules in the same way."""
         if self.pipeline is None:
             return self.scheme.spec
+        # "auto" and "async:A" begin with a pipeline and are candidates by their own names.
         return self.pipeline if self.name == self.pipeline.name else self.name
 
     def scheduler(self, numbers: int = 0) -> Scheduler:

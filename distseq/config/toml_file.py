@@ -45,6 +45,7 @@ def from_dict(raw: Mapping[str, Any]) -> Config:
     found = tables(raw, (*TABLES, "defaults"), "learner")
     defaults, learners = found.pop("defaults"), found.pop("learner")
     check_known(LearnerConfig, defaults, "[defaults]")
+    # Merged key by key: a learner that gives model_args replaces those of [defaults] as a whole.
     whole = [{**defaults, **one} for one in learners]
     return Config(
         tuple(fill(LearnerConfig, one, learner_place(one)) for one in whole),

@@ -1,4 +1,4 @@
-"""Checks the tables of a config file against the schema's dataclasses with pydantic; errors are one line."""
+"""Checks the tables of a config file against the schema, with pydantic; errors are one line."""
 
 import difflib
 import json
@@ -26,7 +26,7 @@ WORDS = {
     "a integer": "an integer",
     "Value error, ": "",
 }
-# Not strict about what is no TOML: a Mapping in place of a dict.
+# Not strict: in Python, the tables may be any Mapping and not just a dict.
 TABULAR = ConfigDict(extra="forbid")
 STRICT = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 

@@ -1,4 +1,4 @@
-"""Evaluates learners on the same pool, beside training: each worker computes the loss of a part, uncoded."""
+"""Evaluates learners on the pool, beside training: each worker computes the loss of a part."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field

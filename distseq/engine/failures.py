@@ -1,4 +1,4 @@
-"""The record of a learner that was stopped because a row or a step of it failed, and the error that names such learners."""
+"""The record of a learner that was stopped by an error, and the exception that names such learners."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The journal: one JSONL record per round and job, with every arrival, from which the simulator can replay a run.
+"""The journal: one JSONL record per round and job, with all arrivals; the simulator can replay it.
 
 Totals, plots and replays are sums over records. Times are pool seconds. Records by their "kind":
 
@@ -10,8 +10,8 @@ choice: a switch of the adaptive scheduler, with the evidence and the candidates
 hosts: a host was replaced, joined or left.
 failed: a learner was stopped, and why.
 evaluation, evaluation skipped, evaluation failed: see distseq.engine.evaluation.
-resume: the run was resumed with a new pool, whose seconds and invocations count from 0. "steps" holds the steps of each learner
-    in the checkpoint: earlier job records of these or later steps are void.
+resume: the run was resumed with a new pool, whose seconds and invocations count from 0. "steps" holds the number of steps of
+    each learner in the checkpoint; job records above it whose step is not smaller do not count.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""What a host computes: a row, by one weighted backward pass of a model over samples of its data, on its device."""
+"""What hosts compute: rows, each by one weighted backward pass of a model over samples."""

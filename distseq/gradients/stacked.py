@@ -1,4 +1,4 @@
-"""Computes the gradients of several models of one structure in one pass, by torch.func.vmap over parameters and batches.
+"""Computes the gradients of several models of one structure in one pass, by torch.func.vmap.
 
 The project's kernels have vmap rules that fold the models into their heads. Shapes: M models, P parameters, B samples.
 """

@@ -1,4 +1,4 @@
-"""GradientWork, which computes the rows of training: one weighted forward and backward pass over a row's samples.
+"""GradientWork computes the rows of training, each by one weighted forward and backward pass.
 
 A row is the gradient of sum_n w_n loss_n, flat in the order of the model's parameters, then sum_n w_n loss_n and sum_n w_n.
 It is linear in the weights w, so weighted rows add up to the full batch's gradient.

@@ -1,1 +1,1 @@
-"""Learners: one model being trained, fleets of them from a config file or from Python, and their saved state."""
+"""Learners, fleets of them from a config file or from Python, and their saved state."""

@@ -1,1 +1,1 @@
-"""Schedulers: pure state machines that assign work to workers and decide when enough rows have arrived."""
+"""Schedulers: pure state machines that assign work and decide when enough rows have arrived."""

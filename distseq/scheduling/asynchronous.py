@@ -1,4 +1,4 @@
-"""Asynchronous training, a baseline with stale gradients, and the rule that inexact training must be requested.
+"""Asynchronous training: a baseline with stale gradients, refused unless inexact training is allowed.
 
 Two baselines change the gradients: `ksync`, a scheme (distseq.coding.schemes.ksync), and `async`, a pipeline in which a learner
 opens its next job before the previous one is applied. Both are refused without --inexact and marked "(not exact)" wherever they

@@ -1,4 +1,4 @@
-"""The round scheduler: rounds under any scheme. A round never ends before every job that is due in it is complete.
+"""The round scheduler: rounds under any scheme; no round ends before its due job is complete.
 
 Each round takes the ready learner that has waited longest, opens its job in the current ledger, and sends the plans of all
 ledgers that have open jobs.

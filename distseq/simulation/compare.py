@@ -1,4 +1,4 @@
-"""Compares schemes and pipelines on the same delays, together with lower bounds; the work of `distseq simulate`."""
+"""Compares schemes and pipelines on the same delays, and with lower bounds."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -86,19 +86,14 @@ def simulate_schemes(
     Candidates are the schemes and every combination of pipeline settings; with `sweep`, the whole grid; without any, "auto".
     `plot` also draws the results. ValueError for options that do not go together.
     """
-    named: list[Candidate] = [*schemes, *_pipelines(scheduler, parts, copies, lanes, burst, places)]
-    if scheduler == "auto" or (scheduler is None and not named and not sweep):
-        named.append(AUTO)
-    if sweep and named:
-        raise ValueError("--sweep tries every family: it takes no --scheme and no --scheduler")
-    if not sweep and not named:
-        raise ValueError("--scheduler rounds needs --scheme SCHEME")
+    named = _named(schemes, _pipelines(scheduler, parts, copies, lanes, burst, places), scheduler, sweep)
     table = given_delays(trace, profile, workers, seed, slope)
     rule = closing_rule(closing, cutoff=cutoff, mu=mu)
     paid = Prices() if price is None else prices(price)
     setting = Setting(table, models, jobs, rule, unfinished, arrival, inexact, objective, paid, places)
     least = bounds_of(setting) if bounds else []
     tried = candidates(table.workers, models) if sweep else named
+    # Only the parameter that the closing rule uses is part of a result.
     of_rounds = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
     # Before simulating, which may take minutes.
     if plot is not None:
@@ -109,11 +104,25 @@ def simulate_schemes(
     found.sort(key=lambda pair: pair[0]["total_seconds"])
     results = [result for result, _ in found]
     if plot is not None:
-        timeline = Timeline(unfinished)
         # Simulated again, with a timeline: recording one for every candidate would cost more than one more run.
+        timeline = Timeline(unfinished)
         simulate(setting, found[0][1], timeline=timeline)
         draw(plot, results, best_of_families(results), least, timeline.spans())
     return results + least
+
+
+def _named(
+    schemes: Sequence[str], pipelines: Sequence[Pipeline], scheduler: str | None, sweep: bool
+) -> list[Candidate]:
+    """The candidates that options name; none for a sweep. ValueError for options that do not go together."""
+    named: list[Candidate] = [*schemes, *pipelines]
+    if scheduler == "auto" or (scheduler is None and not named and not sweep):
+        named.append(AUTO)
+    if sweep and named:
+        raise ValueError("--sweep tries every family: it takes no --scheme and no --scheduler")
+    if not sweep and not named:
+        raise ValueError("--scheduler rounds needs --scheme SCHEME")
+    return named
 
 
 def _pipelines(

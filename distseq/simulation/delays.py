@@ -39,5 +39,6 @@ def given_delays(
         else:
             assert run is not None, "one of the three is given"
             table = run_trace(Path(run))
+        # Always the first ones, so that a number of workers means the same delays in every command.
         table = table.first(workers or table.workers)
     return table if slope is None else table.with_slope(slope)

@@ -56,6 +56,7 @@ def probe(pool: HostPool, workers: int, rounds: int) -> Trace:
 
 def probe_spec(seconds: float) -> WorkSpec:
     """The spec of a Work whose rows take `seconds` each."""
+    # Rows of a fixed time, so that what varies is the worker and not the model.
     return WorkSpec("distseq.cluster.probe:Probe", f'{{"seconds": {seconds}}}')
 
 
@@ -87,6 +88,7 @@ def measure(
         raise ValueError(
             f"profile needs workers >= 1, rounds >= 1 and seconds >= 0: got {workers}, {rounds} and {seconds}"
         )
+    # Before measuring, which may take minutes.
     if not out.parent.is_dir():
         raise ValueError(f"cannot write trace {out}: there is no folder {out.parent}")
     if run is not None:

@@ -76,20 +76,21 @@ def plan(
 
 def _ranked(trace: Trace, question: Question, batch: int | None) -> dict[str, Any]:
     """The best of every family, with as many rare events as are to be expected. ValueError where a worker never answers."""
-    tail, startups = RareEvents(), trace.startups()
+    rare_events, startups = RareEvents(), trace.startups()
     if not np.isfinite(startups).any(axis=0).all():
         raise ValueError(
             "a plan needs a start-up of every worker: the trace has a worker whose invocations are all lost"
         )
     for seconds in startups[np.isfinite(startups)]:
-        tail.add(float(seconds))
+        rare_events.add(float(seconds))
     # A short trace hardly ever shows the rare start-ups that decide a long run.
-    expected = Trace(tail.expected_in(startups), 0.0, trace.slope, trace.master)
+    expected = Trace(rare_events.expected_in(startups), 0.0, trace.slope, trace.master)
     grid = candidates(trace.workers, question.models, batch)
     most = trace.workers if batch is None else min(trace.workers, batch)
     best: dict[str, Estimate] = {}
     for one in grid:
         if not isinstance(one, Pipeline):
+            # Short estimates suffice to choose within a family of rounds, which repeat each other.
             found = estimate(expected, one, question, long=False)
             if found.family not in best or found.value < best[found.family].value:
                 best[found.family] = found
@@ -105,7 +106,7 @@ def _ranked(trace: Trace, question: Question, batch: int | None) -> dict[str, An
         "models": question.models,
         "unfinished": question.unfinished,
         "objective": question.objective,
-        "evidence": described(trace) | {"events": tail.events, "events_per_invocation": tail.rate},
+        "evidence": described(trace) | {"events": rare_events.events, "events_per_invocation": rare_events.rate},
         "chosen": ranking[0].name,
         "candidates": [_row(one, question) for one in ranking],
     }

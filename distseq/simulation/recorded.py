@@ -44,6 +44,7 @@ def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
         startups[key] = max(startups.get(key, 0.0), one["startup"])
         # A message may have several rows; what each took beyond its load adds up.
         beyond[key] += one["compute"] - slope * one["load"] if min(one["load"], one["compute"]) > 0 else 0.0
+    # In the order of pools and invocations: a worker's column is a sequence, since slow times come in bursts.
     entries = {key: max(0.0, startups[key] + beyond[key]) for key in sorted(startups)}
     columns = [[seconds for key, seconds in entries.items() if key[0] == worker] for worker in range(n)]
     silent = [i for i, column in enumerate(columns) if not column]

@@ -61,6 +61,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     ]
     rows = [["family", "candidate", "s/job", "worker-s/job", "MB/job", "dollars/job"]]
     for one in found["candidates"]:
+        # Unknown without --parameters: a dash says so better than 0 would.
         sent = one["bytes"] / 1e6 if "bytes" in one else None
         figures = [one["seconds"], one["worker_seconds"], sent, one.get("dollars")]
         rows.append([one["family"], one["candidate"], *("-" if f is None else f"{f:.4g}" for f in figures)])

@@ -1,4 +1,4 @@
-"""Turns a configuration into a prepared run: its learners, delays, scheduler and starting point, all of them checked."""
+"""Turns a configuration into a prepared run: learners, delays, scheduler and starting point."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -84,6 +84,7 @@ def run(
     observers = [tally, check, display, *watchers]
     seconds = _drive(prepared, folder, records, console, display, observers, resume)
     summary = _write_results(prepared, folder, tally, check, records, start.history.seconds + seconds)
+    # Raised last: the summary with its list of failures is written first.
     if len(tally.failures) == len(fleet.learners):
         raise FailedError(list(tally.failures.values()), str(folder.path))
     return Result(fleet.learners, folder.path, summary)

@@ -60,14 +60,15 @@ def train(
         if out is not None:
             raise ValueError("a resumed run writes to its own folder: out cannot be given with resume")
         # The run folder's own copy: the user's file may have changed since the run began.
-        path, read = Path(resume), load_config(Path(resume) / "config.toml")
-        read = override(read if learners is None else config_of_learners(learners, read), options)
-        return run(read, path, console or Console(), watchers, resume=True, learners=learners)
+        path, settings = Path(resume), load_config(Path(resume) / "config.toml")
+        settings = override(settings if learners is None else config_of_learners(learners, settings), options)
+        return run(settings, path, console or Console(), watchers, resume=True, learners=learners)
+    # A config file with resume=: it could contradict the run's own, which is the one that holds.
     if resume is not None or config is None:
         raise ValueError("train needs either a configuration (or learners) or resume=RUN, the folder of a run")
-    read = override(_config(config) if learners is None else config_of_learners(learners), options)
+    settings = override(_config(config) if learners is None else config_of_learners(learners), options)
     folder = _new_folder(config) if out is None else Path(out)
-    return run(read, folder, console or Console(), watchers, learners=learners)
+    return run(settings, folder, console or Console(), watchers, learners=learners)
 
 
 def _new_folder(config: Any) -> Path:

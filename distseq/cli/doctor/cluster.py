@@ -1,4 +1,4 @@
-"""Checks of a running Ray cluster, from this process or, behind an http address, from a Ray job on its head."""
+"""Checks of a running Ray cluster, made from this machine or from the cluster's head."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -47,6 +47,7 @@ def versions(subject: Subject) -> Iterator[Finding]:
     for node in found["nodes"]:
         about = f"node {node['node']}"
         if node["versions"] is None:
+            # The probe is a task: a node that never answered it would not run actors, either.
             yield Finding(about, "error", "does not run tasks: see its raylet.out in /tmp/ray/session_latest/logs")
             continue
         wrong = list(differences(node["versions"], found["driver"], least, submits="://" in str(subject.address)))
@@ -66,6 +67,7 @@ def differences(
         yield "error", f"distseq needs Python {least} or newer there"
     elif _minor(node["python"]) != _minor(driver["python"]):
         yield "error", f"the driver has Python {driver['python']}: install the same on every node"
+    # Ray does not connect nodes of different versions.
     if node["ray"] != driver["ray"]:
         yield "error", f"the driver has Ray {driver['ray']}: install the same on every node"
     missing = [name for name, version in node.items() if version is None and name != "distseq"]

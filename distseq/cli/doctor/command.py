@@ -7,14 +7,14 @@ import click
 
 
 @click.command()
-@click.argument("job", type=click.Path(path_type=Path), required=False)
+@click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option("--address", help="Ray cluster to check: auto, HOST:PORT, or its dashboard, http://HOST:8265.")
 @click.option("--python", default="python", show_default=True, help="Python interpreter on the cluster.")
 @click.option(
     "--token-file", type=click.Path(path_type=Path), help="File with the cluster's token.  [default: where Ray looks]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the list of findings.")
-def doctor(job: Path | None, address: str | None, python: str, token_file: Path | None, as_json: bool) -> int:
+def doctor(config: Path | None, address: str | None, python: str, token_file: Path | None, as_json: bool) -> int:
     """Check this installation and, if given, a config file and a cluster; exit with 1 if there is an error.
 
     Example: distseq doctor config.toml --address auto
@@ -22,12 +22,12 @@ def doctor(job: Path | None, address: str | None, python: str, token_file: Path 
     from distseq.cli.doctor import cluster, findings, machine
 
     checks = [*machine.CHECKS, *cluster.CHECKS]
-    if job is not None:
-        # Not before: it imports what may be missing, which the checks above say.
-        from distseq.cli.doctor import job as of_job
+    if config is not None:
+        # Imported only now: it needs packages that may be missing, which the checks above report.
+        from distseq.cli.doctor import config_file
 
-        checks += of_job.CHECKS
-    subject = findings.Subject(job, address, python, token_file)
+        checks += config_file.CHECKS
+    subject = findings.Subject(config, address, python, token_file)
     found = []
     for finding in findings.examine(checks, subject):
         found.append(finding)

@@ -24,7 +24,7 @@ class UnknownError(Exception):
 class Subject:
     """What is examined, and what checks have found out about it so far."""
 
-    job: Path | None = None
+    config: Path | None = None
     address: str | None = None
     python: str = "python"  # the interpreter on the cluster
     token_file: Path | None = None
@@ -55,6 +55,7 @@ def examine(checks: Sequence[tuple[str, Check]], subject: Subject) -> Iterator[F
             continue
         except Exception as error:  # whatever a broken installation or a user's model raises is a finding
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            # A ValueError of ours says everything; the kind of any other error is half of its meaning.
             yield Finding(about, "error", f"{kind}{' '.join(str(error).split())}")
 
 

@@ -1,4 +1,4 @@
-"""Checks of this machine: Python, packages, devices, shared memory, limits, and a local pool of one process."""
+"""Checks of this machine: Python, packages, devices, shared memory, limits, a local pool."""
 
 import importlib
 import importlib.metadata
@@ -59,6 +59,7 @@ def parse_requirement(line: str) -> Requirement | None:
     wanted, _, marker = line.partition(";")
     if "extra" in marker or ("platform_system" in marker and platform.system() not in marker):
         return None
+    # Our own requirements have only this form: a parser of all that pip allows would be a dependency.
     match = re.fullmatch(r"([\w.-]+)(?:\[[^]]*\])?\s*>=\s*([\d.]+)", wanted.strip())
     if match is None:
         raise ValueError(f"cannot read the requirement {line!r}")
@@ -126,6 +127,7 @@ def torch_devices(subject: Subject) -> list[Finding]:
 
 def shared_memory(subject: Subject) -> list[Finding]:
     if not SHARED_MEMORY.is_dir():
+        # macOS has no /dev/shm.
         return ok("shared memory", f"{SHARED_MEMORY} is not used on {platform.system()}")
     return shared_memory_of(shutil.disk_usage(SHARED_MEMORY).free)
 

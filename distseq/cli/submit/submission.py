@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distseq.cli.submit import working_dir as travel
 from distseq.cli.submit.package import excludes, stage
@@ -16,6 +16,9 @@ from distseq.cluster.ray.auth_token import client_token
 from distseq.config.overrides import override
 from distseq.config.schema import Config
 from distseq.config.toml_file import load_config
+
+if TYPE_CHECKING:
+    from distseq.cluster.ray.jobs import JobServer
 
 # Where run folders are on the cluster's head: outside the Ray job's working directory, which Ray deletes.
 RUNS = "~/distseq-runs"
@@ -45,12 +48,14 @@ def request(
     if command:
         if config is not None or options:
             raise ValueError("submit takes either a config file with options of train, or a command after --: got both")
+        # Its run folder, if it has one, is its own business.
         return Request(job, shlex.join(command), None)
     if options.get("pool", "ray") != "ray":
         raise ValueError(f"submit needs the pool of the cluster, --pool ray: got --pool {options['pool']}")
     if config is None and "resume" not in options:
         raise ValueError("submit needs a config file, --resume RUN, or a command after --")
     run = str(options.get("resume") or options.get("out") or f"{RUNS}/{job}")
+    # A relative path would lie in the Ray job's working directory, which Ray deletes.
     if not run.startswith(("/", "~/")):
         raise ValueError(
             f"the run folder is on the cluster, outside the working dir: its path must begin with / or ~/, got {run!r}"
@@ -59,6 +64,7 @@ def request(
     # On the cluster's head, "auto" is the cluster itself.
     for key, value in {**options, "pool": "ray", "address": "auto"}.items():
         if key not in ("out", "resume") and value is not False:
+            # Options travel as words of the command line, so that Ray's dashboard shows how the run was started.
             words += [f"--{key.replace('_', '-')}"] + ([] if value is True else [str(value)])
     place = "--resume" if "resume" in options else "--out"
     line = shlex.join([python, "-m", "distseq", "train", *words])
@@ -99,52 +105,57 @@ def submit(
     """
     folder = working_dir.resolve()
     if not folder.is_dir():
-        raise ValueError(f"working dir {working_dir} is no folder")
+        raise ValueError(f"working dir {working_dir} is not a folder")
     wanted = request(config, options, command, folder, python)
-    job = None if config is None else _with_files(load_config(config), options)
+    settings = None if config is None else _with_files(load_config(config), options)
     # Before Ray is imported, which reads the variables when it is.
     token = client_token(os.environ, Path.home(), token_file)
     os.environ |= token.variables
-    # Ray would take these before the address that it is given.
+    # Ray would prefer these to the address that it is given.
     for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         os.environ.pop(variable, None)
     check_installed("distseq submit")
     from distseq.cluster.ray.jobs import JobServer
 
-    left = excludes(folder)
-    _check_folder(folder, left, config, job)
+    _check_folder(folder, config, settings)
     server = JobServer(address, token.source)
-    with tempfile.TemporaryDirectory(prefix="distseq-") as temporary:
-        environment: dict[str, Any] = {
-            "working_dir": str(folder),
-            "py_modules": [str(stage(Path(temporary)))],
-            "excludes": left,
-            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
-        }
-        server.submit(wanted.job, wanted.entrypoint, environment, say)
+    _send(server, wanted, folder, say)
     if wanted.run is not None:
         say(f"run folder on the cluster's head: {wanted.run}")
     if not wait:
         write(f"{wanted.job}\n")
         return 0
     say(f"job {wanted.job}")
+    # Until the Ray job ends; Ctrl-C stops it, with a checkpoint.
     return server.follow(wanted.job, write, say)
 
 
-def _check_folder(folder: Path, left: list[str], path: Path | None, job: Config | None) -> None:
+def _send(server: "JobServer", wanted: Request, folder: Path, say: Callable[[str], object]) -> None:
+    """Uploads the working directory and the running distseq, and submits the Ray job."""
+    with tempfile.TemporaryDirectory(prefix="distseq-") as temporary:
+        environment: dict[str, Any] = {
+            "working_dir": str(folder),
+            "py_modules": [str(stage(Path(temporary)))],
+            "excludes": excludes(folder),
+            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
+        }
+        server.submit(wanted.job, wanted.entrypoint, environment, say)
+
+
+def _check_folder(folder: Path, path: Path | None, settings: Config | None) -> None:
     """ValueError when the working directory is too large for Ray to send, or lacks files that the config file names."""
     from distseq.cluster.ray.working_dir import LIMIT, contents
 
-    sent = contents(folder, left)
+    sent = contents(folder, excludes(folder))
     problem = travel.too_large(sent, LIMIT)
     if problem is not None:
         raise ValueError(f"working dir {folder} {problem}")
     if path is not None and _below(path, folder) not in sent:
         raise ValueError(f"config file {path} is left out by an ignore file of the working dir {folder}")
-    for missing in () if job is None else travel.left_behind(job, sent, folder):
-        raise ValueError(f"{missing} (--working-dir names another)")
+    for missing in () if settings is None else travel.left_behind(settings, sent, folder):
+        raise ValueError(f"{missing}: --working-dir names another folder")
 
 
 def _with_files(config: Config, options: Mapping[str, str | bool]) -> Config:
-    """With the options of train that may name a file."""
+    """The configuration with those options of train that may name a file, which must then be in the working directory."""
     return override(config, {name: options[name] for name in ("delays", "scheme") if name in options})

@@ -1,4 +1,4 @@
-"""Checks that the working directory sent to a cluster is small enough and holds every file that the config file names."""
+"""Checks that the working directory is small enough to send and holds all files that are needed."""
 
 import importlib.util
 import sys
@@ -21,6 +21,7 @@ def too_large(sizes: Mapping[str, int], limit: int) -> str | None:
     parts: dict[str, int] = {}
     for path, size in sizes.items():
         head, inside, _ = path.partition("/")
+        # Summed by top-level entries, which is what an ignore file usually names.
         parts[head + inside] = parts.get(head + inside, 0) + size
     # Three are enough to see what to ignore: usually it is one folder of data or runs.
     largest = sorted(parts, key=lambda part: -parts[part])[:3]
@@ -64,6 +65,7 @@ def _module_travels(target: str, sent: Mapping[str, int]) -> bool:
     top = target.partition(":")[0].partition(".")[0]
     if f"{top}.py" in sent or any(path.startswith(f"{top}/") for path in sent):
         return True
+    # An installed package may be missing on the cluster, but that is for `distseq doctor` to find out.
     return top == "distseq" or top in sys.stdlib_module_names or _installed(top)
 
 
@@ -82,6 +84,7 @@ def _path_travels(path: Path, sent: Mapping[str, int]) -> bool:
 def _data_path(data: str) -> Path | None:
     """The relative path that a data spec names, if it names one."""
     prefix, _, rest = data.partition(":")
+    # An absolute path is the cluster's own: it cannot be checked from here.
     return Path(rest) if prefix in FILES and rest and not Path(rest).is_absolute() else None
 
 

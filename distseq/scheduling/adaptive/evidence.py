@@ -1,8 +1,8 @@
 """Turns the latest observations of every worker into a trace that replays can use.
 
-Each worker contributes its latest start-ups in order, and all together the compute seconds per unit of load. An invocation that
-was cancelled, or has not answered yet, is *censored*: it is only known to take longer than the time waited so far. Its start-up
-is imputed with the Kaplan-Meier estimate (1958) from start-ups that took longer, relative to what each worker usually takes.
+Each worker contributes its latest start-ups, in order; the compute seconds per unit of load are one median over all workers. An
+invocation that was cancelled, or has not answered yet, is *censored*: it is only known to take longer than the time waited so
+far. Its start-up is drawn from those that took longer, by the Kaplan-Meier estimate (1958), relative to each worker's usual one.
 Rare, very long start-ups are added at their expected rate (distseq.scheduling.adaptive.rare_events).
 """
 

@@ -1,4 +1,4 @@
-"""The adaptive scheduler: selects the best candidate from observed start-ups, repeatedly, and switches to it.
+"""The adaptive scheduler: repeatedly selects the best candidate from observed start-ups.
 
 It begins with a pipeline that keeps every worker busy. Each selection replays the latest start-ups under every candidate. Open
 jobs finish under the scheduler that opened them, so that no job is lost by a switch (docs/decisions/014).

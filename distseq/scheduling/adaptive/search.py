@@ -1,4 +1,4 @@
-"""Finds the best candidate on a trace: short estimates of all, long ones of the finalists and their neighbours."""
+"""Finds the best candidate on a trace: short estimates of all, long ones of the finalists."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,8 +1,8 @@
 """Compiled replays: the decode times that the real schedulers would have on a trace, in milliseconds.
 
-The simulated pool and the schedulers once more, as numba loops: the real ones take 30 to 100 times as long, too slow to choose
-among hundred candidates in the middle of a run. They are a second form of that code, never a second meaning: a property test
-holds their decode times to the real ones' (docs/decisions/015).
+These are numba loops that do what the simulated pool and the schedulers do. The real ones take 30 to 100 times as long, which is
+too slow to choose among a hundred candidates in the middle of a run. A property test holds both to the same decode times
+(docs/decisions/015).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Compiled form of distseq.scheduling.latency, whose names it uses; each worker is a host of its own.
 
-On a trace, a unit of load takes every worker the same seconds. So a worker's predicted compute is either that or, before its
-first row, 0: a flag (`computes`) takes the place of the average.
+A trace has one slope for all workers, so compute per unit of load needs no average here: the flag `computes` tells whether a
+worker has sent a row, before which its compute is predicted as 0.
 """
 
 from math import exp, floor, log

@@ -1,4 +1,4 @@
-"""Compiled form of distseq.scheduling.round_scheduler under safe closing, on the simulated pool, with the same names.
+"""Compiled form of distseq.scheduling.round_scheduler with safe closing on the simulated pool.
 
 Learners never end, so round t opens job t, in slot t modulo T + 1. The arrays of `Rounds`:
 
@@ -8,7 +8,8 @@ groups (groups,): records of the `code` of each group, the answers it needs, and
 slots (slots,): records of the job in each slot: groups `left` to complete, rows `owed` in this round, `begin` in `again`.
 hit (slots, groups, sets) bool: replica sets that have answered; answered (slots, groups): how many.
 sent (slots, groups, n): the round in which a mini-task was sent last.
-again: groups that are sent again in this round, oldest job first; copy (copies,): the place that gets the first of them.
+again: groups that are sent again in this round, oldest job first.
+copy (copies,): for each copy of `again`, the place in the order of workers that gets its first group.
 idle: workers that have answered in this round, in order.
 complete, decoded (jobs,): the order in which jobs complete, and their decode times.
 """

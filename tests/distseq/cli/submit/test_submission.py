@@ -80,7 +80,7 @@ JOB = '[[learner]]\nname = "a"\nmodel = "mine:build"\ndata = "aws:s3"\nbatch = 4
         ("submit wrong.toml", "unknown key 'lerner' in the config file"),
         ("submit job.toml", "model 'mine:build': mine.py is not in the working dir"),
         ("submit mine.toml --delays gone.npz", "delays 'gone.npz': gone.npz is not in the working dir"),
-        ("submit job.toml --working-dir gone", "working dir gone is no folder"),
+        ("submit job.toml --working-dir gone", "working dir gone is not a folder"),
         ("submit job.toml --token-file gone", "--token-file: cannot read a token from gone: No such file or directory"),
         ("submit job.toml --working-dir sub", "is not in the working dir"),
         ("submit ignored.toml", "is left out by an ignore file of the working dir"),

@@ -26,11 +26,11 @@ COPIES = 4
 
 
 def config(subject: Subject) -> Config:
-    """The configuration, read once. UnknownError without a config file."""
-    job = subject.job
-    if job is None:
+    """The configuration, settings once. UnknownError without a config file."""
+    path = subject.config
+    if path is None:
         raise UnknownError("no config file")
-    return subject.once("config", lambda: load_config(job))
+    return subject.once("config", lambda: load_config(path))
 
 
 def scheduled(subject: Subject) -> "Strategy":
@@ -38,15 +38,16 @@ def scheduled(subject: Subject) -> "Strategy":
     # Its schedulers need numba, without which the other checks still find something.
     from distseq.config.strategy import strategy
 
-    job = config(subject)
-    return subject.once("strategy", lambda: strategy(job))
+    settings = config(subject)
+    return subject.once("strategy", lambda: strategy(settings))
 
 
 def parses(subject: Subject) -> list[Finding]:
-    job = config(subject)
+    settings = config(subject)
     return ok(
         "config file",
-        f"{subject.job}: {count(len(job.learner), 'learner')}, {count(job.pool.workers, 'worker')}, pool {job.pool.kind}",
+        f"{subject.config}: {count(len(settings.learner), 'learner')}, "
+        f"{count(settings.pool.workers, 'worker')}, pool {settings.pool.kind}",
     )
 
 
@@ -93,8 +94,8 @@ def _parameters(subject: Subject) -> list[int]:
     """Trained parameters of each learner, once all have passed the contract."""
     from distseq.learners.from_config import build_fleet
 
-    job = config(subject)
-    fleet = subject.once("fleet", lambda: build_fleet(job))
+    settings = config(subject)
+    fleet = subject.once("fleet", lambda: build_fleet(settings))
     return [learner.open(0).parameters.size for learner in fleet.learners]
 
 
@@ -128,12 +129,14 @@ def _fit(subject: Subject) -> tuple[int, str]:
 
 def memory(subject: Subject) -> list[Finding]:
     """Compares an upper estimate of the memory that a run needs with what is free."""
-    job, own = config(subject), scheduled(subject)
-    width = own.ahead * (8 if job.run.dtype == "float64" else 4)
+    settings, own = config(subject), scheduled(subject)
+    width = own.ahead * (8 if settings.run.dtype == "float64" else 4)
     sizes = [count * width for count in _parameters(subject)]
     master, host = estimate(sizes, own.scheme, own.pipeline)
     free, where = _free(subject)
-    hosts = 0 if job.pool.kind == "simulated" else job.pool.hosts or min(job.pool.workers, _fit(subject)[0])
+    hosts = (
+        0 if settings.pool.kind == "simulated" else settings.pool.hosts or min(settings.pool.workers, _fit(subject)[0])
+    )
     needed = master + hosts * (host + HOST_MIB * MiB)
     each = f"{master / MiB:.0f} at the master, {host / MiB:.0f} + {HOST_MIB} on each of {count(hosts, 'host')}"
     text = f"needs at most {needed / MiB:.0f} MiB: {each}"
@@ -171,7 +174,7 @@ def run_folder(subject: Subject) -> list[Finding]:
     config(subject)
     place = next(path for path in (Path("runs"), Path(".")) if path.is_dir())
     try:
-        # Tried, because permissions alone do not tell: the file system may be full or read-only.
+        # Tried, because permissions alone do not tell: the file system may be full or settings-only.
         tempfile.TemporaryFile(dir=place).close()
     except OSError as failure:
         text = f"cannot write in {place.resolve()}: {failure.strerror}: name another folder with --out"

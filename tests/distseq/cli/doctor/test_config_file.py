@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from distseq.cli.doctor import job
+from distseq.cli.doctor import config_file
 from distseq.cli.doctor.findings import Subject, examine
 from distseq.coding.schemes.registry import parse
 from distseq.scheduling.pipeline import Pipeline
 
-JOB = """
+CONFIG = """
 [pool]
 kind = "local"
 workers = 1
@@ -26,23 +26,23 @@ ABOUT = ["config file", "scheme", "models", "data", "learners", "workers", "memo
 
 
 def examined(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **facts: object) -> dict[str, tuple[str, str]]:
-    """What is found of a job of this text in a folder of its own; `facts` are known beforehand."""
+    """What is found of a config file of this text in a folder of its own; `facts` are known beforehand."""
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("to be or not to be, that is the question. " * 40)
-    Path("job.toml").write_text(text)
-    subject = Subject(Path("job.toml"), "auto" if facts else None)
+    Path("config.toml").write_text(text)
+    subject = Subject(Path("config.toml"), "auto" if facts else None)
     for name, fact in facts.items():
         subject.once(name, lambda fact=fact: fact)  # type: ignore[misc]
-    return {about: (level, said) for about, level, said in examine(job.CHECKS, subject)}
+    return {about: (level, said) for about, level, said in examine(config_file.CHECKS, subject)}
 
 
-def test_a_good_job_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = JOB.replace("workers = 1", "workers = 1\nhosts = 1").replace(
+def test_a_good_config_file_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = CONFIG.replace("workers = 1", "workers = 1\nhosts = 1").replace(
         "[[learner]]", '[scheduler]\nscheme = "uncoded"\n[[learner]]'
     )
     found = examined(text, tmp_path, monkeypatch)
     assert {about: level for about, (level, _) in found.items()} == dict.fromkeys(ABOUT, "ok")
-    assert sorted(os.listdir()) == ["job.toml", "text.txt"]
+    assert sorted(os.listdir()) == ["config.toml", "text.txt"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_good_job_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_wrong_with_a_job_is_said_where_it_is(
     old: str, new: str, about: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = examined(JOB.replace(old, new), tmp_path, monkeypatch)
+    found = examined(CONFIG.replace(old, new), tmp_path, monkeypatch)
     level, said = found[about]
     assert level == "error"
     assert reason in said
@@ -74,7 +74,7 @@ def cluster(cpus: float) -> dict[str, object]:
 
 
 def test_workers_are_counted_against_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = JOB.replace('"local"', '"ray"').replace("workers = 1", "workers = 6")
+    text = CONFIG.replace('"local"', '"ray"').replace("workers = 1", "workers = 6")
     assert examined(text, tmp_path, monkeypatch, nodes=cluster(6.0))["workers"][0] == "ok"
     level, said = examined(text, tmp_path, monkeypatch, nodes=cluster(4.0))["workers"]
     assert (level, said.partition(":")[0]) == (
@@ -89,7 +89,7 @@ def test_workers_are_counted_against_the_cluster(tmp_path: Path, monkeypatch: py
 
 
 def test_memory_is_counted_against_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = JOB.replace('"local"', '"ray"').replace("workers = 1", "workers = 6")
+    text = CONFIG.replace('"local"', '"ray"').replace("workers = 1", "workers = 6")
     level, said = examined(text, tmp_path, monkeypatch, nodes=cluster(6.0))["memory"]
     assert level == "warning"
     assert "the cluster has 256 MiB free" in said
@@ -97,14 +97,14 @@ def test_memory_is_counted_against_the_cluster(tmp_path: Path, monkeypatch: pyte
 
 def test_the_estimate_grows_with_rows_of_open_jobs() -> None:
     # Two models of 10 bytes: 4 copies of each at the master; 8 workers hold one row of each of 1 and of 2 jobs.
-    assert job.estimate([10, 20], Pipeline(3, 2).scheme(8), Pipeline(3, 2)) == (120 + 180, 60 + 30)
-    assert job.estimate([10, 10], parse("gc:1", 8)) == (80 + 80, 40 + 10)
-    assert job.estimate([10, 10], parse("srsgc:1,2,1", 8)) == (80 + 160, 40 + 20)
+    assert config_file.estimate([10, 20], Pipeline(3, 2).scheme(8), Pipeline(3, 2)) == (120 + 180, 60 + 30)
+    assert config_file.estimate([10, 10], parse("gc:1", 8)) == (80 + 80, 40 + 10)
+    assert config_file.estimate([10, 10], parse("srsgc:1,2,1", 8)) == (80 + 160, 40 + 20)
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write anywhere")
     (tmp_path / "runs").mkdir(mode=0o500)
-    level, said = examined(JOB, tmp_path, monkeypatch)["run folder"]
+    level, said = examined(CONFIG, tmp_path, monkeypatch)["run folder"]
     assert (level, "--out" in said) == ("error", True)
