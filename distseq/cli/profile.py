@@ -32,4 +32,4 @@ def profile(out: Path, **options: Any) -> None:
     rounds, workers = trace.times.shape
     click.echo(f"{out}: {rounds} invocations of each of {workers} workers, {trace.slope:.4g} s of compute per batch")
     if is_csv(out) and trace.slope:
-        click.echo(f"a .csv holds start-ups only: simulate and plan it with --slope {trace.slope:.4g}")
+        click.echo(f"a .csv holds start-up times only: use it with --slope {trace.slope:.4g}")
