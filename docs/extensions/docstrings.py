@@ -1,40 +1,43 @@
 """Sphinx extension: this project's docstrings, which are plain text, as reStructuredText that shows them as they are."""
 
 import re
+from itertools import groupby
 from typing import Any
 
 ARGUMENT = re.compile(r"^([a-z_]\w*(?:, [a-z_]\w*)*): (\S.*)$")
 
 
 def convert(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """In place: `code` in backticks, everything else literally; a list of arguments becomes a list."""
+    """In place: `code` in backticks, lists of arguments and examples are shown as such, everything else literally."""
     lines[:] = plain(lines)
 
 
 def plain(lines: list[str]) -> list[str]:
-    """reStructuredText of a docstring's lines."""
+    """reStructuredText of a docstring's lines, block by block."""
     made: list[str] = []
-    listed = False
+    for blank, block in groupby(lines, key=lambda line: not line.strip()):
+        if not blank:
+            made += [*_block(list(block)), ""]
+    return made
+
+
+def _block(lines: list[str]) -> list[str]:
+    if lines[0].lstrip().startswith(">>>"):
+        return [line.strip() if line.lstrip().startswith(">>>") else line for line in lines]
+    made: list[str] = []
+    kind = ""  # of the line before: an argument, an indented line, or text
     for line in lines:
-        argument = ARGUMENT.match(line)
+        argument, indented = ARGUMENT.match(line), line[0].isspace()
+        before, kind = (
+            kind,
+            "argument" if argument or (kind == "argument" and indented) else "line" * indented or "text",
+        )
+        if before not in ("", kind):
+            made.append("")
         if argument:
-            if made and made[-1] and not listed:
-                made.append("")
             made.append(f"- **{_escaped(argument[1])}**: {_marked(argument[2])}")
-            listed = True
-        elif listed and line.startswith("    "):
-            made.append(f"  {_marked(line.strip())}")
         else:
-            if listed and line:
-                made.append("")
-            listed = listed and not line
-            indent = len(line) - len(line.lstrip())
-            # An indented line is shown as a line of its own.
-            made.append(f"| {_marked(line.strip())}" if indent and line.strip() else _marked(line))
-            if indent == 0 and len(made) > 1 and made[-2].startswith("| ") and line:
-                made.insert(-1, "")
-            if indent and len(made) > 1 and made[-2] and not made[-2].startswith("| "):
-                made.insert(-1, "")
+            made.append({"argument": "  ", "line": "| ", "text": ""}[kind] + _marked(line.strip()))
     return made
 
 
