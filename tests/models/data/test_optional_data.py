@@ -43,7 +43,9 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     prefix: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    refused(f"data '{prefix}:x' needs {package}, which is not installed: python -m pip install {package}", f"{prefix}:x")
+    refused(
+        f"data '{prefix}:x' needs {package}, which is not installed: python -m pip install {package}", f"{prefix}:x"
+    )
 
 
 def test_a_parquet_file_holds_columns_of_numbers_and_lists(parquet: Any) -> None:
