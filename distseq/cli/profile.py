@@ -40,4 +40,4 @@ def profile(out: Path, **options: Any) -> None:
     click.echo(f"{out}: {rounds} invocations of each of {workers} workers, {trace.slope:.4g} s of compute per batch")
     # A CSV has no place for the slope, without which a replay would compute nothing.
     if is_csv(out) and trace.slope:
-        click.echo(f"a .csv holds start-ups only: simulate and plan it with --slope {trace.slope:.4g}")
+        click.echo(f"a .csv holds start-up times only: use it with --slope {trace.slope:.4g}")

@@ -16,8 +16,8 @@ BRINGS = {
     "xdist": "pytest-xdist",
     "yaml": "ray",
 }
-# boto3: aws: data are files that its botocore ships, read without importing it. scipy: for users' schemes and models; nothing
-# here needs it yet.
+# boto3: aws: data are files that its botocore ships, read without importing it. scipy: for users' schemes and models, and the
+# reference that tests compare with (docs/decisions/019-scipy.md).
 NOT_IMPORTED = {"boto3", "scipy"}
 # Data sets of these kinds name the package where it is missing.
 OPTIONAL = {"pyarrow", "datasets"}

@@ -11,8 +11,8 @@ from distseq.cluster.errors import PoolError
 from distseq.cluster.local.pool import local_pool
 from distseq.cluster.trace import Trace, load_trace
 from distseq.cluster.work import WorkSpec
-from distseq.simulation.compare import simulate_schemes
 from distseq.simulation.measure import probe, probe_spec
+from distseq.simulation.simulate import Setting, simulate
 
 
 def command(line: str) -> int:
@@ -60,20 +60,8 @@ def test_a_simulated_run_gives_back_its_own_seconds(tmp_path: Path, job: Path) -
 
     result = distseq.train(job, out=tmp_path / "run", scheme="uncoded", delays="heavy-tail")
     assert command(f"profile --run {result.folder} --out {tmp_path / 'm.npz'}") == 0
-    (replayed,) = simulate_schemes(
-        trace=tmp_path / "m.npz",
-        profile=None,
-        schemes=["uncoded"],
-        closing="safe",
-        cutoff=0.0,
-        mu=1.0,
-        unfinished="serial",
-        arrival="row",
-        models=2,
-        jobs=result.summary["jobs"],
-        workers=None,
-        seed=0,
-    )
+    trace, jobs = load_trace(tmp_path / "m.npz"), result.summary["jobs"]
+    replayed = simulate(Setting(trace, models=2, jobs=jobs, unfinished="serial", arrival="row"), "uncoded")
     assert replayed["total_seconds"] == pytest.approx(result.summary["total_seconds"], rel=1e-3)
 
 
@@ -91,6 +79,20 @@ def test_a_pipelined_run_gives_back_its_own_seconds(
     assert command(f"simulate --trace {tmp_path / 'm.npz'} {options}") == 0
     replayed = json.loads(capsys.readouterr().out)
     assert replayed["total_seconds"] == pytest.approx(result.summary["total_seconds"], rel=1e-3)
+
+
+def test_a_csv_holds_start_ups_and_says_which_slope_goes_with_it(
+    tmp_path: Path, job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import distseq
+
+    result = distseq.train(job, out=tmp_path / "run", scheme="uncoded", delays="heavy-tail")
+    for suffix in ("npz", "csv"):
+        assert command(f"profile --run {result.folder} --out {tmp_path}/m.{suffix}") == 0
+    measured, read = (load_trace(tmp_path / f"m.{suffix}") for suffix in ("npz", "csv"))
+    np.testing.assert_array_equal(read.startups(), measured.startups())
+    assert read.slope == 0.0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"with --slope {measured.slope:.4g}")
 
 
 @pytest.fixture
