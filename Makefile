@@ -1,9 +1,8 @@
-# make run | test | check | bench | bench-scheduling | bench-stragglers | bench-large | bench-live | bench-replay | bench-kernels | bench-gpu |
-#      bench-learning | bench-stacking | regimes | docs | schema | wheel | clean
+# make run | test | test-long | check | sizes | same-bytes | bench | bench-NAME | regimes | docs | schema | wheel | zip | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
-#   ARGS      more options of `distseq train`, for `make run`
+#   ARGS      more options of `distseq train`, for `make run`, or of a benchmark
 #   TRACES    a folder of recorded traces, for `make bench-scheduling`
 PYTHON   ?= python3
 VENV     ?= .venv
@@ -16,7 +15,7 @@ PYTEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: run test test-long same-bytes check docs schema regimes wheel zip sizes clean
+.PHONY: run test test-long same-bytes check sizes bench bench-gpu regimes docs schema wheel zip clean
 
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
@@ -43,7 +42,7 @@ check: $(INSTALLED)
 
 bench: bench-engine bench-reading
 
-bench-scheduling: ARGS := $(ARGS) $(if $(TRACES),--traces $(TRACES))
+bench-scheduling: override ARGS += $(if $(TRACES),--traces $(TRACES))
 
 # Every file of tests/bench that is a program: bench-engine runs tests/bench/engine.py, bench-kernels-gpu kernels_gpu.py.
 bench-%: $(INSTALLED)
@@ -54,7 +53,7 @@ bench-gpu: bench-kernels-gpu
 regimes: bench-regimes
 
 sizes: $(INSTALLED)
-	$(BIN)/python tests/project/sizes.py
+	$(BIN)/python -m tests.project.sizes
 
 # The site, into build/docs: what Sphinx warns of is an error. Pages that are made from the code have no sources whose times
 # would tell that they are old, so all are made each time.

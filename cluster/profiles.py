@@ -32,6 +32,7 @@ def _bursts(n: int, draws: np.random.Generator) -> np.ndarray:
     """A two-state Markov chain per worker, the Gilbert-Elliott model: stragglers are 3 to 8 times slower."""
     # 4 % start to straggle and 60 % of stragglers recover in each round, so .04 / .64 = 6 % straggle at a time, in short bursts.
     enter, leave = draws.random((ROUNDS, n)) < 0.04, draws.random((ROUNDS, n)) < 0.6
+    # All draws before the loop, so that they do not depend on which workers are slow.
     slow = np.zeros((ROUNDS, n), dtype=bool)
     for t in range(1, ROUNDS):
         slow[t] = np.where(slow[t - 1], ~leave[t], enter[t])

@@ -114,6 +114,7 @@ def choose(
 def implementation(op: str, backend: str) -> Callable[..., Any]:
     """The function `op` of the backend's module, which is imported on first use."""
     module = {"reference": "reference", "eager": f"eager.{EAGER[op]}", "triton": f"triton.{EAGER[op]}"}[backend]
+    # Imported by name when needed: Triton may be missing, and importing it takes half a second.
     function: Callable[..., Any] = getattr(import_module(f"distseq.kernels.{module}"), op)
     return function
 

@@ -24,6 +24,7 @@ class Cell:
     step: Callable[[Tensor, Tensor, State], State]
 
 
+# Gates are in the order of torch's formulas, i f z o with z for torch's g, so that weights can be copied block by block.
 def _elman(x_BHGD: Tensor, product_BHGD: Tensor, state: State) -> State:
     return (torch.tanh(x_BHGD + product_BHGD)[:, :, 0],)
 

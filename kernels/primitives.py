@@ -118,6 +118,7 @@ def max_scan(f: Tensor, i: Tensor, state: Tensor | None = None) -> tuple[Tensor,
     sizes("max_scan", {"i": (i, "BT" + rest), "f": (f, "BT" + rest), "state": (state, "B" + rest)})
     total = torch.cumsum(f.to(accumulator(f.dtype)), 1)
     m = torch.cummax(i - total, 1).values
+    # The state needs no F of its own: it is m_0, and F_0 is 0.
     m = total + (m if state is None else torch.maximum(m, state[:, None]))
     return m.to(i.dtype), m[:, -1]
 
@@ -144,6 +145,7 @@ def selective_scan(
     named = {"u": (u, "BTD"), "dt": (dt, "BTD"), "A": (A, "DN"), "B": (B, "BTN"), "C": (C, "BTN"), "D": (D, "D")}
     size = sizes("selective_scan", {**named, "state": (state, "BDN")})
     initial = _single_state(u, (size["B"], size["D"], size["N"]), state)
+    # Backends always get tensors: one case less in each of their forward and backward passes.
     skip = torch.zeros_like(A[:, 0]) if D is None else D
     y, after = _implementation("selective_scan", u)(u, dt, A, B, C, skip, initial)
     return y, after

@@ -50,6 +50,7 @@ def _folded(arg: Any, dim: int | None, axis: int | None, M: int) -> Any:
 def one_by_one(function: Any, info: Any, dims: Axes, args: Sequence[Any], outputs: int) -> VmapResult:
     """`function` called once for each model, for functions whose models cannot share a call."""
 
+    # Where it is slower than one call, distseq/gradients/passes.py finds out and does not stack.
     def of(arg: Any, dim: int | None, at: int) -> Any:
         return arg if dim is None else arg.select(dim, at)
 

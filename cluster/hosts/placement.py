@@ -77,5 +77,6 @@ class Placement:
         # Only hosts that are not ready leave: one that works proves that it has its place, whatever the count of room says.
         waiting = [slot for slot in (*self.joining, *self.placed) if self.others_ready(slot)]
         taken = {slot.name for slot in self.all()}
+        # The lowest free numbers, so that names stay few over a long run: predictions are kept by the name of a host.
         free = (f"host-{j}" for j in count() if f"host-{j}" not in taken)
         return waiting[: max(0, surplus)], list(islice(free, max(0, -surplus)))

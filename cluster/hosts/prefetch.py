@@ -67,6 +67,7 @@ class Reader:
     def _run(self) -> None:
         while (submitted := self._actions.get()) is not None:
             future, action = submitted
+            # Cancelled meanwhile by `forget`: reading it would only delay the next one.
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(action())

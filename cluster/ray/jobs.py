@@ -54,6 +54,7 @@ class JobServer:
 
     def submit(self, job: str, entrypoint: str, runtime_env: dict[str, Any], say: Callable[[str], object]) -> None:
         """Upload the files of `runtime_env` and start the job under the id `job`. ValueError if the cluster refuses it."""
+        # Only a missing agent is waited for: every other refusal would be the same the next time.
         end, waiting = time.monotonic() + AGENT, False
         while True:
             try:

@@ -114,6 +114,7 @@ class RayTransport:
 
     def spawn(self, name: str) -> Actor:
         options = {
+            # With a count, since Ray refuses a name that a dying actor still has.
             "name": f"distseq-{self._run}-{name}-{next(self._spawned)}",
             "num_cpus": self._resources.cpus,
             "num_gpus": self._resources.gpus,

@@ -35,6 +35,7 @@ class FractionalRepetition:
     @cached_property
     def starts(self) -> np.ndarray:
         """(G,) first worker of each replica set."""
+        # The larger sets first: a rule that every host follows without being told the sets.
         size, larger = divmod(self.n, self.parts)
         k = np.arange(self.parts)
         return k * size + np.minimum(k, larger)

@@ -26,6 +26,7 @@ def _number(word: str) -> float:
         raise ValueError(f"{word!r} is not a number") from None
 
 
+# Only types whose text is read back as the same value: a specification is written into checkpoints and journals.
 READERS: dict[Any, Reader] = {int: _whole, float: _number, str: str}
 
 

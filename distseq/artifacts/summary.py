@@ -1,4 +1,4 @@
-"""What a run says at its end: how well the models do, what the workers cost, and what other schemes would have cost."""
+"""The final summary of a run: model quality, worker cost, and the same arrivals replayed under other schemes."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,6 +13,7 @@ from distseq.config.schema import Config
 from distseq.config.strategy import Strategy
 from distseq.engine.journal import Record
 from distseq.learners.learner import Learner
+from distseq.models.data.text import Text
 from distseq.monitoring.gradient_check import GradientCheck
 from distseq.monitoring.observers import Tally
 from distseq.scheduling.adaptive.candidates import name_of as candidate_name
@@ -20,32 +21,25 @@ from distseq.scheduling.asynchronous import marked
 from distseq.simulation.recorded import arrival_table
 from distseq.simulation.simulate import Setting, simulate
 
-LAST = 10  # steps whose losses make the final training loss
+# Jobs whose mean is the final training loss: the loss of one batch is too noisy to compare runs.
+LAST = 10
 
 
 def summarize(
     config: Config,
     strategy: Strategy,
     learners: Iterable[Learner],
-    texts: Mapping[str, Any],
+    texts: Mapping[str, Text],
     tally: Tally,
     check: GradientCheck,
     seconds: float,
 ) -> dict[str, Any]:
-    """The numbers of summary.json, the replays excepted. `texts`: of the learners that are evaluated on their own text."""
-    models: dict[str, dict[str, Any]] = {}
-    for learner in learners:
-        losses, failed = tally.losses.get(learner.name), tally.failures.get(learner.name)
-        loss = float(np.mean(losses[-LAST:])) if losses else None
-        models[learner.name] = {"steps": learner.steps if failed is None else failed.step, "training_loss": loss}
-        step, held_out = tally.evaluations.get(learner.name, (-1, 0.0))
-        if step == learner.steps:
-            models[learner.name]["evaluation_loss"] = held_out
-        if step == learner.steps and learner.name in texts:
-            models[learner.name]["bits_per_char"] = held_out / math.log(2)
-            models[learner.name]["unigram_bits_per_char"] = texts[learner.name].unigram_entropy
-        if learner.name in tally.evaluation_failures:
-            models[learner.name]["evaluation_error"] = tally.evaluation_failures[learner.name].error
+    """The content of summary.json, without the replays.
+
+    texts: for learners that are evaluated on the held-out part of their own text, that text, by the learner's name.
+    seconds: pool time of the whole run, including the time before it was resumed.
+    """
+    models = {learner.name: _model_summary(learner, texts.get(learner.name), tally) for learner in learners}
     return {
         "scheme": strategy.name,
         "exact": strategy.exact and tally.exact,
@@ -66,12 +60,31 @@ def summarize(
     }
 
 
-def replays(strategy: Strategy, records: list[Record], jobs: int) -> dict[str, Any]:
-    """Seconds per job of the arrivals of this run, replayed in the simulator as it was scheduled, uncoded and under GC.
+def _model_summary(learner: Learner, text: Text | None, tally: Tally) -> dict[str, Any]:
+    """The entry of one learner under "models"."""
+    losses, failure = tally.losses.get(learner.name), tally.failures.get(learner.name)
+    loss = float(np.mean(losses[-LAST:])) if losses else None
+    entry: dict[str, Any] = {"steps": learner.steps if failure is None else failure.step, "training_loss": loss}
+    step, held_out = tally.evaluations.get(learner.name, (-1, 0.0))
+    # An earlier evaluation is not of the weights that are saved.
+    if step == learner.steps:
+        entry["evaluation_loss"] = held_out
+        if text is not None:
+            entry["bits_per_char"] = held_out / math.log(2)
+            entry["unigram_bits_per_char"] = text.unigram_entropy
+    if learner.name in tally.evaluation_failures:
+        entry["evaluation_error"] = tally.evaluation_failures[learner.name].error
+    return entry
 
-    {"replayed_seconds_per_job": {scheme: seconds}}; with nothing in it, and the reason beside, when a replay is impossible.
+
+def replays(strategy: Strategy, records: list[Record], jobs: int) -> dict[str, Any]:
+    """Replays the arrivals of a run in the simulator: as it was scheduled, uncoded, and under gradient coding.
+
+    Returns {"replayed_seconds_per_job": {scheme: seconds}}; when a replay is impossible, an empty mapping and the reason under
+    "not_replayed".
     """
     own, pipeline = strategy.scheme, strategy.pipeline
+    # Gradient coding with as much redundancy as the run had, so that the comparison is a fair one.
     spare = max(own.tolerance) if pipeline is None else pipeline.copies - 1
     others = ["uncoded", f"gc:{min(spare or 1, own.n - 1)}"]
     seconds: dict[str, Any] = {}
@@ -97,7 +110,7 @@ def replays(strategy: Strategy, records: list[Record], jobs: int) -> dict[str, A
 
 
 def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
-    """Print a summary for people."""
+    """Prints a summary as a table and a few lines."""
     table = Table("model", "steps", "held-out bits/char", "unigram bits/char", "training loss, nats")
     for name, model in summary["models"].items():
         bits = [f"{model[key]:.3f}" if key in model else "-" for key in ("bits_per_char", "unigram_bits_per_char")]
@@ -112,7 +125,7 @@ def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
     )
     replayed = ", ".join(f"{spec} {seconds:.3f}" for spec, seconds in summary["replayed_seconds_per_job"].items())
     replayed = replayed or f"not possible, {summary['not_replayed']}"
-    console.print(f"the same arrivals replayed, each worker on a CPU of its own, s/job: {replayed}", highlight=False)
+    console.print(f"the same arrivals replayed, with one CPU per worker, s/job: {replayed}", highlight=False)
     if summary["gradients_checked"]:
         console.print(
             f"largest relative difference between decoded and full-batch gradients: "

@@ -1,4 +1,4 @@
-"""The command line: options in, one JSON object or a table out, one line and exit code 2 for a mistake."""
+"""The `distseq` command: its subcommands, and errors as one line with an exit code."""
 
 import os
 import sys
@@ -34,8 +34,12 @@ for command in (train, simulate, plan, profile, submit, doctor):
 
 
 def one_line_errors(command: Callable[[], object]) -> int:
-    """A command's exit code, 0 if it has none; a mistake is one line and 2, a pool or learners that failed one message and 1,
-    a stop 130 or 143."""
+    """Runs a command and returns its exit code, printing errors as one line.
+
+    0: success, unless the command returns another code. 2: a user's mistake (ValueError, wrong usage). 1: the pool or learners
+    failed. 130, 143: stopped by SIGINT or SIGTERM.
+    """
+    # Imported here: `distseq --help` need not wait for them.
     from distseq.cluster.errors import PoolError
     from distseq.cluster.system.stop_signals import Stopped
     from distseq.engine.failures import FailedError
@@ -53,6 +57,7 @@ def one_line_errors(command: Callable[[], object]) -> int:
         click.echo(str(stop), err=True)
         return stop.code
     except ValueError as error:
+        # A message of several lines (a user's own, or a library's) is joined into one.
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         return 2
     except (PoolError, FloatingPointError, FailedError) as error:
@@ -62,7 +67,8 @@ def one_line_errors(command: Callable[[], object]) -> int:
 
 
 def main() -> None:
-    """The console script. Models and data named by import strings may lie in the current folder, as with `python -m`."""
+    """The entry point of the console script."""
+    # As with `python -m`: models and data named by import strings may lie in the current folder.
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     sys.exit(one_line_errors(lambda: cli(prog_name="distseq", standalone_mode=False)))

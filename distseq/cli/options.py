@@ -1,8 +1,7 @@
 """Click options made from the keys of the config file that they replace."""
 
 from collections.abc import Callable
-from types import NoneType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import click
 
@@ -32,9 +31,8 @@ def like(name: str, more: str = "", *, default: bool = False, scheduler: bool = 
 
 
 def _form(option: Option) -> dict[str, Any]:
-    meaning, kind = option.key.meaning, option.key.type
+    meaning, kind = option.key.meaning, option.key.kind
     if kind is bool:
         return {"is_flag": True, "default": None}
-    kinds = [one for one in get_args(kind) if one is not NoneType]
     metavar = f"[{'|'.join(meaning.values)}]" if meaning.values else meaning.metavar
-    return {"type": kinds[0] if kinds else kind, "metavar": metavar}
+    return {"type": kind, "metavar": metavar}

@@ -1,4 +1,4 @@
-"""`distseq plan`: predict what each way of scheduling takes, and which is best."""
+"""`distseq plan`: predict the cost of every way of scheduling, and which is best."""
 
 import json
 from pathlib import Path

@@ -13,15 +13,22 @@ import click
     required=True,
     help="Trace file to write: .npz, or .csv of start-ups only.",
 )
-@click.option("--run", type=click.Path(path_type=Path), help="Take the delays that this run folder's journal holds.")
-@click.option("--pool", default="ray", show_default=True, help="Else probe workers now: ray or local.")
-@click.option("--workers", type=int, default=8, show_default=True)
-@click.option("--hosts", type=int, help="Actors or processes that share the workers.  [default: one per CPU]")
-@click.option("--address", default="local", show_default=True, help="ray: of a running cluster, or auto.")
-@click.option("--rounds", type=int, default=50, show_default=True)
-@click.option("--seconds", type=float, default=0.0, show_default=True, help="Computing of each worker in each round.")
+@click.option("--run", type=click.Path(path_type=Path), help="Use the delays in the journal of this run folder.")
+@click.option("--pool", default="ray", show_default=True, help="Pool to measure if no --run is given: ray or local.")
+@click.option("--workers", type=int, default=8, show_default=True, help="Number of workers to measure.")
+@click.option("--hosts", type=int, help="Number of actors or processes that share the workers.  [default: one per CPU]")
+@click.option(
+    "--address",
+    default="local",
+    show_default=True,
+    help="Ray cluster to connect to: HOST:PORT, auto to find one, or local to start one.  [pool: ray]",
+)
+@click.option("--rounds", type=int, default=50, show_default=True, help="Messages to each worker.")
+@click.option(
+    "--seconds", type=float, default=0.0, show_default=True, help="Time that each worker computes for each message."
+)
 def profile(out: Path, **options: Any) -> None:
-    """Measure how long workers take and write it as a trace, for `simulate --trace` and `train --delays`.
+    """Measure how long workers take, or read it from a run, and write a trace for `simulate --trace` and `train --delays`.
 
     Example: distseq profile --run runs/main-1 --out measured.npz
     """

@@ -30,6 +30,7 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
 
     import distseq
 
+    # With --json, standard output holds nothing but the object.
     console = Console(stderr=as_json)
     result = distseq.train(config, resume=resume, out=out, console=console, **options)
     if as_json:
@@ -41,4 +42,5 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
     if result.summary["failures"]:
         from distseq.engine.failures import FailedError, LearnerFailure
 
+        # After the summary: the run is complete and its results are written, but the exit code must not be 0.
         raise FailedError([LearnerFailure(**one) for one in result.summary["failures"]], str(result.folder))

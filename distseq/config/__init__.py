@@ -1,1 +1,1 @@
-"""The config file: its schema, its overrides and the strategy that it describes."""
+"""The config file: its schema, options that override it, and the scheduling strategy that it describes."""

@@ -1,15 +1,16 @@
-"""What the schema says of a key, in the metadata of its field: its meaning, its range and its option of `distseq train`."""
+"""The metadata of the config file's keys: meaning, range, and the option of `distseq train` that replaces it."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, NamedTuple
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, get_args, get_origin
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a learner: also the name of its weights file
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """The one place that describes a key: checks, JSON schema, command line and reference are made from it."""
+    """Describes a key in one place, from which checks, JSON schema, command line and reference are made."""
 
     description: str
     least: int | None = None
@@ -36,6 +37,14 @@ class Key(NamedTuple):
     type: Any
     default: Any  # MISSING where the key must be given
     meaning: Meaning
+
+    @property
+    def kind(self) -> type:
+        """Its type, without None and without what it holds: int of int | None, dict of dict[str, Any]."""
+        origin = get_origin(self.type)
+        if origin is UnionType:
+            return next(one for one in get_args(self.type) if one is not NoneType)
+        return origin or self.type
 
     @property
     def default_text(self) -> str:

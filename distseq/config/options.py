@@ -14,7 +14,7 @@ class Option(NamedTuple):
 
     @property
     def help(self) -> str:
-        """Its description, what uses it and its default, in click's form."""
+        """The description, the kinds of scheduler or pool that use it, and the default, in click's form."""
         return noted(self.key.meaning.description, self.key.meaning.users, self.key.default_text)
 
 

@@ -40,6 +40,7 @@ def _tables(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _learners(config: Config, given: Mapping[str, Any]) -> tuple[LearnerConfig, ...]:
+    # The option is meant for all learners; their own steps would win over those of [run].
     return tuple(replace(one, steps=None) for one in config.learner) if "steps" in given else config.learner
 
 

@@ -1,4 +1,4 @@
-"""How the jobs of a run are scheduled: made once from the configuration, and passed to everything that needs to know."""
+"""Builds the scheduling strategy described by the `[scheduler]` table, once for a whole run."""
 
 from dataclasses import dataclass, replace
 
@@ -22,37 +22,37 @@ from distseq.scheduling.scheduler import Scheduler
 
 @dataclass(frozen=True)
 class Strategy:
-    """What is scheduled how. Learning rates have schedules; jobs have a strategy.
+    """How the jobs of a run are scheduled. (The word schedule is kept for learning rates.)
 
     Example: strategy(load_config("examples/main.toml")).scheme.delay
     """
 
-    name: str  # in figures of the run
-    exact: bool  # every step uses the full batch's gradient at the parameters before it
-    adaptive: bool  # chosen anew from what is observed; scheme and pipeline are what it begins with
-    scheme: Scheme  # how the batches of jobs are laid out over all workers
-    pipeline: Pipeline | None  # None: the jobs are done in rounds
+    name: str  # label of the run in tables and records
+    exact: bool  # every step uses the full batch's gradient at the current parameters
+    adaptive: bool  # candidates are selected during the run; scheme and pipeline are those it begins with
+    scheme: Scheme  # lays the batches out over the workers
+    pipeline: Pipeline | None  # None: jobs are done in rounds
     closing: Closing  # when a round ends
-    ahead: int  # open jobs of one learner at a time
-    unfinished: str  # what a worker does with unfinished work (distseq.cluster.simulated)
+    ahead: int  # jobs of one learner that are open at once
+    unfinished: str  # what happens to unfinished work (distseq.cluster.simulated)
     batch: int  # samples of the smallest batch
     places: int  # workers that hold the data of a part; 0 = all
-    question: Question  # what adaptive scheduling asks of every candidate
+    question: Question  # the setting and objective by which adaptive scheduling compares candidates
 
     @property
     def heading(self) -> str:
-        """Its name, marked where gradients are not exact."""
+        """The name, followed by "(not exact)" if gradients are not."""
         return marked(self.name, self.exact)
 
     @property
     def candidate(self) -> Candidate:
-        """The candidate that `simulate` schedules in the same way."""
+        """The candidate with which `simulate` schedules in the same way."""
         if self.pipeline is None:
             return self.scheme.spec
         return self.pipeline if self.name == self.pipeline.name else self.name
 
     def scheduler(self, numbers: int = 0) -> Scheduler:
-        """A new scheduler. `numbers`: of parameters in a row, for prices of bytes."""
+        """A new scheduler. `numbers`: numbers in a row, which is the largest model's parameters, to price bytes."""
         n, frees = self.scheme.n, self.unfinished != "serial"
         if self.adaptive:
             question = replace(self.question, numbers=numbers)
@@ -62,9 +62,9 @@ class Strategy:
         return round_scheduler(self.scheme, self.closing, late=self.unfinished != "lost")
 
     def check(self, dtype: str, *, elastic: bool = False) -> None:
-        """ValueError when the scheme's delay is too long for so many models, or its code too imprecise for rows of the dtype.
+        """ValueError if the scheme's delay is too long for the number of models, or its code too imprecise for the dtype.
 
-        `elastic`: for every number of workers up to the whole one.
+        elastic: check it for every number of workers up to all of them.
         """
         n = self.scheme.n
         for scheme in [self.scheme.on(k) for k in range(1, n + 1)] if elastic else [self.scheme]:
@@ -85,6 +85,7 @@ def strategy(config: Config) -> Strategy:
     pipeline = _pipeline(config, stale, batch)
     scheme = parse(own.scheme, n) if pipeline is None else pipeline.scheme(n)
     name, exact = _name(config, stale, pipeline), scheme.exact and stale is None
+    # Here, so that every command that reads a config file refuses it alike.
     allow(name, exact, own.inexact)
     # A real worker is a process, which does one thing after another.
     unfinished = config.pool.unfinished if config.pool.kind == "simulated" else "serial"
@@ -105,7 +106,7 @@ def strategy(config: Config) -> Strategy:
 
 
 def _pipeline(config: Config, stale: AsyncTraining | None, batch: int) -> Pipeline | None:
-    """What a run begins with, if that is a pipeline."""
+    """The pipeline that a run begins with; None for rounds."""
     own = config.scheduler
     if own.kind == "pipeline":
         return Pipeline(own.parts, own.copies, own.lanes, own.burst, own.places)

@@ -1,11 +1,11 @@
-"""Checks the tables of a config file with pydantic, against the dataclasses of the schema. What is wrong is one line."""
+"""Checks the tables of a config file against the schema's dataclasses with pydantic; errors are one line."""
 
 import difflib
 import json
 from collections.abc import Hashable, Mapping
 from dataclasses import MISSING
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -41,7 +41,7 @@ def model(table: type) -> type[BaseModel]:
 def _type(one: Key) -> Any:
     if one.meaning.values:
         return Literal[one.meaning.values]
-    return Annotated[one.type, AfterValidator(_plain)] if get_origin(one.type) in (dict, list) else one.type
+    return Annotated[one.type, AfterValidator(_plain)] if one.kind in (dict, list) else one.type
 
 
 def _field(one: Key) -> Any:
@@ -101,7 +101,8 @@ def tables(raw: Mapping[str, Any], names: tuple[str, ...], array: str) -> dict[s
 
 
 def _line(errors: list[ErrorDetails], kind: type[BaseModel], where: str) -> str:
-    """The rule that is broken and the value that breaks it; an unknown key comes first, as it may be a missing one misspelt."""
+    """One line with the broken rule and the value that breaks it, for the first of pydantic's errors."""
+    # Unknown keys come first: one may be the misspelling of a key that is reported as missing.
     error = min(errors, key=lambda one: one["type"] != "extra_forbidden")
     name, *inner = error["loc"]
     if error["type"] == "extra_forbidden":

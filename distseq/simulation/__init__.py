@@ -1,1 +1,1 @@
-"""Scheduling without training: simulate, compare, plan, measure."""
+"""Simulations without training: simulate and compare candidates, plan, and measure delays."""

@@ -1,4 +1,4 @@
-"""Schemes and pipelines on the same delays, and the bounds beside them."""
+"""Compares schemes and pipelines on the same delays, together with lower bounds; the work of `distseq simulate`."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -22,17 +22,19 @@ ALL_ASSUME = "workers that do one thing at a time"
 
 
 def bounds_of(setting: Setting) -> list[Result]:
-    """Least seconds, each with what it assumes under "bound". ValueError where an invocation of the trace is lost.
+    """Lower bounds on seconds per job, each with its assumption under "bound".
 
-    Where unfinished work overlaps with new, a worker does two things at once, and there is no bound without rounds.
+    ValueError for a trace with lost invocations.
     """
     trace, jobs = setting.trace, setting.jobs
     startups = trace.startups()
+    # A worker that never answers would make every bound infinite.
     lost = int(np.count_nonzero(np.isinf(startups)))
     if lost:
         raise ValueError(f"bounds need a trace without lost invocations: it has {lost}")
     of_rounds = rounds_bounds(startups, trace.slope, jobs, trace.master)
     least = {name: (seconds, ROUND_ASSUMES) for name, seconds in of_rounds.items()}
+    # Under "overlap" a worker may do several things at once, which the bound without rounds rules out.
     if setting.unfinished != "overlap":
         least["genieAny"] = least_seconds(startups, trace.slope, setting.models, jobs, trace.master), ALL_ASSUME
     return [
@@ -42,7 +44,7 @@ def bounds_of(setting: Setting) -> list[Result]:
 
 
 def best_of_families(results: Iterable[Result]) -> list[Result]:
-    """The first of each family, in the same order, and what belongs to none."""
+    """The first result of each family, in the same order, and results without a family (bounds)."""
     seen, best = {None}, []
     for result in results:
         if result.get("family") is None or result["family"] not in seen:
@@ -79,8 +81,11 @@ def simulate_schemes(
     bounds: bool = False,
     plot: Path | None = None,
 ) -> list[Result]:
-    """`distseq simulate`: each scheme, and each pipeline of these numbers, or all candidates, or as seems best from what is
-    observed, on the same delays, best first; then the bounds. With `plot` also a picture."""
+    """Simulates what the options of `distseq simulate` name, on the same delays: results, best first, then bounds.
+
+    Candidates are the schemes and every combination of pipeline settings; with `sweep`, the whole grid; without any, "auto".
+    `plot` also draws the results. ValueError for options that do not go together.
+    """
     named: list[Candidate] = [*schemes, *_pipelines(scheduler, parts, copies, lanes, burst, places)]
     if scheduler == "auto" or (scheduler is None and not named and not sweep):
         named.append(AUTO)
@@ -95,14 +100,17 @@ def simulate_schemes(
     least = bounds_of(setting) if bounds else []
     tried = candidates(table.workers, models) if sweep else named
     of_rounds = {"closing": closing, ("mu" if closing == "mu" else "cutoff"): mu if closing == "mu" else cutoff}
+    # Before simulating, which may take minutes.
     if plot is not None:
         check_plot(plot)
     found = [(simulate(setting, one), one) for one in tried]
     found = [(result | (of_rounds if "rounds" in result else {}), one) for result, one in found]
+    # Stable: of equal candidates the one that was named first is on top.
     found.sort(key=lambda pair: pair[0]["total_seconds"])
     results = [result for result, _ in found]
     if plot is not None:
         timeline = Timeline(unfinished)
+        # Simulated again, with a timeline: recording one for every candidate would cost more than one more run.
         simulate(setting, found[0][1], timeline=timeline)
         draw(plot, results, best_of_families(results), least, timeline.spans())
     return results + least
@@ -116,13 +124,14 @@ def _pipelines(
     burst: int | None,
     places: int,
 ) -> list[Pipeline]:
-    """Every combination. ValueError for another scheduler, or numbers of pipelines without one."""
+    """Every combination of pipeline settings. ValueError for an unknown scheduler, or settings that it does not use."""
     if scheduler is not None and scheduler not in SCHEDULERS:
         raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}: got {scheduler!r}")
     if scheduler != "pipeline":
         if parts or copies or lanes or burst is not None:
             raise ValueError("--parts, --copies, --lanes and --burst are options of --scheduler pipeline")
         return []
+    # The defaults of the config file, so that simulate and train mean the same pipeline.
     usual = SchedulerConfig()
     numbers = product(parts or [usual.parts], copies or [usual.copies], lanes or [usual.lanes])
     return [Pipeline(*one, usual.burst if burst is None else burst, places) for one in numbers]

@@ -1,4 +1,4 @@
-"""The trace that a command's options name: a file, a generated profile or a recorded run."""
+"""Loads the delays that options name: a trace file, a generated profile or a recorded run."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from distseq.cluster.profiles import delays
 from distseq.cluster.trace import Trace, load_trace
 from distseq.simulation.measure import run_trace
 
-PROFILE_WORKERS = 256
+PROFILE_WORKERS = 256  # default for generated profiles: as many as the recorded traces of docs/benchmarks.md have
 
 
 def given_delays(
@@ -17,7 +17,11 @@ def given_delays(
     slope: float | None,
     run: Path | str | None = None,
 ) -> Trace:
-    """The delays that a command names. ValueError unless exactly one source is given."""
+    """The trace from exactly one of the sources trace, profile and run; ValueError for none or several.
+
+    workers: use the first so many columns; by default all, 256 for a profile. seed: of a profile. slope: replaces the trace's
+    seconds of compute per batch.
+    """
     if workers is not None and workers < 1:
         raise ValueError(f"there must be at least one worker: got {workers}")
     sources = [one for one in (trace, profile, run) if one is not None]

@@ -1,4 +1,4 @@
-"""Measured delays as a trace file: of a pool that is probed now, or of a run that has been."""
+"""Measures the delays of a pool, or reads them from a finished run, and writes them as a trace file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +21,13 @@ from distseq.scheduling.closing import Mu
 from distseq.scheduling.round_scheduler import RoundScheduler
 from distseq.simulation.recorded import arrival_table
 
-PATIENCE = 1e9  # of the mu rule: no round ends before everybody has answered
+# mu of the closing rule: no round ends before every worker has answered, so that a trace has every start-up.
+PATIENCE = 1e9
 
 
 @dataclass(frozen=True)
 class ProbeLearner:
-    """A learner of empty jobs with a sample for each worker."""
+    """A learner whose jobs have no parameters and one sample per worker, so that no part is empty."""
 
     workers: int
     steps: int
@@ -40,11 +41,12 @@ class ProbeLearner:
 
 
 def probe(pool: HostPool, workers: int, rounds: int) -> Trace:
-    """The delays of so many uncoded rounds on a pool whose Work is a Probe; every round waits for every worker.
+    """Runs uncoded rounds, each of which waits for every worker, on a pool whose Work is a Probe; returns the delays.
 
     PoolError when a row fails.
     """
     journal = MemoryJournal()
+    # The real master, scheduler and journal: what is measured includes everything a run would wait for.
     master = Master([ProbeLearner(workers, rounds)], RoundScheduler(GC(workers, 0), Mu(PATIENCE)), pool, journal)
     master.run()
     if master.failures:
@@ -53,15 +55,15 @@ def probe(pool: HostPool, workers: int, rounds: int) -> Trace:
 
 
 def probe_spec(seconds: float) -> WorkSpec:
-    """A Work whose every row takes `seconds`."""
+    """The spec of a Work whose rows take `seconds` each."""
     return WorkSpec("distseq.cluster.probe:Probe", f'{{"seconds": {seconds}}}')
 
 
 def run_trace(run: Path) -> Trace:
-    """The delays that a run's journal has recorded. ValueError when the folder holds none."""
+    """The delays recorded in a run folder's journal. ValueError when there is no journal."""
     path = run / "journal.jsonl"
     if not path.is_file():
-        raise ValueError(f"{run} is no run folder: it has no journal.jsonl")
+        raise ValueError(f"{run} is not a run folder: it has no journal.jsonl")
     records: list[dict[str, Any]] = list(read_journal(path))
     heads = [record for record in records if record["kind"] == "run"]
     if not heads:

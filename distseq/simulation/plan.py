@@ -1,4 +1,4 @@
-"""`distseq plan`: what is known of the workers, what each way of scheduling would take, and which is best."""
+"""`distseq.plan`: predicts the cost of every way of scheduling on given delays, and which is best."""
 
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ def _ranked(trace: Trace, question: Question, batch: int | None) -> dict[str, An
         )
     for seconds in startups[np.isfinite(startups)]:
         tail.add(float(seconds))
+    # A short trace hardly ever shows the rare start-ups that decide a long run.
     expected = Trace(tail.expected_in(startups), 0.0, trace.slope, trace.master)
     grid = candidates(trace.workers, question.models, batch)
     most = trace.workers if batch is None else min(trace.workers, batch)

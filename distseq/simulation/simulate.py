@@ -1,4 +1,4 @@
-"""Scheduling without training: the master and the simulated pool, on jobs that compute nothing."""
+"""`distseq.simulate`: the master, a scheduler and the simulated pool, on jobs that compute nothing."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ Result = dict[str, Any]  # what `distseq simulate --json` prints of a candidate 
 
 @dataclass(frozen=True)
 class NullLearner:
-    """A learner of so many steps that learns nothing."""
+    """A learner without parameters that learns nothing in `steps` steps."""
 
     name: str
     steps: int
@@ -47,7 +47,7 @@ class NullLearner:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What candidates are compared in: the delays, the jobs, and how workers and messages behave.
+    """The setting in which candidates are simulated: delays, jobs, and how workers and messages behave.
 
     trace: delays, a column for each worker (distseq.cluster.trace.load_trace, distseq.cluster.profiles.profile).
     models, jobs: learners, and gradients of all of them together; a learner has one job open at a time.
@@ -57,8 +57,8 @@ class Setting:
     arrival: the rows of a message arrive one by one ("row"), with its last ("message"), or as the scheme's authors assume
         ("scheme": one by one where the scheme streams).
     inexact: allow schemes that change the gradients, ksync and async.
-    objective, prices: what "auto" keeps small: "seconds", "worker-seconds", or "price", which needs prices.
-    places: of "auto": workers that have the data of a part, which cannot move; 0 = all.
+    objective, prices: what "auto" minimizes: "seconds", "worker-seconds", or "price", which needs prices.
+    places: for "auto": workers that hold the data of each part, if data cannot move; 0 = all.
 
     ValueError for no model, no job, or an unknown name.
 
@@ -90,7 +90,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class _Simulated:
-    """A candidate ready to run, and the figures of it that only a run gives or that only it has."""
+    """A candidate's scheduler, and a function that returns the figures that only this kind of candidate has."""
 
     scheduler: Scheduler
     figures: Callable[[Tally], Result]
@@ -101,18 +101,18 @@ class _Simulated:
 def simulate(
     setting: Setting, candidate: Candidate, *, journal: Journal | None = None, timeline: Timeline | None = None
 ) -> Result:
-    """How long jobs take under one way of scheduling, in virtual time; nothing is learned, and equal calls agree.
+    """Simulates one candidate in virtual time; nothing is trained, and equal calls give equal results.
 
-    candidate: a scheme's specification ("gc:7", "async:2,parts=8", "module:Class:1" of your own), a
-        distseq.scheduling.pipeline.Pipeline, or "auto": as seems best from what is observed.
-    journal: takes a record of every round, job and arrival (distseq.engine.journal).
-    timeline: takes what each worker did when (distseq.simulation.timeline).
+    candidate: a scheme's specification ("gc:7", "async:2,parts=8", or "module:Class:1" for one of your own), a
+        distseq.scheduling.pipeline.Pipeline, or "auto" for adaptive scheduling.
+    journal: records every round, job and arrival (distseq.engine.journal).
+    timeline: records what each worker did when (distseq.simulation.timeline).
 
     Returns what `distseq simulate --json` prints: "scheme", "exact", "family"; "total_seconds" and "seconds_per_job";
-    "worker_seconds_per_job" (busy ones) and "held_seconds_per_job" (all of them, from the first message to the last
-    decoding); of rounds "rounds", "waits", "load" (fraction of a batch per worker and round) and "delay"; of auto "choices".
-    ValueError for a candidate that cannot be, or is not exact while the setting does not allow it, or whose delay needs more
-    models. PoolError when a message is lost again and again.
+    "worker_seconds_per_job" (busy) and "held_seconds_per_job" (busy or not, from the first message to the last decode); for
+    rounds also "rounds", "waits", "load" (fraction of a batch per worker and round) and "delay"; for auto "choices". ValueError
+    for a candidate that the setting does not allow: a wrong specification, an inexact scheme, or a delay that needs more models.
+    PoolError when a message is lost again and again.
 
     >>> from distseq.cluster.profiles import profile
     >>> setting = Setting(profile("bursts", 32, seed=0), models=4, jobs=40)
@@ -123,6 +123,7 @@ def simulate(
     pool, tally = SimulatedPool(setting.trace, unfinished=setting.unfinished, arrival=one.arrival), Tally()
     scheduler = one.scheduler if timeline is None else RecordedScheduler(one.scheduler, timeline)
     models, jobs, workers = setting.models, setting.jobs, setting.trace.workers
+    # Jobs are dealt out evenly; fewer jobs than models leave some models without any.
     learners = [NullLearner(f"model-{m}", jobs // models + (m < jobs % models)) for m in range(min(models, jobs))]
     seconds = Master(learners, scheduler, pool, journal, [tally], ahead=one.ahead).run()
     return {
@@ -140,7 +141,7 @@ def simulate(
 
 
 def _prepared(setting: Setting, candidate: Candidate) -> _Simulated:
-    """ValueError for a candidate that cannot be in this setting."""
+    """Builds a candidate's scheduler. ValueError for a candidate that the setting does not allow."""
     if candidate == AUTO:
         return _adaptive(setting)
     if isinstance(candidate, Pipeline):
@@ -170,7 +171,7 @@ def _in_rounds(setting: Setting, scheme: Scheme) -> _Simulated:
 
 
 def _pipelined(setting: Setting, pipeline: Pipeline) -> _Simulated:
-    """A cancelled copy keeps its worker until it ends if `unfinished` is serial, else not."""
+    # Under "serial" a cancelled copy keeps its worker busy until it ends.
     scheduler = PipelineScheduler(pipeline, setting.trace.workers, frees=setting.unfinished != "serial")
     own = {"scheme": pipeline.name, "exact": True}
     own |= {"parts": pipeline.parts, "copies": pipeline.copies, "lanes": pipeline.lanes}

@@ -1,4 +1,4 @@
-"""Results of simulations and plans as aligned text."""
+"""Formats results of simulations and plans as aligned text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ COLUMNS = {
 
 
 def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
-    """A line for each row, its cells padded to the widest of their column; `sides`: "<" or ">" for each column.
+    """One line per row, with cells padded to the width of their column; `sides`: "<" or ">" for each column.
 
     >>> aligned([["scheme", "s"], ["gc:1", "10"]], "<>")
     ['scheme   s', 'gc:1    10']
@@ -30,8 +30,9 @@ def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Results as aligned text, a line each, bounds marked, with what all of them have in common on top."""
+    """Results as aligned text: what they have in common on top, then one line each, with bounds marked."""
     first = results[0]
+    # Pipelines and bounds have no closing rule; all rounds of a command have the same one.
     rules = {f"closing={result['closing']}, " for result in results if "closing" in result}
     head = (
         f"{first['workers']} workers, {first['models']} models, {first['jobs']} jobs, "

@@ -1,4 +1,4 @@
-"""What each worker did when, as its scheduler saw it: noted by a scheduler around another, which decides as before."""
+"""Per-worker timeline, recorded by a scheduler wrapper that changes no decision."""
 
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -14,31 +14,33 @@ WORK, STRAGGLER, COPY, VAIN = KINDS = ("work", "straggler", "copy", "copy in vai
 
 
 class Span(NamedTuple):
-    """Pool seconds from a message to one worker until the last word of it. What lies between spans is waiting.
+    """The time that a worker spent on one message; between spans it waited.
 
-    "work", or "copy" if a row in it had been sent before; "straggler" and "copy in vain" if not all its rows came in time: before
-    their round ended, their job was decoded or another copy was there.
+    kind: "work", or "copy" if a row of the message had been sent before. If not all its rows came in time (before their round
+    ended, their job was decoded, or another copy arrived): "straggler" or "copy in vain".
     """
 
     worker: int
-    begun: float
-    ended: float
+    begun: float  # pool seconds
+    ended: float  # pool seconds of the last delivery, or of giving up
     kind: str
 
 
 @dataclass(eq=False)
 class Dispatch:
+    """A message to one worker. Times are pool seconds."""
+
     worker: int
     sent: float
-    heard: float
-    again: bool = False
-    late: bool = False
+    heard: float  # latest delivery
+    again: bool = False  # a row of it had been sent before
+    late: bool = False  # not all its rows came in time
 
 
 class Timeline:
-    """Is told what was decided and what came back. `unfinished`: what an unfinished worker does (distseq.cluster.simulated).
+    """Builds the spans of all workers from decisions and deliveries.
 
-    Where work overlaps, word of a row that was asked for twice is taken for word of the first message.
+    unfinished: what happens to unfinished work (distseq.cluster.simulated).
     """
 
     def __init__(self, unfinished: str) -> None:
@@ -53,7 +55,11 @@ class Timeline:
         for task in {*decision.cancel, *over}:
             for message in self._waiting.pop(task, ()) if self._lost else self._waiting[task]:
                 self._give_up(message, now)
+        # Under a code, rows of one group at several workers are its redundancy; only where any row suffices is a second one a
+        # copy.
         self._copied |= {job: interchangeable(scheme) for job, scheme in decision.start.items()}
+        # Rows sent in this very step are compared with what was sent before it: the members of a replica set are sent
+        # together.
         earlier, messages = set(self._before), dict[int, Dispatch]()
         for task in decision.send:
             message = messages.setdefault(task.worker, Dispatch(task.worker, now, now))
@@ -66,21 +72,25 @@ class Timeline:
     def delivered(self, arrivals: Sequence[Delivery]) -> None:
         for delivery in arrivals:
             queue = self._waiting[delivery.task]
-            if queue:  # else it is word of what was given up
+            # Empty for a delivery of a message that was given up. Where work overlaps, a delivery of a row that was requested
+            # twice is counted for the first message: a delivery does not tell which it answers.
+            if queue:
                 message = queue.popleft()
                 message.heard, message.late = delivery.at, message.late or delivery.stale
-            for other in queue:  # the same row, asked for once more
+            for other in queue:  # the same row, requested again
                 self._give_up(other, delivery.at)
 
     def _give_up(self, message: Dispatch, now: float) -> None:
-        """Not all its rows will be in time. Where work goes on, there may be word of it later."""
+        """Marks a message whose rows will not all be in time."""
+        # Unless its work is lost, the worker goes on with it, and a later delivery extends the span.
         if self._lost or not message.late:
             message.late, message.heard = True, now
 
     def spans(self) -> list[Span]:
-        """In order of sending."""
+        """All spans, in the order in which messages were sent."""
         free, spans = defaultdict[int, float](float), list[Span]()
         for message in self._messages:
+            # Under "serial" a message begins when the worker has done the one before it.
             begun = max(message.sent, free[message.worker]) if self._serial else message.sent
             if message.heard > begun:
                 kind = (VAIN if message.late else COPY) if message.again else (STRAGGLER if message.late else WORK)
@@ -90,10 +100,11 @@ class Timeline:
 
 
 class RecordedScheduler:
-    """The same scheduler, and `timeline` is told."""
+    """Wraps a scheduler and records its decisions and deliveries in `timeline`."""
 
     def __init__(self, scheduler: Scheduler, timeline: Timeline) -> None:
         self._scheduler, self._timeline = scheduler, timeline
+        # Delegated as they are: a timeline needs none of them.
         self.opened, self.withdrawn, self.members = scheduler.opened, scheduler.withdrawn, scheduler.members
 
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:

@@ -1,7 +1,4 @@
-"""From a configuration to trained models: builds fleet, pool and scheduler, runs the master, writes the run folder.
-
-A run that is resumed goes on in its folder, from its newest whole checkpoint.
-"""
+"""Runs the master from its start, or from a checkpoint, to its end, and writes the run folder."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -17,27 +14,29 @@ from distseq.artifacts.resume import complete
 from distseq.artifacts.run_folder import RunFolder
 from distseq.artifacts.summary import replays, summarize
 from distseq.cluster.errors import PoolError
+from distseq.cluster.pool import Pool
 from distseq.cluster.system.stop_signals import Stopped, StopRequest
 from distseq.config.schema import Config
 from distseq.engine.evaluation import Evaluate
 from distseq.engine.failures import FailedError
-from distseq.engine.journal import MemoryJournal, Tee
+from distseq.engine.interfaces import Observer
+from distseq.engine.journal import Journal, MemoryJournal, Tee
 from distseq.engine.master import Master
 from distseq.learners.learner import Learner
 from distseq.monitoring.console import Display
 from distseq.monitoring.gradient_check import GradientCheck
 from distseq.monitoring.observers import Metered, Tally
 from distseq.training.pool import make_pool
-from distseq.training.prepare import PreparedRun, _prepare
+from distseq.training.prepare import PreparedRun, prepare_run
 
-NOT_KEPT = "its last steps could not be kept"
+NOT_KEPT = "the latest steps could not be checkpointed"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: the trained learners, the run folder and the summary that is also in its summary.json.
+    """The result of a run: the trained learners, the run folder, and the summary that is also in its summary.json.
 
-    Weights are in the folder too, one safetensors file for each learner.
+    The folder also holds the weights, one safetensors file per learner.
 
     >>> import distseq, torch
     >>> from safetensors.torch import load_file
@@ -67,110 +66,149 @@ def run(
     resume: bool = False,
     learners: Sequence[Learner] | None = None,
 ) -> Result:
-    """Train; `learners`, where they are made in Python, are those that `config` describes.
+    """Trains in the run folder `out`, or resumes the run in it.
 
-    ValueError, with nothing left behind, for a wrong configuration; PoolError when the pool gives up, FailedError when every
-    learner has failed.
+    learners: those that `config` describes, if they were made in Python. ValueError, with nothing left behind, for a wrong
+    configuration; PoolError when the pool gives up; FailedError when every learner has failed; Stopped when asked to stop.
     """
-    job = _prepare(config, out, console, resume, learners)
-    if resume and complete(out, config, job.start):
-        console.print(f"nothing to do: {out} is complete, {sum(job.start.done)} jobs", highlight=False, soft_wrap=True)
-        return Result(job.fleet.learners, out, json.loads((out / "summary.json").read_bytes()))
-    one_pass = config.pool.kind == "simulated" and config.pool.compute == "decoded"
-    check = GradientCheck(
-        job.fleet.work,
-        list(job.steps.values()),
-        config.run.checks,
-        lambda m: job.fleet.learners[m].publish(),
-        one_pass=one_pass,
-    )
-    tally, kept, texts = Tally(), MemoryJournal(), job.fleet.texts()
-    tally.restore(job.start.history)
+    prepared = prepare_run(config, out, console, resume, learners)
+    start, fleet = prepared.resume_point, prepared.fleet
+    if resume and complete(out, config, start):
+        console.print(f"nothing to do: {out} is complete, {sum(start.done)} jobs", highlight=False, soft_wrap=True)
+        return Result(fleet.learners, out, json.loads((out / "summary.json").read_bytes()))
+    tally, check, records = Tally(), _gradient_check(prepared), MemoryJournal()
+    tally.restore(start.history)
     folder = RunFolder.resumed(out) if resume else RunFolder(out, config)
-    display = Display(console, job.steps, frozenset(texts), dict(zip(job.steps, job.start.done, strict=True)))
-    seconds = _drive(job, folder, kept, console, display, [tally, check, display, *watchers], resume)
-    for learner in job.fleet.learners:
+    done = dict(zip(prepared.steps, start.done, strict=True))
+    display = Display(console, prepared.steps, frozenset(fleet.texts()), done)
+    observers = [tally, check, display, *watchers]
+    seconds = _drive(prepared, folder, records, console, display, observers, resume)
+    summary = _write_results(prepared, folder, tally, check, records, start.history.seconds + seconds)
+    if len(tally.failures) == len(fleet.learners):
+        raise FailedError(list(tally.failures.values()), str(folder.path))
+    return Result(fleet.learners, folder.path, summary)
+
+
+def _gradient_check(prepared: PreparedRun) -> GradientCheck:
+    config, fleet = prepared.config, prepared.fleet
+    return GradientCheck(
+        fleet.work,
+        list(prepared.steps.values()),
+        config.run.checks,
+        lambda m: fleet.learners[m].publish(),
+        one_pass=config.pool.kind == "simulated" and config.pool.compute == "decoded",
+    )
+
+
+def _write_results(
+    prepared: PreparedRun,
+    folder: RunFolder,
+    tally: Tally,
+    check: GradientCheck,
+    records: MemoryJournal,
+    seconds: float,
+) -> dict[str, Any]:
+    """Writes the weights of the learners that did not fail and the summary, which it returns."""
+    config, fleet, texts = prepared.config, prepared.fleet, prepared.fleet.texts()
+    for learner in fleet.learners:
+        # A learner that failed is in the checkpoint only: its weights are those of an unfinished training.
         for name, state in learner.weights().items() if learner.name not in tally.failures else ():
             folder.save_weights(name, state)
-    plain = {one.name: texts[one.name] for one in config.learner if one.name in texts and one.evaluation is None}
-    summary = summarize(
-        config, job.strategy, job.fleet.learners, plain, tally, check, job.start.history.seconds + seconds
-    )
+    own_texts = {one.name: texts[one.name] for one in config.learner if one.name in texts and one.evaluation is None}
+    summary = summarize(config, prepared.strategy, fleet.learners, own_texts, tally, check, seconds)
+    # Before the replays, which take seconds: a process that is killed in them has finished its run all the same.
     folder.save_summary(summary)
-    summary |= replays(job.strategy, kept.records, tally.jobs)
+    summary |= replays(prepared.strategy, records.records, tally.jobs)
     folder.save_summary(summary)
-    if len(tally.failures) == len(job.fleet.learners):
-        raise FailedError(list(tally.failures.values()), str(folder.path))
-    return Result(job.fleet.learners, folder.path, summary)
+    return summary
 
 
 def _drive(
-    job: PreparedRun,
+    prepared: PreparedRun,
     folder: RunFolder,
-    kept: MemoryJournal,
+    records: MemoryJournal,
     console: Console,
     display: Display,
     observers: Sequence[Any],
     resume: bool,
 ) -> float:
-    """Start the pool, run the master to its end or to a request to stop, and release everything; seconds of pool time."""
-    config, start, learners = job.config, job.start, job.fleet.learners
+    """Starts the pool, runs the master to its end or until it is asked to stop, and releases everything; pool seconds."""
+    config, start, learners = prepared.config, prepared.resume_point, prepared.fleet.learners
     request = StopRequest()
+    # Released in reverse order: first the checkpointer, which may still be writing, then the pool and the journal. Signals are
+    # caught to the end, so that a second Ctrl-C does not leave workers behind.
     with ExitStack() as stack:
         stack.callback(request.restore)
         stack.callback(folder.journal.close)
         try:
-            pool = make_pool(config, job.fleet, job.trace)
+            pool = make_pool(config, prepared.fleet, prepared.trace)
         except BaseException:
+            # The run never began: its folder would only be in the way of the next attempt.
             folder.discard()
             raise
         stack.callback(pool.close)
-        # After the pool: Ray sets handlers of its own.
+        # After the pool was made: Ray sets handlers of its own.
         request.install()
-        journal = Tee(folder.journal, kept)
-        record = {"config": asdict(config), "members": dict(pool.members()), "exact": job.strategy.exact}
-        if resume:
-            folder.go_on(config)
-            journal.write({"kind": "resume", "steps": dict(zip(job.steps, start.done, strict=True)), **record})
-        else:
-            journal.write({"kind": "run", **record})
-        if config.pool.kind == "ray":
-            from distseq.cluster.ray.metrics import RunMeter
-
-            observers = [*observers, Metered(RunMeter())]
+        journal = Tee(folder.journal, records)
+        _record_start(prepared, folder, journal, pool, resume)
         stack.enter_context(display)
         checkpointer = Checkpointer(
-            folder.checkpoints, learners, job.identity, config.checkpoint, console, request.asked
+            folder.checkpoints, learners, prepared.identity, config.checkpoint, console, request.asked
         )
         stack.callback(checkpointer.close)
         checkpointer.begin(start.done, start.next_job, resumed=resume)
         master = Master(
             learners,
-            job.scheduler,
+            prepared.scheduler,
             pool,
             journal,
-            observers,
+            [*observers, *_metrics(config)],
             first_job=start.next_job,
             done=start.done,
             checkpoint_hook=checkpointer,
-            evaluate=Evaluate(job.fleet.evaluated, config.run.evaluate_every),
-            ahead=job.strategy.ahead,
+            evaluate=Evaluate(prepared.fleet.evaluated, config.run.evaluate_every),
+            ahead=prepared.strategy.ahead,
         )
-        return _to_the_end(master, checkpointer, sum(job.steps.values()), request, _again(config, folder.path))
+        total = sum(prepared.steps.values())
+        return _to_the_end(master, checkpointer, total, request, _how_to_resume(config, folder.path))
 
 
-def _again(config: Config, out: Path) -> str:
+def _record_start(prepared: PreparedRun, folder: RunFolder, journal: Journal, pool: Pool, resume: bool) -> None:
+    """Writes the journal's first record of this process; a resumed run also takes over the new configuration."""
+    config, done = prepared.config, prepared.resume_point.done
+    record = {"config": asdict(config), "members": dict(pool.members()), "exact": prepared.strategy.exact}
+    if resume:
+        # Only now that the pool has started: until then the folder is as the earlier run left it.
+        folder.go_on(config)
+        journal.write({"kind": "resume", "steps": dict(zip(prepared.steps, done, strict=True)), **record})
+    else:
+        journal.write({"kind": "run", **record})
+
+
+def _metrics(config: Config) -> list[Observer]:
+    """Observers that export metrics: on Ray, to its dashboard."""
+    if config.pool.kind != "ray":
+        return []
+    from distseq.cluster.ray.metrics import RunMeter
+
+    return [Metered(RunMeter())]
+
+
+def _how_to_resume(config: Config, out: Path) -> str:
     live = any(one.live for one in config.learner)
     return f"go on with: {f'distseq.train([...], resume={str(out)!r})' if live else f'distseq train --resume {out}'}"
 
 
-def _to_the_end(master: Master, checkpointer: Checkpointer, jobs: int, request: StopRequest, again: str) -> float:
-    """Run the master; whatever ends it, its last state is kept, unless an error may have come in the middle of a step."""
+def _to_the_end(master: Master, checkpointer: Checkpointer, jobs: int, request: StopRequest, how: str) -> float:
+    """Runs the master and returns its pool seconds; its last state is checkpointed whether it ends, stops or loses its pool.
+
+    Not after any other error, which may have come in the middle of a step.
+    """
     try:
         seconds = master.run()
     except PoolError as error:
-        raise PoolError(f"{error}; {again}" if checkpointer.finish() else str(error)) from error
-    kept = checkpointer.finish()
+        raise PoolError(f"{error}; {how}" if checkpointer.finish() else str(error)) from error
+    saved = checkpointer.finish()
     if master.stopped:
-        raise Stopped(f"stopped after {checkpointer.jobs} of {jobs} jobs; {again if kept else NOT_KEPT}", request.code)
+        raise Stopped(f"stopped after {checkpointer.jobs} of {jobs} jobs; {how if saved else NOT_KEPT}", request.code)
     return seconds

@@ -59,6 +59,7 @@ def train(
     if resume is not None and (config is None or learners is not None):
         if out is not None:
             raise ValueError("a resumed run writes to its own folder: out cannot be given with resume")
+        # The run folder's own copy: the user's file may have changed since the run began.
         path, read = Path(resume), load_config(Path(resume) / "config.toml")
         read = override(read if learners is None else config_of_learners(learners, read), options)
         return run(read, path, console or Console(), watchers, resume=True, learners=learners)

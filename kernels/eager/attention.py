@@ -29,6 +29,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: b
 
 def _seen(T: int, S: int, causal: bool, window: int | None, mask: Tensor | None, device: torch.device) -> Tensor:
     """Whether each query sees each key, bool (B or 1, 1, T, S)."""
+    # Queries are at the last T of the S positions, after the keys of the state.
     ahead_TS = torch.arange(S, device=device) - torch.arange(S - T, S, device=device)[:, None]
     seen = ahead_TS <= 0 if causal else torch.ones_like(ahead_TS, dtype=torch.bool)
     if window is not None:

@@ -52,6 +52,7 @@ class _Shifted(torch.autograd.Function):
         x_BSD, w_LD = ctx.saved_tensors
         g_BTD, T = g_BTD.contiguous(), g_BTD.shape[1]
         taps = [slice(tap * ctx.dilation, tap * ctx.dilation + T) for tap in range(len(w_LD))]
+        # A frozen reservoir or the first layer of a model needs only one of the two.
         d_x = d_w = None
         if ctx.needs_input_grad[0]:
             d_x = torch.zeros_like(x_BSD)

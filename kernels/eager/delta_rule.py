@@ -123,6 +123,7 @@ class _DeltaRule(torch.autograd.Function):
         return along_heads(_DeltaRule, info, dims, args, (2, 2, 2, 2, 2, 1, None, None), (2, 1))
 
 
+# Most layers have one sub-step, for which neither copies nor sums are made.
 def _repeated(x: Tensor, dim: int, steps: int) -> Tensor:
     return x if steps == 1 else x.repeat_interleave(steps, dim)
 

@@ -70,6 +70,7 @@ class _RNN(torch.autograd.Function):
             h_TND.new_zeros(*N, D) if each is None else _step_axes(each.transpose(0, 1), 0).clone()
             for each in grads[: ctx.states]
         )
+        # y_T is also the last state: both gradients meet before the loop, which adds those of earlier outputs step by step.
         dh += dy[-1]
         before = (nothing.expand(*N, D), *dy[:-1])
         d_TNE = h_TND.new_empty(T, *N, G * D)

@@ -106,6 +106,7 @@ def _timed(x_BTD: Tensor, dt_BTD: Tensor, A_DN: Tensor, B_BTN: Tensor, C_BTN: Te
     yield from (each.transpose(0, 1)[..., None].contiguous() for each in (B_BTN, C_BTN))
 
 
+# The first chunk is the longest, which sizes the buffers that all of them share.
 def _parts(T: int) -> list[slice]:
     return [slice(begin, min(begin + STEPS, T)) for begin in range(0, T, STEPS)]
 

@@ -1,4 +1,4 @@
-"""Sequence layers, each made of a projection, a primitive and an output: by their papers' names, and for model descriptions.
+"""Sequence layers (a projection, a primitive, an output), by their papers' names and by short names.
 
 >>> import torch
 >>> from distseq.kernels.layers import Mamba

@@ -70,6 +70,7 @@ class Aaren(Layer):
 
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__(width, heads)
+        # Unit deviation, like the entries of a projected query: scores start as in attention.
         self.query = nn.Parameter(torch.randn(heads, self.size))
         self.project = Linear(width, 2 * width, bias=False)
         self.out = Linear(width, width, bias=False)

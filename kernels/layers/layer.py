@@ -47,6 +47,7 @@ class Layer(nn.Module):
         """
         if x_BTW.dim() != 3 or x_BTW.shape[2] != self.width:
             raise ValueError(f"{type(self).__name__}: x must be (B, T, {self.width}): got shape {tuple(x_BTW.shape)}")
+        # A layer may use a faster form that gives no state, as S4D does, and then must not hand out a wrong one.
         y, after = self.mix(x_BTW, state, carry)
         return y, after if carry else None
 

@@ -40,6 +40,7 @@ class Keyed(Layer):
 
     def keyed(self, x_BTW: Tensor, state: Any) -> tuple[tuple[Tensor, ...], Tensor]:
         """(q, all k, all v), each (B, T, H, D), and the last inputs of the convolution, its state."""
+        # One convolution over all projections: a call costs more than its few taps.
         mixed, inputs = short_conv(self.project(x_BTW), self.taps, state)
         return tuple(self.split(each) for each in silu(mixed).split(self.width, -1)), inputs
 
@@ -68,8 +69,10 @@ class LinearAttention(Keyed):
     def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:
         inputs, matrix = state if state is not None else (None, None)
         (q, k, v), inputs = self.keyed(x_BTW, inputs)
+        # Log-decays directly: the logarithm of a computed sigmoid would be -inf where the gate closes.
         g = None if self.decay is None else logsigmoid(self.decay(x_BTW)) / DAMPED
         g = self.split(g) if g is not None and self.vector else g
+        # Scaled on the keys, as in attention: products of queries and keys then do not grow with the head size.
         o, matrix = linear_attention(q, k * self.size**-0.5, v, g, matrix)
         return self.gated(o, x_BTW), (inputs, matrix)
 
@@ -130,6 +133,7 @@ class DeltaProduct(Keyed):
     def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:
         inputs, matrix = state if state is not None else (None, None)
         (q, *kv), inputs = self.keyed(x_BTW, inputs)
+        # Interleaved: the sub-steps of one step are neighbours in time, as `delta_rule` expects them.
         k, v = (torch.stack(each, 2).flatten(1, 2) for each in (kv[: self.steps], kv[self.steps :]))
         # In (0, 2) instead of (0, 1): beyond 1 a product reflects, and only negative eigenvalues can count or permute (Grazzi et
         # al. 2024).

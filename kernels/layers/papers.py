@@ -1,7 +1,7 @@
-"""Layers by the names of their papers: configurations of the layers in this folder, each saying where it differs from the paper.
+"""Layers by the names of their papers, as configurations of the other layers in this folder.
 
-All take and give (B, T, width), and go on from a state (distseq.kernels.layers.layer.Layer.forward). `heads` divides `width`;
-ValueError otherwise.
+Each says where it differs from the paper. All map (B, T, width) to (B, T, width) and can continue from a state
+(distseq.kernels.layers.layer.Layer.forward). ValueError unless `heads` divides `width`.
 """
 
 from distseq.kernels.layers.matrix import DeltaProduct, LinearAttention

@@ -31,7 +31,9 @@ class RNN(Layer):
         self.weight = nn.Parameter(torch.empty(heads, len(gates), self.size, width))
         self.bias = nn.Parameter(torch.zeros(heads, len(gates), self.size))
         self.recurrent = nn.Parameter(torch.empty(heads, len(gates), self.size, self.size))
+        # Only gru has a bias inside its reset; in the other cells a second bias would be the same as the first.
         self.inner = nn.Parameter(torch.zeros(heads, self.size)) if cell == "gru" else None
+        # With one head R mixes all units already, and the layer stays a plain recurrent network.
         self.out = Linear(width, width, bias=False) if heads > 1 else nn.Identity()
         # Half of what keeps the variance of the input: gates start in the middle of their range instead of saturated.
         nn.init.normal_(self.weight, std=0.5 * width**-0.5)

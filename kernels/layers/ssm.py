@@ -65,6 +65,7 @@ class SSM(Layer):
         # expm1: for dt = .001 the difference exp(dt A) - 1 would lose three of float32's seven digits.
         return torch.exp(held), torch.expm1(held) / A
 
+    # The powers of each step's factor as exponentials, in parallel: a product of factors would be a loop, and lose digits.
     def kernel(self, taps: int) -> Tensor:
         """(W, taps): 2 Re sum_n C_n (e^{dt A_n} - 1) / A_n e^{dt A_n l} (Gu et al. 2022, eq. 7)."""
         A = torch.complex(-torch.exp(self.log_decay), self.frequency)

@@ -13,6 +13,7 @@ from distseq.kernels.triton.math import logsigmoid, sigmoid, tanh
 @triton.jit
 def step(CELL: tl.constexpr, a0, a1, a2, a3, h, c, n, m):
     """The states (h, c, n, m) after a step."""
+    # CELL is a compile-time constant: only one branch is in the program.
     if CELL == "elman":
         h = tanh(a0)
     elif CELL == "lstm":

@@ -73,6 +73,7 @@ def _outputs(
     n, i = tl.program_id(2) * BV + tl.arange(0, BV), tl.arange(0, L)
     t = c * L + i
     b_L, total = decays(g + head, t, T, H, L, SUM)
+    # Sums start in the dtype of sums: tl.dot of bfloat16 factors adds to them without rounding in between.
     o_LV, weights_LL = tl.zeros((L, BV), SUM), tl.zeros((L, L), SUM)
     # Keys in blocks, since a whole (K, V) state does not fit beside the weights of a chunk.
     for begin in range(0, K, BK):

@@ -31,6 +31,7 @@ class _LinearAttention(torch.autograd.Function):
     def backward(ctx: Any, do: Tensor, dlast: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         q, k, v, g, last, starts = ctx.saved_tensors
         do, dlast = do.contiguous(), dlast.contiguous()
+        # The state's gradient is a recurrence of the same form, in reverse, with queries for keys: dS <- e^g dS + q do^T.
         ends, dstate = states(q, do, g, dlast, ctx.L, v.dtype, reverse=True)
         dq, dk = by_keys(q, k, v, g, do, starts, ends, ctx.L)
         dv = outputs(k, q, do, g, ends, ctx.L, v.dtype, reverse=True)

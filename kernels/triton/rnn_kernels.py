@@ -91,6 +91,7 @@ def rnn_forward(
 ):  # fmt: skip
     head = tl.program_id(0)
     row, d, mask = _tile(B, ROWS, D)
+    # R stays in registers or shared memory for all T steps; loading it again in each would take longer than the step.
     r = tl.load(r_HDDS + head * D * D * S + tl.arange(0, D)[:, None] * (D * S) + tl.arange(0, D * S)[None, :])
     r = r.to(OPERAND)
     x_at = x_BTHGD + (row * T * H + head) * (G * D) + d

@@ -102,6 +102,7 @@ class _Scan(torch.autograd.Function):
 
 def scan(a: Tensor, x: Tensor, state: Tensor, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
     """As distseq.kernels.reference.scan, of real numbers."""
+    # All channels as one axis: programs take blocks of it, whatever axes it is made of.
     shape = x.shape
     flat_BTD = (*shape[:2], shape[2:].numel())
     h, after = _Scan.apply(

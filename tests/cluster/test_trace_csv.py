@@ -52,12 +52,12 @@ def test_headers_holes_and_a_spreadsheet_s_ways_are_understood(tmp_path: Path, t
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "it has no row of seconds"),
-        ("a,b\n", "it has no row of seconds"),
+        ("", "the file has no row of seconds"),
+        ("a,b\n", "the file has no row of seconds"),
         ("a,b\n0.5,0.7\n0.6,x\n", "line 3, column 2: 'x' is not a number of seconds"),
         ("a,1.5\n0.5,0.7\n", "line 1, column 1: 'a' is not a number of seconds"),
-        ("a,b\n0.5,0.7\n0.6\n", "line 3 has 1 columns, the first row 2"),
-        ("0.5;0.7\n", "line 1|it has no row"),
+        ("a,b\n0.5,0.7\n0.6\n", "line 3 has 1 columns, but the first row has 2"),
+        ("0.5;0.7\n", "line 1|the file has no row"),
         ("1,2\n0.5;0.7,1\n", "line 2, column 1: '0.5;0.7' is not a number of seconds"),
         ("0.5,-0.7\n", "line 1, column 2: -0.7 seconds are negative"),
         ("0.5,-inf\n", "line 1, column 2: -inf seconds are negative"),

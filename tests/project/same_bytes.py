@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACES = ROOT.parent / "shared" / "traces"
-STEPS, INTERRUPTED = 20, 30  # of each learner; jobs printed before the signal
+STEPS, INTERRUPTED = 20, 5  # steps of each learner; lines of progress, each of four jobs, before the signal
 JOB = ("--pool", "simulated", "--workers", "32", "--steps", str(STEPS))
 # Four learners: a scheme may repeat for at most three rounds.
 SCHEDULING = {
@@ -90,7 +90,7 @@ class Checkout(NamedTuple):
             raise SystemExit(f"{self.tree} holds no distseq that runs from there: {found} was imported")
 
     def train(self, out: Path, *options: str) -> None:
-        # The same job file for both: this checkout's.
+        # The same config file for both: this checkout's.
         self.run("-m", "distseq", "train", str(ROOT / "examples" / "main.toml"), *JOB, *options, "--out", str(out))
 
     def interrupt(self, out: Path, *options: str) -> None:

@@ -1,5 +1,6 @@
-"""The wheel: what it holds, and that it works away from the source tree."""
+"""Wheel, sdist, archive and checkout: what they hold, and that each works away from the source tree."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("coding", "cluster", "kernels", "models")
+DATA = {"distseq/py.typed", "distseq/config/schema.json"}
 
 
 def run(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
@@ -23,6 +25,12 @@ def run(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
     return answer.stdout
 
 
+def files_of(wheel: Path) -> dict[str, bytes]:
+    """What a wheel installs, without its metadata."""
+    archive = ZipFile(wheel)
+    return {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what a wheel is built from, so that building leaves nothing in the tree and finds nothing old there."""
@@ -30,18 +38,23 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("distseq", *FOLDERS, "tests"):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ROOT.iterdir():
-        if file.suffix in (".toml", ".md") or file.name == "LICENSE":
+        if file.suffix in (".toml", ".md", ".txt") or file.name in ("LICENSE", "Makefile"):
             shutil.copy(file, copy)
     return copy
 
 
 @pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built without the network."""
-    out = tmp_path_factory.mktemp("wheel")
-    pip = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation")
-    run(*pip, "--wheel-dir", out, source, cwd=out)
-    (file,) = out.iterdir()
+def archive(source: Path) -> Path:
+    """What `make zip` leaves in dist/, built once and without the network."""
+    # In place of an environment of its own: this interpreter, marked as installed.
+    (source / ".installed").touch()
+    run("make", "zip", f"BIN={Path(sys.executable).parent}", "INSTALLED=.installed", "PIP_NO_INDEX=1", cwd=source)
+    return source / "dist" / "distseq.zip"
+
+
+@pytest.fixture(scope="module")
+def wheel(archive: Path) -> Path:
+    (file,) = archive.parent.glob("*.whl")
     return file
 
 
@@ -55,7 +68,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
-    names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    names = set(files_of(wheel))
     modules = {path.relative_to(ROOT) for folder in ("distseq", *FOLDERS) for path in (ROOT / folder).rglob("*.py")}
     shipped = {path.as_posix() if path.parts[0] == "distseq" else f"distseq/{path.as_posix()}" for path in modules}
     assert names == shipped | {"distseq/py.typed", "distseq/config/schema.json"}
@@ -69,7 +82,17 @@ def test_the_wheel_carries_its_licence_and_its_command(wheel: Path) -> None:
     assert "distseq = distseq.cli.main:main\n" in texts["entry_points.txt"]
 
 
-@pytest.mark.parametrize("form", ["installed", "wheel", "source"])
+def test_a_wheel_of_the_source_distribution_holds_the_same_files(wheel: Path, source: Path, tmp_path: Path) -> None:
+    hook = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
+    run(sys.executable, "-c", hook, "build_sdist", tmp_path, cwd=source)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    shutil.unpack_archive(sdist, tmp_path, filter="data")
+    run(sys.executable, "-c", hook, "build_wheel", tmp_path, cwd=tmp_path / sdist.name.removesuffix(".tar.gz"))
+    (again,) = tmp_path.glob("*.whl")
+    assert files_of(again) == files_of(wheel)
+
+
+@pytest.mark.parametrize("form", ["installed", "archive", "source"])
 def test_it_works_from_another_folder(form: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     path: Path = request.getfixturevalue(form)
     names = ["distseq", "distseq.coding", "distseq.cluster", "distseq.kernels", "distseq.models"]
@@ -80,7 +103,7 @@ def test_it_works_from_another_folder(form: str, request: pytest.FixtureRequest,
     assert "Usage" in run(sys.executable, "-m", "distseq", "--help", cwd=tmp_path, path=path)
 
 
-@pytest.mark.parametrize("form", ["installed", "wheel"])
+@pytest.mark.parametrize("form", ["installed", "archive"])
 def test_it_stages_all_of_itself_for_a_cluster(
     form: str, wheel: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -88,8 +111,61 @@ def test_it_stages_all_of_itself_for_a_cluster(
     code = "from pathlib import Path; from distseq.cli.submit.package import stage; stage(Path('staged'))"
     run(sys.executable, "-c", code, cwd=tmp_path, path=path)
     files = {file.relative_to(tmp_path / "staged").as_posix() for file in tmp_path.rglob("*") if file.is_file()}
-    assert files == {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert files == set(files_of(wheel))
 
 
 def test_the_installed_command_answers(installed: Path, tmp_path: Path) -> None:
     assert "Usage" in run(installed / "bin" / "distseq", "--help", cwd=tmp_path, path=installed)
+
+
+SIMULATE = ("simulate", "--profile", "bursts", "--workers", "8", "--jobs", "8", "--json", "--scheme")
+
+
+def test_the_archive_runs_and_reads_its_own_sources(archive: Path, tmp_path: Path) -> None:
+    figures = json.loads(run(sys.executable, archive, *SIMULATE, "gc:1", cwd=tmp_path))
+    assert figures == json.loads(run(sys.executable, "-m", "distseq", *SIMULATE, "gc:1", cwd=tmp_path, path=ROOT))
+    code = "from distseq.scheduling.replay.pool import VERSION; print(VERSION)"
+    versions = {run(sys.executable, "-c", code, cwd=tmp_path, path=path) for path in (archive, ROOT)}
+    assert len(versions) == 1
+
+
+def test_processes_that_the_archive_starts_find_it(archive: Path, tmp_path: Path) -> None:
+    # Ray's workers and the forkserver take their path from the environment.
+    code = (
+        "import distseq.cli.main, os; distseq.cli.main.main = lambda: print(os.environ['PYTHONPATH']); import runpy; "
+    )
+    code += f"runpy.run_path({str(archive)!r}, run_name='__main__')"
+    assert run(sys.executable, "-c", code, cwd=tmp_path, path=tmp_path).strip() == f"{archive}{os.pathsep}{tmp_path}"
+
+
+def test_a_checkout_without_links_says_so_in_one_line(source: Path, tmp_path: Path) -> None:
+    """git with core.symlinks=false leaves a file that holds what the link points to."""
+    (tmp_path / "distseq").mkdir()
+    shutil.copy(source / "distseq" / "__init__.py", tmp_path / "distseq")
+    (tmp_path / "distseq" / "coding").write_text("../coding")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    answer = subprocess.run(
+        [sys.executable, "-c", "import distseq"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert answer.returncode == 1
+    last = answer.stderr.splitlines()[-1]
+    assert last.startswith(f"ImportError: {tmp_path / 'distseq' / 'coding'} is a file and must be a symbolic link")
+    assert "git config core.symlinks true && git checkout -- distseq/coding " in last
+
+
+def test_git_makes_the_links_again_where_it_had_made_files(tmp_path: Path) -> None:
+    """The way out that the message tells."""
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
+    (tmp_path / "distseq").mkdir()
+    (tmp_path / "coding").mkdir()
+    (tmp_path / "distseq" / "coding").symlink_to("../coding")
+    for command in (("init", "-q"), ("add", "."), ("commit", "-qm", "links")):
+        run(*git, *command, cwd=tmp_path)
+    link = tmp_path / "distseq" / "coding"
+    link.unlink()
+    run("git", "config", "core.symlinks", "false", cwd=tmp_path)
+    run("git", "checkout", "--", "distseq/coding", cwd=tmp_path)
+    assert not link.is_symlink()
+    run("git", "config", "core.symlinks", "true", cwd=tmp_path)
+    run("git", "checkout", "--", "distseq/coding", cwd=tmp_path)
+    assert link.readlink() == Path("../coding")

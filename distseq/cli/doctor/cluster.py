@@ -1,10 +1,10 @@
-"""Checks of a running Ray cluster. The driver is this process, or, behind an http address, a job on the cluster's head."""
+"""Checks of a running Ray cluster, from this process or, behind an http address, from a Ray job on its head."""
 
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, ok
+from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, count, ok
 from distseq.cli.doctor.machine import OPTIONAL, at_least, requirements
 from distseq.cluster.ray import check_installed
 from distseq.cluster.ray.auth_token import Token
@@ -14,7 +14,7 @@ SHOWN = ("python", "ray", "torch", "distseq")
 
 
 def nodes(subject: Subject) -> dict[str, Any]:
-    """What ray_nodes.py says of the cluster. UnknownError without an address."""
+    """The cluster's inventory (distseq.cluster.ray.inventory). UnknownError without an address."""
     address = subject.address
     if address is None:
         raise UnknownError("no address")
@@ -23,7 +23,7 @@ def nodes(subject: Subject) -> dict[str, Any]:
 
 def _survey(address: str, subject: Subject) -> dict[str, Any]:
     token = subject.once("token", lambda: Token(None, {}))
-    # Ray would take these before the address that it is given.
+    # Ray would prefer these to the address that it is given.
     for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         os.environ.pop(variable, None)
     check_installed("a look at a cluster")
@@ -36,11 +36,12 @@ def _survey(address: str, subject: Subject) -> dict[str, Any]:
 def reachable(subject: Subject) -> list[Finding]:
     found = nodes(subject)["nodes"]
     cpus, memory = (sum(node[key] for node in found) for key in ("cpus", "memory"))
-    return ok("cluster", f"{subject.address}: {len(found)} nodes, {cpus:g} CPUs, {memory / GiB:.0f} GiB for tasks")
+    nodes_ = count(len(found), "node")
+    return ok("cluster", f"{subject.address}: {nodes_}, {cpus:g} CPUs, {memory / GiB:.0f} GiB for tasks")
 
 
 def versions(subject: Subject) -> Iterator[Finding]:
-    """Every node against the driver."""
+    """Compares the versions on every node with the driver's."""
     found = nodes(subject)
     least, _ = subject.once("requirements", requirements)
     for node in found["nodes"]:
@@ -57,9 +58,9 @@ def versions(subject: Subject) -> Iterator[Finding]:
 def differences(
     node: Mapping[str, str | None], driver: Mapping[str, str | None], least: str, submits: bool
 ) -> Iterator[tuple[str, str]]:
-    """(level, what is wrong) with the versions of a node beside the driver's.
+    """Yields (level, text) for each problem with the versions on a node, compared with the driver's.
 
-    `least` is the lowest Python; `submits`: jobs come by `distseq submit`, which brings distseq.
+    least: the lowest Python; submits: runs come by `distseq submit`, which brings distseq along.
     """
     if not at_least(node["python"] or "", least):
         yield "error", f"distseq needs Python {least} or newer there"
@@ -74,6 +75,7 @@ def differences(
             yield "warning", f"{name} is missing, needed only for {OPTIONAL[name]}"
     if needed:
         yield "error", f"{', '.join(needed)} missing: install on every node what distseq needs"
+    # Only a warning: results stay right, but rows of different torch versions may differ in their last bits.
     elif node["torch"] != driver["torch"]:
         yield "warning", f"the driver has torch {driver['torch'] or 'missing'}: replicas may differ in their last bits"
     if not submits and node["distseq"] is None:

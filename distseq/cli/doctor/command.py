@@ -8,14 +8,16 @@ import click
 
 @click.command()
 @click.argument("job", type=click.Path(path_type=Path), required=False)
-@click.option("--address", help="Of a running cluster: auto, HOST:PORT, or its dashboard's http://HOST:8265.")
-@click.option("--python", default="python", show_default=True, help="The interpreter on the cluster.")
-@click.option("--token-file", type=click.Path(path_type=Path), help="The cluster's token.  [default: where Ray looks]")
-@click.option("--json", "as_json", is_flag=True, help="Print one object, with a list of what was found.")
+@click.option("--address", help="Ray cluster to check: auto, HOST:PORT, or its dashboard, http://HOST:8265.")
+@click.option("--python", default="python", show_default=True, help="Python interpreter on the cluster.")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), help="File with the cluster's token.  [default: where Ray looks]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the list of findings.")
 def doctor(job: Path | None, address: str | None, python: str, token_file: Path | None, as_json: bool) -> int:
-    """Check this installation, and a cluster and a job file if they are named; exit code 1 when something is wrong.
+    """Check this installation and, if given, a config file and a cluster; exit with 1 if there is an error.
 
-    Example: distseq doctor job.toml --address auto
+    Example: distseq doctor config.toml --address auto
     """
     from distseq.cli.doctor import cluster, findings, machine
 

@@ -1,4 +1,4 @@
-"""What a check finds, how checks are run, and what they share."""
+"""Findings of the doctor's checks, the subject that checks share, and how they are run."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Finding(NamedTuple):
-    """A line: what was looked at, how bad it is (ok, warning or error), what was found and what to do."""
+    """One line of the doctor's report: what was checked, the level (ok, warning or error), and the finding with advice."""
 
     about: str
     level: str
@@ -17,12 +17,12 @@ class Finding(NamedTuple):
 
 
 class UnknownError(Exception):
-    """A check has nothing to say, because what it looks at is missing, which another check has reported."""
+    """A check cannot say anything, because what it needs is missing; another check has reported that."""
 
 
 @dataclass
 class Subject:
-    """What is examined, and what the checks have learned of it so far."""
+    """What is examined, and what checks have found out about it so far."""
 
     job: Path | None = None
     address: str | None = None
@@ -31,8 +31,10 @@ class Subject:
     _known: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` gives, made once. When it raises, the first to ask gets its error, all others UnknownError."""
+        """The result of `make`, computed once. If it raises, the first caller gets its error and all others UnknownError."""
+        # So that a broken config file is reported by one check, and not by all that need it.
         if name not in self._known:
+            # Set before `make` runs, so that it stays when that raises.
             self._known[name] = UnknownError(name)
             self._known[name] = make()
         found: T = self._known[name]
@@ -45,7 +47,7 @@ Check = Callable[[Subject], Iterable[Finding]]
 
 
 def examine(checks: Sequence[tuple[str, Check]], subject: Subject) -> Iterator[Finding]:
-    """The findings of all checks, in order; a check that raises has found an error."""
+    """Yields the findings of all checks, in order; an exception is a finding too, and stops no other check."""
     for about, check in checks:
         try:
             yield from check(subject)
@@ -54,6 +56,11 @@ def examine(checks: Sequence[tuple[str, Check]], subject: Subject) -> Iterator[F
         except Exception as error:  # whatever a broken installation or a user's model raises is a finding
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             yield Finding(about, "error", f"{kind}{' '.join(str(error).split())}")
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: "1 node", "2 nodes"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def ok(about: str, text: str) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Checks of a job file: what `distseq train` of it would need."""
+"""Checks of a config file: everything that `distseq train` needs to run it."""
 
 import os
 import tempfile
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distseq.cli.doctor.cluster import nodes
-from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, ok, warning
+from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, count, ok, warning
 from distseq.cluster.ray.resources import HostResources
 from distseq.coding.schemes.scheme import Scheme
 from distseq.config.schema import Config
@@ -19,20 +19,22 @@ if TYPE_CHECKING:
     from distseq.config.strategy import Strategy
 
 MiB = 1 << 20
-HOST_MIB = 200  # of a host: a Ray actor that has imported torch
-COPIES = 4  # of a learner's parameters at the master: values, gradient, two moments
+# Memory of a host without models: a Ray actor that has imported torch takes 188 to 203 MB.
+HOST_MIB = 200
+# Vectors of model size at the master: parameters, their gradient, and the two moments of Adam, the default optimizer.
+COPIES = 4
 
 
 def config(subject: Subject) -> Config:
-    """The job. UnknownError without one."""
+    """The configuration, read once. UnknownError without a config file."""
     job = subject.job
     if job is None:
-        raise UnknownError("no job file")
+        raise UnknownError("no config file")
     return subject.once("config", lambda: load_config(job))
 
 
 def scheduled(subject: Subject) -> "Strategy":
-    """The strategy of the config file, made once."""
+    """The strategy of the config file, built once."""
     # Its schedulers need numba, without which the other checks still find something.
     from distseq.config.strategy import strategy
 
@@ -43,7 +45,8 @@ def scheduled(subject: Subject) -> "Strategy":
 def parses(subject: Subject) -> list[Finding]:
     job = config(subject)
     return ok(
-        "job file", f"{subject.job}: {len(job.learner)} learners, {job.pool.workers} workers, pool {job.pool.kind}"
+        "config file",
+        f"{subject.job}: {count(len(job.learner), 'learner')}, {count(job.pool.workers, 'worker')}, pool {job.pool.kind}",
     )
 
 
@@ -52,8 +55,8 @@ def scheme_holds(subject: Subject) -> list[Finding]:
     found, pipeline = own.scheme, own.pipeline
     own.check(config(subject).run.dtype)
     if pipeline is not None:
-        parts = f"{pipeline.parts} parts of each job, at most {pipeline.copies} copies of one"
-        return ok("scheme", f"{own.heading} for {found.n} workers: {parts}")
+        parts = f"{count(pipeline.parts, 'part')} per job, copies of a part: at most {pipeline.copies}"
+        return ok("scheme", f"{own.heading} for {count(found.n, 'worker')}: {parts}")
     return ok(
         "scheme",
         f"{marked(found.spec, found.exact)} for {found.n} workers: load {float(found.load):.3g}, delay {found.delay}",
@@ -75,6 +78,7 @@ def data(subject: Subject) -> Iterator[Finding]:
     opened: dict[str, int] = {}
     for one in config(subject).learner:
         key = f"{one.data} {one.data_args}"
+        # Learners often share a data set: it is opened, and reported, once.
         if key not in opened:
             opened[key] = len(open_dataset(one.data, **one.data_args))
             yield Finding("data", "ok", f"{one.data}: {opened[key]} samples")
@@ -82,7 +86,7 @@ def data(subject: Subject) -> Iterator[Finding]:
 
 def contract(subject: Subject) -> list[Finding]:
     parameters = _parameters(subject)
-    return ok("learners", f"a row and a step of each is as it must be; {sum(parameters)} parameters")
+    return ok("learners", f"one step of each was tried and is exact; {count(sum(parameters), 'parameter')} in all")
 
 
 def _parameters(subject: Subject) -> list[int]:
@@ -95,26 +99,27 @@ def _parameters(subject: Subject) -> list[int]:
 
 
 def room(subject: Subject) -> list[Finding]:
-    """Hosts are processes, one on each CPU, or actors with what the job says; workers may share one."""
+    """Checks that the hosts fit: processes, one per CPU, or actors with the resources of the config file."""
     pool = config(subject).pool
     if pool.kind == "simulated":
         return ok("workers", f"{pool.workers} workers in virtual time")
     fit, where = _fit(subject)
     if pool.kind == "ray" and (pool.hosts or 1) > fit:
-        return [Finding("workers", "error", f"{pool.hosts or 1} hosts do not fit: {where}")]
+        return [Finding("workers", "error", f"there is no room for {count(pool.hosts or 1, 'host')}: {where}")]
     hosts = min(pool.workers, fit if pool.hosts is None else pool.hosts)
     if hosts < pool.workers:
         return warning(
-            "workers", f"{pool.workers} workers share {hosts} hosts ({where}): a host that dies is several workers"
+            "workers",
+            f"{pool.workers} workers share {count(hosts, 'host')} ({where}): a host that fails delays several workers at once",
         )
-    return ok("workers", f"{pool.workers} workers, one on each host ({where})")
+    return ok("workers", f"{count(pool.workers, 'worker')}, each on a host of its own ({where})")
 
 
 def _fit(subject: Subject) -> tuple[int, str]:
-    """How many hosts there is room for, and where."""
+    """The number of hosts that there is room for, and a phrase that says where."""
     pool, cpus = config(subject).pool, os.cpu_count() or 1
     if pool.kind != "ray":
-        return cpus, f"this machine has {cpus} CPUs"
+        return cpus, f"this machine has {count(cpus, 'CPU')}"
     needs = HostResources(pool.cpus, pool.gpus, pool.resources)
     found = [{"CPU": cpus}] if subject.address is None else [node["resources"] for node in nodes(subject)["nodes"]]
     fit = sum(needs.room(node) for node in found)
@@ -122,7 +127,7 @@ def _fit(subject: Subject) -> tuple[int, str]:
 
 
 def memory(subject: Subject) -> list[Finding]:
-    """An upper estimate: no row of an open job is given back before it is decoded."""
+    """Compares an upper estimate of the memory that a run needs with what is free."""
     job, own = config(subject), scheduled(subject)
     width = own.ahead * (8 if job.run.dtype == "float64" else 4)
     sizes = [count * width for count in _parameters(subject)]
@@ -130,15 +135,16 @@ def memory(subject: Subject) -> list[Finding]:
     free, where = _free(subject)
     hosts = 0 if job.pool.kind == "simulated" else job.pool.hosts or min(job.pool.workers, _fit(subject)[0])
     needed = master + hosts * (host + HOST_MIB * MiB)
-    each = f"{master / MiB:.0f} at the master, {host / MiB:.0f} + {HOST_MIB} at each of {hosts} hosts"
-    text = f"at most {needed / MiB:.0f} MiB: {each}"
+    each = f"{master / MiB:.0f} at the master, {host / MiB:.0f} + {HOST_MIB} on each of {count(hosts, 'host')}"
+    text = f"needs at most {needed / MiB:.0f} MiB: {each}"
     if needed > free:
-        return warning("memory", f"{text}; {where} has {free / MiB:.0f} MiB free: take fewer hosts or smaller models")
+        return warning("memory", f"{text}; {where} has {free / MiB:.0f} MiB free: use fewer hosts or smaller models")
     return ok("memory", f"{text}; {where} has {free / MiB:.0f} MiB free")
 
 
 def estimate(sizes: list[int], scheme: Scheme, pipeline: Pipeline | None = None) -> tuple[int, int]:
-    """Bytes at the master, and at a host, for models of so many bytes of parameters each."""
+    """Upper estimates of the bytes at the master and on one host, for models whose parameters take `sizes` bytes."""
+    # As if no row of an open job were freed before the job is decoded.
     if pipeline is not None:
         return (COPIES + pipeline.parts * pipeline.copies) * sum(sizes), 3 * sum(sizes)
     rows = (scheme.delay + 1) * len(scheme.codes) * scheme.n * max(sizes)
@@ -152,7 +158,7 @@ def _free(subject: Subject) -> tuple[float, str]:
 
 
 def free_memory() -> float:
-    """Bytes that this machine can still give."""
+    """Bytes of memory available on this machine."""
     known = Path("/proc/meminfo")
     if known.is_file():
         lines = dict(line.split(":", 1) for line in known.read_text().splitlines())
@@ -161,10 +167,11 @@ def free_memory() -> float:
 
 
 def run_folder(subject: Subject) -> list[Finding]:
-    """The default, below the current folder."""
+    """Checks that the default run folder can be written: runs/ in the current folder."""
     config(subject)
     place = next(path for path in (Path("runs"), Path(".")) if path.is_dir())
     try:
+        # Tried, because permissions alone do not tell: the file system may be full or read-only.
         tempfile.TemporaryFile(dir=place).close()
     except OSError as failure:
         text = f"cannot write in {place.resolve()}: {failure.strerror}: name another folder with --out"
@@ -173,7 +180,7 @@ def run_folder(subject: Subject) -> list[Finding]:
 
 
 CHECKS: list[tuple[str, Check]] = [
-    ("job file", parses),
+    ("config file", parses),
     ("scheme", scheme_holds),
     ("models", models),
     ("data", data),

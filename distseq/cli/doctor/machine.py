@@ -1,4 +1,4 @@
-"""Checks of this machine and what is installed on it."""
+"""Checks of this machine: Python, packages, devices, shared memory, limits, and a local pool of one process."""
 
 import importlib
 import importlib.metadata
@@ -17,10 +17,11 @@ from distseq.cli.doctor.findings import Check, Finding, Subject, error, ok, warn
 from distseq.cluster.ray.auth_token import PLACES, client_token
 
 MiB = 1 << 20
-OBJECT_STORE = 512 * MiB  # of the Ray that `distseq train` starts
-DESCRIPTORS = 4096  # Ray's own processes and a connection to every host
+OBJECT_STORE = 512 * MiB  # of the local Ray that `distseq train` starts
+# Open files that a driver may need: sockets to Ray's own processes and to every host.
+DESCRIPTORS = 4096
 SHARED_MEMORY = Path("/dev/shm")
-# Packages that only some of distseq needs, and what: local and simulated pools, simulation and layers run without them.
+# Package -> the features that need it. Local and simulated pools, simulation and layers work without these.
 OPTIONAL = {
     "ray": "pool ray, distseq submit and what doctor says of a cluster",
     "boto3": "aws: data",
@@ -29,7 +30,7 @@ OPTIONAL = {
 
 
 class Requirement(NamedTuple):
-    """A package, the lowest version that will do, and what pip is told to install."""
+    """A required package, its lowest version, and its line for pip."""
 
     name: str
     least: str
@@ -41,7 +42,8 @@ class Requirement(NamedTuple):
 
 
 def requirements() -> tuple[str, list[Requirement]]:
-    """The lowest Python, and the packages that distseq needs on this platform: of its source tree, or of its installation."""
+    """The lowest Python version and the packages that distseq needs on this platform."""
+    # From the source tree if there is one: an editable installation's metadata may be older.
     tree = Path(distseq.__file__).resolve().parent.parent / "pyproject.toml"
     if tree.is_file():
         project = tomllib.loads(tree.read_text(encoding="utf-8"))["project"]
@@ -53,7 +55,7 @@ def requirements() -> tuple[str, list[Requirement]]:
 
 
 def parse_requirement(line: str) -> Requirement | None:
-    """A line such as `name[extra]>=1.2; platform_system=='Linux'`; None when it is not for this platform or is optional."""
+    """Parses a line such as `name[extra]>=1.2; platform_system=='Linux'`; None if it does not apply here or is optional."""
     wanted, _, marker = line.partition(";")
     if "extra" in marker or ("platform_system" in marker and platform.system() not in marker):
         return None
@@ -64,7 +66,7 @@ def parse_requirement(line: str) -> Requirement | None:
 
 
 def at_least(version: str, least: str) -> bool:
-    """Whether the numbers of a version, such as 2.13.0+cpu, are not below those of `least`."""
+    """Whether a version such as 2.13.0+cpu is `least` or newer, by its numbers."""
     return _numbers(version) >= _numbers(least)
 
 
@@ -81,7 +83,7 @@ def python_version(subject: Subject) -> list[Finding]:
 
 
 def packages(subject: Subject) -> Iterator[Finding]:
-    """Each package; then, if some are missing, the one command that installs them all."""
+    """A finding per package and, if some are missing, the command that installs all of these."""
     needed, missing = subject.once("requirements", requirements)[1], []
     for one in needed:
         found = package(one, importlib.metadata.version, importlib.import_module)
@@ -91,11 +93,11 @@ def packages(subject: Subject) -> Iterator[Finding]:
     if missing:
         level = "error" if any(level == "error" for _, level in missing) else "warning"
         lines = " ".join(f"'{one.line}'" for one, _ in missing)
-        yield Finding("packages", level, f"what is missing comes with: python -m pip install {lines}")
+        yield Finding("packages", level, f"to install what is missing: python -m pip install {lines}")
 
 
 def package(wanted: Requirement, version: Callable[[str], str], load: Callable[[str], object]) -> Finding:
-    """Whether a package is there, new enough, and can be imported; one of OPTIONAL may be missing."""
+    """Checks that a package is installed, new enough and can be imported; if one of OPTIONAL is missing, a warning."""
     name, least, _ = wanted
     try:
         found = version(name)
@@ -106,6 +108,7 @@ def package(wanted: Requirement, version: Callable[[str], str], load: Callable[[
     if not at_least(found, least):
         return Finding(name, "error", f"{found} is too old: {wanted.install}")
     try:
+        # The name to import; metadata may be intact while the package is broken.
         load(name.replace("-", "_"))
     except Exception as failure:  # a broken installation may raise anything
         reason = " ".join(str(failure).split())
@@ -117,7 +120,7 @@ def torch_devices(subject: Subject) -> list[Finding]:
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    cuda = f"CUDA with {count} devices" if count else "no CUDA"
+    cuda = f"CUDA devices: {count}" if count else "no CUDA"
     return ok("torch devices", f"{torch.get_num_threads()} threads of {os.cpu_count()} CPUs, {cuda}")
 
 
@@ -128,11 +131,12 @@ def shared_memory(subject: Subject) -> list[Finding]:
 
 
 def shared_memory_of(free: int) -> list[Finding]:
-    """`free` bytes, beside what a local Ray's object store takes."""
+    """Compares `free` bytes of shared memory with the size of a local Ray's object store."""
     text = f"{free / MiB:.0f} MiB free in {SHARED_MEMORY}"
     if free < OBJECT_STORE:
-        advice = "Ray's objects go to slow files, local pools may fail; in a container, give --shm-size"
-        return warning("shared memory", f"{text}, a local Ray wants {OBJECT_STORE / MiB:.0f}: {advice}")
+        # Docker's default is 64 MB.
+        advice = "Ray will use slow files instead, local pools may fail; start a container with --shm-size"
+        return warning("shared memory", f"{text}, a local Ray needs {OBJECT_STORE / MiB:.0f}: {advice}")
     return ok("shared memory", text)
 
 
@@ -141,7 +145,7 @@ def descriptors(subject: Subject) -> list[Finding]:
 
 
 def descriptors_of(soft: int) -> list[Finding]:
-    """The soft limit of a process, RLIM_INFINITY for none."""
+    """Checks the soft limit of open files, RLIM_INFINITY for none."""
     text = "no limit" if soft == resource.RLIM_INFINITY else f"at most {soft}"
     if soft != resource.RLIM_INFINITY and soft < DESCRIPTORS:
         return warning("open files", f"{text}, which many workers exceed: ulimit -n {DESCRIPTORS}")
@@ -149,7 +153,7 @@ def descriptors_of(soft: int) -> list[Finding]:
 
 
 def forkserver(subject: Subject) -> list[Finding]:
-    """A local pool of one process does one row."""
+    """Computes one row on a local pool of one process."""
     from distseq.cluster.local.pool import local_pool
     from distseq.simulation.measure import probe, probe_spec
 
@@ -162,12 +166,13 @@ def forkserver(subject: Subject) -> list[Finding]:
 
 
 def token(subject: Subject) -> list[Finding]:
-    """Before anything imports Ray, which then reads whether to send it."""
+    """Finds the token for Ray clusters and sets Ray's variables."""
+    # Before anything imports Ray, which reads them when it is imported.
     found = client_token(os.environ, Path.home(), subject.token_file)
     os.environ |= found.variables
     subject.once("token", lambda: found)
     if found.source is None:
-        return ok("Ray token", f"none; clusters that want one will refuse this client. It is looked for in {PLACES}")
+        return ok("Ray token", f"none; clusters that require one will refuse this client. It is looked for in {PLACES}")
     return ok("Ray token", f"from {found.source}")
 
 

@@ -1,4 +1,4 @@
-"""`distseq submit`: its options; those of `train` are passed on."""
+"""`distseq submit`: run a config file, with the options of `train`, or a command on a Ray cluster."""
 
 from pathlib import Path
 from typing import Any
@@ -9,44 +9,50 @@ from distseq.cli.train import train
 
 
 class WithCommand(click.Command):
-    """Keeps what follows `--` apart, in `context.meta["command"]`."""
+    """A click command that keeps the words after `--` apart, in `context.meta["command"]`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # click drops "--" and would take the command's options for its own.
         at = args.index("--") if "--" in args else len(args)
         ctx.meta["command"] = args[at + 1 :]
         return super().parse_args(ctx, args[:at])
 
 
 @click.command(cls=WithCommand, context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[JOB.toml] [OPTIONS OF TRAIN] [-- COMMAND]")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[CONFIG] [OPTIONS OF TRAIN] [-- COMMAND]")
 @click.option(
     "--address",
     default="http://127.0.0.1:8265",
     envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
     show_default=True,
-    help="Of the cluster's dashboard.",
+    help="URL of the cluster's dashboard.",
 )
 @click.option(
     "--working-dir",
     type=click.Path(path_type=Path),
     default=".",
     show_default=True,
-    help="Folder that the job runs in a copy of; .gitignore and .rayignore hold.",
+    help="Folder to copy to the cluster and to run in; .gitignore and .rayignore are respected.",
 )
-@click.option("--token-file", type=click.Path(path_type=Path), help="The cluster's token.  [default: where Ray looks]")
-@click.option("--python", default="python", show_default=True, help="The interpreter on the cluster.")
-@click.option("--no-wait", is_flag=True, help="Print the id of the job and leave.")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), help="File with the cluster's token.  [default: where Ray looks]"
+)
+@click.option("--python", default="python", show_default=True, help="Python interpreter on the cluster.")
+@click.option("--no-wait", is_flag=True, help="Print the id of the Ray job and exit without waiting for it.")
 @click.pass_context
 def submit(context: click.Context, /, arguments: tuple[str, ...], no_wait: bool, **options: Any) -> int:
-    """Train a job file on a Ray cluster, with this distseq, and end as the job ends; or run a command there.
+    """Train a config file on a Ray cluster, or run a command there, with the installed version of distseq.
 
-    Model and data are read from the working dir. The run folder, --out, is on the cluster's head.
+    Shows the output and exits with the exit code of the Ray job. Models and data are read from the working dir. The run folder,
+    --out, is on the cluster's head.
 
-    Example: distseq submit job.toml --address http://HOST:8265 --steps 500
+    Example: distseq submit config.toml --address http://HOST:8265 --steps 500
     """
     from distseq.cli.submit.submission import submit as run
 
+    # The options of train are parsed here, so that a mistake shows before anything is sent.
     with train.make_context("submit", list(arguments), parent=context) as parsed:
+        # False is a flag that was not given.
         given = {key: value for key, value in parsed.params.items() if value not in (None, False)}
     job, as_json = given.pop("config", None), given.pop("as_json", False)
     passed = {key: value if value is True else str(value) for key, value in given.items()}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def stage(target: Path) -> Path:
-    """The running distseq as a plain package below `target`: from a source tree, an installation or a zip file."""
+    """Copies the running distseq to `target`/distseq, from a source tree, an installation or a zip file."""
+    # Through importlib.resources, which follows links and reads archives alike.
     _copy(files("distseq"), target / "distseq")
     return target / "distseq"
 
@@ -15,6 +16,7 @@ def _copy(source: Traversable, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for entry in source.iterdir():
         if entry.is_dir():
+            # Compiled files of another Python would only be ballast.
             if entry.name != "__pycache__":
                 _copy(entry, target / entry.name)
         else:
@@ -22,5 +24,5 @@ def _copy(source: Traversable, target: Path) -> None:
 
 
 def excludes(working_dir: Path) -> list[str]:
-    """What of a working directory must stay behind: a distseq of its own, which the job would import before the staged one."""
+    """Names in a working directory to leave out: a distseq of its own, which would be imported before the staged one."""
     return [f"/{name}" for name in ("distseq", "distseq.py") if (working_dir / name).exists()]

@@ -1,4 +1,4 @@
-"""`distseq submit`: a job file, or a command, run by a Ray cluster with this very distseq."""
+"""Submits a config file or a command to a Ray cluster, together with the running distseq."""
 
 import os
 import secrets
@@ -17,43 +17,46 @@ from distseq.config.overrides import override
 from distseq.config.schema import Config
 from distseq.config.toml_file import load_config
 
-RUNS = "~/distseq-runs"  # on the cluster: Ray deletes the job's working directory
-# Seconds between the SIGTERM and the SIGKILL of a job that is stopped: time to write a checkpoint.
+# Where run folders are on the cluster's head: outside the Ray job's working directory, which Ray deletes.
+RUNS = "~/distseq-runs"
+# Seconds between SIGTERM and SIGKILL when a Ray job is stopped: time to write a checkpoint. Ray's default is 3.
 STOP_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the cluster is asked to run: the id of the submission and a command for its shell."""
+    """A Ray job to submit."""
 
-    job: str
-    entrypoint: str
-    run: str | None  # the run folder on the cluster; None = a command's own business
+    job: str  # its submission id
+    entrypoint: str  # the command line that the cluster's shell runs
+    run: str | None  # run folder on the cluster; None for a command of the user's own
 
 
 def request(
     config: Path | None, options: Mapping[str, str | bool], command: Sequence[str], working_dir: Path, python: str
 ) -> Request:
-    """`distseq train` of a job file below `working_dir`, or of --resume, or the command. ValueError when it cannot run there.
+    """The Ray job that trains a config file below `working_dir`, resumes a run, or runs a command.
 
-    `options` are those of `distseq train` by name; True = a flag.
+    options: those of `distseq train` by name; True for a flag. ValueError for a combination that cannot run on a cluster.
     """
+    # Readable in Ray's list of jobs, and unique: Ray refuses an id that was used before.
     name = "job" if config is None else config.stem
     job = f"{''.join(c if c.isalnum() else '-' for c in name)}-{secrets.token_hex(4)}"
     if command:
         if config is not None or options:
-            raise ValueError("submit takes either a job file with options of train, or a command after --: got both")
+            raise ValueError("submit takes either a config file with options of train, or a command after --: got both")
         return Request(job, shlex.join(command), None)
     if options.get("pool", "ray") != "ray":
-        raise ValueError(f"a submitted job runs on the cluster's Ray: got --pool {options['pool']}")
+        raise ValueError(f"submit needs the pool of the cluster, --pool ray: got --pool {options['pool']}")
     if config is None and "resume" not in options:
-        raise ValueError("submit needs a job file, --resume RUN, or a command after --")
+        raise ValueError("submit needs a config file, --resume RUN, or a command after --")
     run = str(options.get("resume") or options.get("out") or f"{RUNS}/{job}")
     if not run.startswith(("/", "~/")):
         raise ValueError(
-            f"the run folder is one on the cluster, outside the job's working dir: got {run!r}; name / or ~/"
+            f"the run folder is on the cluster, outside the working dir: its path must begin with / or ~/, got {run!r}"
         )
     words = [] if config is None else [_below(config, working_dir)]
+    # On the cluster's head, "auto" is the cluster itself.
     for key, value in {**options, "pool": "ray", "address": "auto"}.items():
         if key not in ("out", "resume") and value is not False:
             words += [f"--{key.replace('_', '-')}"] + ([] if value is True else [str(value)])
@@ -63,7 +66,7 @@ def request(
 
 
 def _for_shell(path: str) -> str:
-    """Quoted, but for the ~ of the home folder on the cluster."""
+    """A path quoted for the shell, except for a leading ~, which the cluster's shell must expand."""
     return f"~/{shlex.quote(path[2:])}" if path.startswith("~/") else shlex.quote(path)
 
 
@@ -71,7 +74,7 @@ def _below(config: Path, working_dir: Path) -> str:
     path = config.resolve()
     if not path.is_relative_to(working_dir):
         raise ValueError(
-            f"job file {config} is not in the working dir {working_dir}: give its folder with --working-dir"
+            f"config file {config} is not in the working dir {working_dir}: give its folder with --working-dir"
         )
     return path.relative_to(working_dir).as_posix()
 
@@ -89,15 +92,17 @@ def submit(
     write: Callable[[str], object],
     say: Callable[[str], object],
 ) -> int:
-    """Run on the cluster; the job's exit code, or 0 at once without `wait`, when its id is all that is written.
+    """Submits to the cluster at `address`; returns the exit code of the Ray job, or 0 at once without `wait`.
 
-    ValueError, with nothing submitted, for what is wrong here or refused there.
+    write: takes the job's output (without `wait`, its id); say: takes lines about its progress. ValueError, with nothing
+    submitted, for a mistake or for what the cluster refuses.
     """
     folder = working_dir.resolve()
     if not folder.is_dir():
         raise ValueError(f"working dir {working_dir} is no folder")
     wanted = request(config, options, command, folder, python)
     job = None if config is None else _with_files(load_config(config), options)
+    # Before Ray is imported, which reads the variables when it is.
     token = client_token(os.environ, Path.home(), token_file)
     os.environ |= token.variables
     # Ray would take these before the address that it is given.
@@ -127,7 +132,7 @@ def submit(
 
 
 def _check_folder(folder: Path, left: list[str], path: Path | None, job: Config | None) -> None:
-    """ValueError when what Ray would send of the working directory is too much for it, or too little for the job."""
+    """ValueError when the working directory is too large for Ray to send, or lacks files that the config file names."""
     from distseq.cluster.ray.working_dir import LIMIT, contents
 
     sent = contents(folder, left)
@@ -135,7 +140,7 @@ def _check_folder(folder: Path, left: list[str], path: Path | None, job: Config 
     if problem is not None:
         raise ValueError(f"working dir {folder} {problem}")
     if path is not None and _below(path, folder) not in sent:
-        raise ValueError(f"job file {path} is left out by an ignore file of the working dir {folder}")
+        raise ValueError(f"config file {path} is left out by an ignore file of the working dir {folder}")
     for missing in () if job is None else travel.left_behind(job, sent, folder):
         raise ValueError(f"{missing} (--working-dir names another)")
 

@@ -1,4 +1,4 @@
-"""What travels to a cluster: the running distseq as a plain package, and a working directory in which the job finds its files."""
+"""Checks that the working directory sent to a cluster is small enough and holds every file that the config file names."""
 
 import importlib.util
 import sys
@@ -14,7 +14,7 @@ MiB = 1 << 20
 
 
 def too_large(sizes: Mapping[str, int], limit: int) -> str | None:
-    """What takes most room in files that are more than `limit` bytes; None when they are not."""
+    """A message that names what takes most room, if files (path -> bytes) exceed `limit` bytes; else None."""
     total = sum(sizes.values())
     if total < limit:
         return None
@@ -22,15 +22,17 @@ def too_large(sizes: Mapping[str, int], limit: int) -> str | None:
     for path, size in sizes.items():
         head, inside, _ = path.partition("/")
         parts[head + inside] = parts.get(head + inside, 0) + size
+    # Three are enough to see what to ignore: usually it is one folder of data or runs.
     largest = sorted(parts, key=lambda part: -parts[part])[:3]
     named = ", ".join(f"{part} {parts[part] / MiB:.0f} MiB" for part in largest)
-    return (
-        f"holds {total / MiB:.0f} MiB, Ray sends at most {limit / MiB:.0f}: name in .rayignore what can stay ({named})"
-    )
+    return f"holds {total / MiB:.0f} MiB, Ray sends at most {limit / MiB:.0f}: list in .rayignore what is not needed ({named})"
 
 
 def left_behind(config: Config, sent: Mapping[str, int], folder: Path) -> Iterator[str]:
-    """Each file that a job would miss: it is not below the working dir `folder`, or an ignore file has left it out of `sent`."""
+    """A message for each file that training would miss: it is not in the working dir `folder`, or is ignored.
+
+    sent: the files that Ray would send, path -> bytes.
+    """
     for one in config.learner:
         if one.model.partition(":")[2] and not _module_travels(one.model, sent):
             yield f"learner {one.name}: model {one.model!r}: {_why(_file_of(one.model), folder)}"
@@ -58,7 +60,7 @@ def _file_of(target: str) -> Path:
 
 
 def _module_travels(target: str, sent: Mapping[str, int]) -> bool:
-    """Whether the module of an import string is sent, or is one that an installation brings."""
+    """Whether the module of an import string is sent, or is part of an installation that the cluster may have."""
     top = target.partition(":")[0].partition(".")[0]
     if f"{top}.py" in sent or any(path.startswith(f"{top}/") for path in sent):
         return True
@@ -66,7 +68,7 @@ def _module_travels(target: str, sent: Mapping[str, int]) -> bool:
 
 
 def _installed(top: str) -> bool:
-    """Whether a package lies where installations put packages, so that the cluster may have it too."""
+    """Whether a package is installed in site-packages here, so that the cluster may have it, too."""
     spec = importlib.util.find_spec(top) if top.isidentifier() else None
     places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or ""]
     return any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places)

@@ -77,7 +77,7 @@ def replay(
     )
 
 
-def prepare() -> None:
+def compile_replays() -> None:
     """Compiles the replays unless this machine has them cached.
 
     That takes some seconds, in which a running master would keep its workers waiting.

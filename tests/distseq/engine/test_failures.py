@@ -99,7 +99,7 @@ ERRORS = {"raise": "RuntimeError: no way down", "nan": "the decoded gradient is 
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A job file of three learners; the one that falls fails at step BAD, as long as the file `flag` is there."""
+    """A config file of three learners; the one that falls fails at step BAD, as long as the file `flag` is there."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "models_that_fail.py").write_text(MODELS)
     (tmp_path / "flag").write_text("")
@@ -146,7 +146,7 @@ def assert_others_trained(result: distseq.Result, job: Path) -> None:
 
 @pytest.fixture(params=["simulated", "rows", "local", pytest.param("ray", marks=pytest.mark.ray)])
 def on(request: pytest.FixtureRequest, job: Path) -> Callable[[str], dict[str, Any]]:
-    """Options of a run on each pool, once its job file is written."""
+    """Options of a run on each pool, once its config file is written."""
     if request.param == "ray":
         request.getfixturevalue("ray_session")
 

@@ -62,7 +62,7 @@ def test_every_tensor_of_a_nested_batch_moves_and_the_rest_stays() -> None:
 
 
 def test_losses_are_computed_where_the_model_lies(tmp_path: Path) -> None:
-    problem = fleet(tmp_path, "cpu").task.problem(0)
+    problem = fleet(tmp_path, "cpu").work.problem(0)
     batch = problem.source.batch(np.arange(3))
     there = problem.model.to(META)
     assert losses(Problem(there, problem.source, trained(there)), np.arange(3), batch).device == META
@@ -70,7 +70,7 @@ def test_losses_are_computed_where_the_model_lies(tmp_path: Path) -> None:
 
 def test_the_driver_computes_on_its_cpu_and_hosts_where_the_job_says(tmp_path: Path) -> None:
     made = fleet(tmp_path, "auto")
-    assert {p.device.type for p in made.task.problem(0).parameters} == {"cpu"}
+    assert {p.device.type for p in made.work.problem(0).parameters} == {"cpu"}
     assert json.loads(made.spec.config)["device"] == "auto"
 
 
@@ -84,7 +84,7 @@ def test_auto_is_the_cpu_where_there_is_no_gpu(tmp_path: Path) -> None:
     made = fleet(tmp_path, "auto")
     ids, weights = np.arange(5), np.linspace(-1, 1, 5)
     np.testing.assert_array_equal(
-        made.spec.load().row(payload(made), ids, weights), made.task.row(payload(made), ids, weights)
+        made.spec.load().row(payload(made), ids, weights), made.work.row(payload(made), ids, weights)
     )
 
 
@@ -116,7 +116,7 @@ def test_an_unknown_device_is_refused() -> None:
 def test_rows_of_a_gpu_are_those_of_a_cpu_to_rounding(tmp_path: Path, dtype: str, tolerance: float) -> None:
     made = fleet(tmp_path, "cuda", dtype=dtype)
     ids, weights = np.arange(5), np.linspace(-1, 1, 5)
-    here = made.task.row(payload(made), ids, weights)
+    here = made.work.row(payload(made), ids, weights)
     there = made.spec.load().row(payload(made), ids, weights)
     assert there.dtype == np.dtype(dtype)
     assert np.linalg.norm(there - here) <= tolerance * np.linalg.norm(here)

@@ -252,7 +252,7 @@ def test_what_shares_a_shape() -> None:
 
 
 def test_a_worker_computes_the_mini_tasks_of_four_learners_in_one_pass() -> None:
-    """Through the worker loop, from what a job file describes."""
+    """Through the worker loop, from what a config file describes."""
     data = {"data": f"{__name__}:words", "data_args": {}, "fingerprint": None}
     learners = [{**data, "model": f"{__name__}:Table", "model_args": {}, "seed": m} for m in range(4)]
     spec = WorkSpec(f"{__name__}:Spied", json.dumps({"learners": learners}), stack=8)

@@ -1,4 +1,4 @@
-"""Parameter groups, accumulation and averaged weights of a job file do what torch's own do."""
+"""Parameter groups, accumulation and averaged weights of a config file do what torch's own do."""
 
 from pathlib import Path
 from typing import Any

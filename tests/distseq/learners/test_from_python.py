@@ -255,7 +255,7 @@ def test_what_cannot_be_pickled_is_named_with_its_learner(make: Callable[[], dis
         ),
         (lambda: [small(loss=None)], r"small: Net has no per_sample_loss\(batch\) -> \(B,\): give a loss"),
         (lambda: [small(), small()], "two learners are named 'small'"),
-        (lambda: [small("a b")], "a learner's name must be letters"),
+        (lambda: [small("a b")], "must be letters, digits"),
         (lambda: [small(batch=0)], "small: batch must be a whole number of at least 1: got 0"),
         (lambda: [small(steps=1e3)], r"small: steps must be a whole number of at least 1: got 1000\.0"),
         (lambda: [small(accumulate=4)], "small: steps=6 is not a multiple of accumulate=4"),
@@ -281,7 +281,7 @@ def test_what_cannot_be_pickled_is_named_with_its_learner(make: Callable[[], dis
         (lambda: [small(), half()], r"of one dtype, float32 or float64: got float64 in small, float32 in half"),
         (lambda: twice(net(2)), "learners a and b train the same parameters"),
         (lambda: [small(), "a"], "train takes a config file, its tables, or a list of distseq.Learner: got str"),
-        (list, "a job needs at least one"),
+        (list, "a config file needs at least one"),
     ],
 )
 def test_a_learner_that_makes_no_sense_is_refused_in_one_line(make: Callable[[], Any], message: str) -> None:

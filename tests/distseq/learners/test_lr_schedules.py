@@ -1,4 +1,4 @@
-"""A schedule of a job file changes the learning rate as torch's own does, once per step."""
+"""A schedule of a config file changes the learning rate as torch's own does, once per step."""
 
 import warnings
 from pathlib import Path

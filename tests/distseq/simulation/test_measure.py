@@ -123,7 +123,7 @@ name = "b"
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("profile --out x.npz --run nowhere", "nowhere is no run folder: it has no journal.jsonl"),
+        ("profile --out x.npz --run nowhere", "nowhere is not a run folder: it has no journal.jsonl"),
         ("profile --out nowhere/x.npz --pool local", "cannot write trace nowhere/x.npz: there is no folder nowhere"),
         ("profile --out x.npz --pool simulated", "the pool must be ray or local, got 'simulated'"),
         ("profile --out x.npz --pool local --workers 0", "workers >= 1"),

@@ -100,7 +100,7 @@ def train_on(pool: Pool, config: Config, chosen: Scheduler, *, first_job: int = 
 def simulated(
     config: Config, spec: str | Pipeline, seed: int, unfinished: str = "serial", closing: Any = None
 ) -> list[np.ndarray]:
-    pool = SimulatedPool(stragglers(seed), build_fleet(config).task, unfinished=unfinished, compute="rows")
+    pool = SimulatedPool(stragglers(seed), build_fleet(config).work, unfinished=unfinished, compute="rows")
     return train_on(pool, config, scheduler(spec, unfinished, closing))
 
 
@@ -193,7 +193,7 @@ def test_training_that_keeps_changing_its_scheduling_equals_full_batch_training(
     text: Path, reference: dict[str, list[np.ndarray]], unfinished: str, seed: int
 ) -> None:
     config = job(text, "float64")
-    pool = SimulatedPool(stragglers(seed), build_fleet(config).task, unfinished=unfinished, compute="rows")
+    pool = SimulatedPool(stragglers(seed), build_fleet(config).work, unfinished=unfinished, compute="rows")
     chosen = Restless(AdaptiveScheduler(N, Question(MODELS, unfinished), batch=24), np.random.default_rng(seed))
     assert distance(train_on(pool, config, chosen), reference["float64"]) <= 1e-12
 

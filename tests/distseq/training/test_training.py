@@ -1,4 +1,4 @@
-"""From a job file to a run folder, as a user does it."""
+"""From a config file to a run folder, as a user does it."""
 
 import io
 import json

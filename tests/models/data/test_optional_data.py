@@ -19,7 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def parquet() -> Any:
-    pytest.importorskip("pyarrow", reason="parquet: data need pyarrow, which is optional: pip install pyarrow")
+    pytest.importorskip("pyarrow", reason="parquet: data needs pyarrow, which is optional: pip install pyarrow")
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -28,7 +28,7 @@ def parquet() -> Any:
 
 @pytest.fixture
 def datasets() -> Any:
-    return pytest.importorskip("datasets", reason="hf: data need datasets, which is optional: pip install datasets")
+    return pytest.importorskip("datasets", reason="hf: data needs datasets, which is optional: pip install datasets")
 
 
 def refused(message: str, spec: str, **args: Any) -> None:
@@ -43,7 +43,9 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     prefix: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    refused(f"data '{prefix}:x' need {package}, which is not installed: python -m pip install {package}", f"{prefix}:x")
+    refused(
+        f"data '{prefix}:x' needs {package}, which is not installed: python -m pip install {package}", f"{prefix}:x"
+    )
 
 
 def test_a_parquet_file_holds_columns_of_numbers_and_lists(parquet: Any) -> None:

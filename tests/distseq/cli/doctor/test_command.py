@@ -30,6 +30,6 @@ def test_what_is_wrong_is_found_without_a_crash(tmp_path: Path) -> None:
     wrong = {finding["about"]: finding["text"] for finding in answer["findings"] if finding["level"] == "error"}
     assert (result.returncode, answer["ok"], result.stderr) == (1, False, "")
     assert {"Python", "torch", "ray", "local pool", "open files", "Ray token"} <= fine
-    assert wrong.keys() == {"cluster", "job file"}
+    assert wrong.keys() == {"cluster", "config file"}
     assert wrong["cluster"] == f"no Ray cluster at {address}: Connection refused"
-    assert wrong["job file"].startswith("bad.toml is not TOML: ")
+    assert wrong["config file"].startswith("bad.toml is not TOML: ")

@@ -1,4 +1,4 @@
-"""A job file is examined without being run."""
+"""A config file is examined without being run."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ data = "text:text.txt"
 data_args = { window = 4 }
 batch = 8
 """
-ABOUT = ["job file", "scheme", "models", "data", "learners", "workers", "memory", "run folder"]
+ABOUT = ["config file", "scheme", "models", "data", "learners", "workers", "memory", "run folder"]
 
 
 def examined(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **facts: object) -> dict[str, tuple[str, str]]:
@@ -48,7 +48,7 @@ def test_a_good_job_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("old", "new", "about", "reason"),
     [
-        ("[pool]", "[pol]", "job file", "unknown key 'pol' in the config file; nearest: pool"),
+        ("[pool]", "[pol]", "config file", "unknown key 'pol' in the config file; nearest: pool"),
         ("workers = 1", "workers = 1\n[scheduler]\nscheme = 'gc:4'", "scheme", "got n=1, s=4"),
         ("workers = 1", "workers = 4\n[scheduler]\nscheme = 'msgc:1,2,2'", "scheme", "msgc:1,2,2 has delay T=1"),
         ("distseq.models.char_lstm:CharLSTM", "gone_models:build", "models", "No module named 'gone_models'"),
@@ -85,7 +85,7 @@ def test_workers_are_counted_against_the_cluster(tmp_path: Path, monkeypatch: py
     assert examined(two, tmp_path, monkeypatch, nodes=cluster(12.0))["workers"][0] == "ok"
     text = text.replace("workers = 6", "workers = 6\nhosts = 5")
     level, said = examined(text, tmp_path, monkeypatch, nodes=cluster(4.0))["workers"]
-    assert (level, said.partition(":")[0]) == ("error", "5 hosts do not fit")
+    assert (level, said.partition(":")[0]) == ("error", "there is no room for 5 hosts")
 
 
 def test_memory_is_counted_against_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_a_requirement_that_is_not_understood_is_said() -> None:
 
 def test_little_shared_memory_and_few_files_are_warned_of() -> None:
     ((_, level, text),) = machine.shared_memory_of(64 * MiB)
-    assert (level, text.partition(":")[0]) == ("warning", "64 MiB free in /dev/shm, a local Ray wants 512")
+    assert (level, text.partition(":")[0]) == ("warning", "64 MiB free in /dev/shm, a local Ray needs 512")
     ((_, level, text),) = machine.descriptors_of(256)
     assert (level, text) == ("warning", "at most 256, which many workers exceed: ulimit -n 4096")
     assert [machine.shared_memory_of(512 * MiB)[0].level, machine.descriptors_of(4096)[0].level] == ["ok", "ok"]

@@ -43,12 +43,17 @@ def test_a_command_arrives_word_by_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("job", "command", "options", "reason"),
     [
-        (None, (), {}, "submit needs a job file, --resume RUN, or a command after --"),
-        ("a.toml", ("true",), {}, "either a job file with options of train, or a command after --: got both"),
-        (None, ("true",), {"steps": "4"}, "either a job file with options of train, or a command after --: got both"),
-        ("a.toml", (), {"pool": "local"}, "a submitted job runs on the cluster's Ray: got --pool local"),
-        ("a.toml", (), {"out": "runs/1"}, "the run folder is one on the cluster, .* got 'runs/1'"),
-        ("../a.toml", (), {}, r"job file .*a\.toml is not in the working dir"),
+        (None, (), {}, "submit needs a config file, --resume RUN, or a command after --"),
+        ("a.toml", ("true",), {}, "either a config file with options of train, or a command after --: got both"),
+        (
+            None,
+            ("true",),
+            {"steps": "4"},
+            "either a config file with options of train, or a command after --: got both",
+        ),
+        ("a.toml", (), {"pool": "local"}, "submit needs the pool of the cluster, --pool ray: got --pool local"),
+        ("a.toml", (), {"out": "runs/1"}, "the run folder is on the cluster, .* got 'runs/1'"),
+        ("../a.toml", (), {}, r"config file .*a\.toml is not in the working dir"),
     ],
 )
 def test_what_cannot_run_there_is_refused(

@@ -22,7 +22,7 @@ def test_the_staged_package_is_what_a_wheel_would_hold(tmp_path: Path) -> None:
     modules = [path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
     wheel = {path.as_posix() if path.parts[0] == "distseq" else f"distseq/{path.as_posix()}" for path in modules}
     assert package == tmp_path / "distseq"
-    assert files == wheel | {"distseq/py.typed"}
+    assert files == wheel | {"distseq/py.typed", "distseq/config/schema.json"}
 
 
 def test_the_staged_package_works_alone(tmp_path: Path) -> None:
