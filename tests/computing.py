@@ -9,7 +9,8 @@ import re
 from typing import Any
 
 FOLDERS = (
-    *("tests/coding/", "tests/kernels/", "tests/models/", "tests/project/"),
+    # A page of the documentation starts what it starts in processes of its own, in a folder of its own.
+    *("tests/coding/", "tests/docs/", "tests/kernels/", "tests/models/", "tests/project/"),
     *(
         f"tests/distseq/{folder}/"
         for folder in ("artifacts", "config", "engine", "gradients", "scheduling", "simulation")

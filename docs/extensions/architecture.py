@@ -108,7 +108,9 @@ def svg(edges: Edges) -> str:
     for one, others in direct(edges).items():
         for other in others:
             (x, y), (to_x, to_y) = at[one], at[other]
-            ends = f'x1="{x:.0f}" y1="{y + HEIGHT / 2:.0f}" x2="{to_x:.0f}" y2="{to_y - HEIGHT / 2:.0f}"'
+            # Towards the other column, so that the arrow clears the box below its own.
+            lean = 0.4 * WIDTH * ((to_x > x) - (to_x < x))
+            ends = f'x1="{x + lean:.0f}" y1="{y + HEIGHT / 2:.0f}" x2="{to_x - lean:.0f}" y2="{to_y - HEIGHT / 2:.0f}"'
             lines.append(f'<line {ends} stroke="#888" marker-end="url(#tip)"/>')
     for one, (x, y) in at.items():
         box = f'x="{x - WIDTH / 2:.0f}" y="{y - HEIGHT / 2:.0f}" width="{WIDTH}" height="{HEIGHT}" rx="4"'
