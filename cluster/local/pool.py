@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import queue
 import secrets
+import signal
 import sys
 import threading
 import time
@@ -87,6 +88,8 @@ def serve(connection: Connection, spec: WorkSpec, prefix: str) -> None:
 
     `prefix` starts the names of the process's blocks of shared memory.
     """
+    # Ctrl-C at a terminal reaches every process of its group, and only the driver decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     loop, rows, reader = HostLoop(spec), RowSlots(prefix), Reader()
     lock = threading.Lock()  # guards `rows`: this thread frees slots, the other one writes to them
     threading.Thread(target=_send_answers, args=(connection, loop, rows, lock), daemon=True).start()

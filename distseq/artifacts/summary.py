@@ -23,6 +23,13 @@ from distseq.simulation.simulate import Setting, simulate
 
 # Jobs whose mean is the final training loss: the loss of one batch is too noisy to compare runs.
 LAST = 10
+# A model's figures in summary.json, and their headings
+FIGURES = {
+    "bits_per_char": "held-out bits/char",
+    "unigram_bits_per_char": "unigram bits/char",
+    "evaluation_loss": "held-out loss",
+    "training_loss": "training loss",
+}
 
 
 def summarize(
@@ -111,11 +118,16 @@ def replays(strategy: Strategy, records: list[Record], jobs: int) -> dict[str, A
 
 def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
     """Prints a summary as a table and a few lines."""
-    table = Table("model", "steps", "held-out bits/char", "unigram bits/char", "training loss, nats")
-    for name, model in summary["models"].items():
-        bits = [f"{model[key]:.3f}" if key in model else "-" for key in ("bits_per_char", "unigram_bits_per_char")]
-        loss = "-" if model["training_loss"] is None else f"{model['training_loss']:.3f}"
-        table.add_row(name, str(model["steps"]), *bits, loss)
+    # Bits per character are the loss of a text in another unit: one of the two is enough.
+    models = {
+        name: {key: one for key, one in model.items() if key != "evaluation_loss" or "bits_per_char" not in model}
+        for name, model in summary["models"].items()
+    }
+    columns = [key for key in FIGURES if any(model.get(key) is not None for model in models.values())]
+    table = Table("model", "steps", *(FIGURES[key] for key in columns))
+    for name, model in models.items():
+        figures = [model.get(key) for key in columns]
+        table.add_row(name, str(model["steps"]), *("-" if one is None else f"{one:.3f}" for one in figures))
     console.print(table)
     rounds = f"{summary['rounds']} rounds" if summary["rounds"] else "no rounds"
     console.print(

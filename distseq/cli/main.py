@@ -49,6 +49,7 @@ def one_line_errors(command: Callable[[], object]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.Abort:
+        click.echo("interrupted before anything was done that could be resumed", err=True)
         return 130
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)

@@ -64,7 +64,8 @@ def prepare_run(
     scheduler = scheduling.scheduler(max(len(learner.publish()) for learner in fleet.learners))
     # The first replay on a machine compiles for seconds: better now than while workers wait.
     if scheduling.adaptive:
-        compile_replays()
+        with console.status("compiling replays, the first time on this machine"):
+            compile_replays()
     _warn_of_empty_parts(config, scheduling, console)
     own = identity(config, fleet.description)
     # Last, because it restores the learners: nothing may fail after it.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ from tests.distseq.artifacts.crashing import applied, assert_same_bits, train, w
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
+def start(*words: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "distseq", "train", *words]
     return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
 
 
@@ -54,6 +55,21 @@ def test_a_signal_stops_the_run_which_resumes_to_the_same_weights(
     assert process.returncode == 0
     assert max(applied(run).values()) == 1, "nothing that was applied is redone"
     assert_same_bits(weights(train(resume=run)[0]), whole(steps=40))
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_a_terminal_is_heard_by_the_driver_and_not_by_the_hosts_of_a_local_pool(job: Path) -> None:
+    process = start(
+        *("job.toml", "--pool", "local", "--hosts", "2", "--steps", "400", "--out", "run"),
+        cwd=job.parent,
+        start_new_session=True,
+    )
+    until_some_jobs_are_done(process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    done = sum(applied(job.parent / "run").values())
+    assert err == f"stopped after {done} of 1200 jobs; go on with: distseq train --resume run\n"
 
 
 @pytest.mark.slow
