@@ -9,7 +9,7 @@ from math import comb, inf
 
 import numpy as np
 
-from distseq.coding.codes.gradient_code import Shortage, _check_range
+from distseq.coding.codes.gradient_code import Shortage, check_range
 
 # Largest |a^T B - 1| of a decode. Well-conditioned sets of rows leave 1e-9 at n = 256, s = 27; a set that does not decode leaves
 # errors of order 1, which are wrong gradients, so the exact threshold matters little.
@@ -34,7 +34,7 @@ class DenseCode:
     s: int
 
     def __post_init__(self) -> None:
-        _check_range(len(self.B), self.s)
+        check_range(len(self.B), self.s)
 
     @property
     def n(self) -> int:
@@ -143,7 +143,7 @@ class Cyclic(DenseCode):
     """The cyclic (n, s) code, the best of eight random draws."""
 
     def __init__(self, n: int, s: int) -> None:
-        _check_range(n, s)
+        check_range(n, s)
         # Draws differ: at n = 256, s = 27 the eight amplify 4e4 to 5e6 times. For s <= 3, where the code is usable in
         # float32, they are compared by their amplification; beyond that by the largest coefficient, which takes no decoding.
         draws = [cyclic_matrix(n, s, seed) for seed in range(8)]
