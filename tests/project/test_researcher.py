@@ -69,7 +69,7 @@ delays = "bursts:base=0.01"
 name = "a"
 model = "distseq.models.char_lstm:CharLSTM"
 model_args = { hidden = 6 }
-data = "text:text.txt"
+data = "text:TEXT"
 data_args = { window = 5 }
 batch = 20
 """
@@ -80,7 +80,7 @@ SPEC = "my_code:EveryOther:2"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the user has: a scheme and a config file."""
     (tmp_path / "my_code.py").write_text(SCHEME)
-    (tmp_path / "job.toml").write_text(JOB)
+    (tmp_path / "job.toml").write_text(JOB.replace("TEXT", str(tmp_path / "text.txt")))
     (tmp_path / "text.txt").write_text("".join(f"{k} green bottles hanging on the wall.\n" for k in range(90)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

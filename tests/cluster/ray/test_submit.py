@@ -147,7 +147,7 @@ def test_the_doctor_sees_every_node_from_outside(cluster: Cluster, folder: Path)
     answer = json.loads(result.stdout)
     found = {finding["about"]: finding for finding in answer["findings"]}
     assert (result.returncode, answer["ok"]) == (0, True), result.stdout
-    assert "1 nodes, 4 CPUs" in found["cluster"]["text"]
+    assert "1 node, 4 CPUs" in found["cluster"]["text"]
     (node,) = (finding for about, finding in found.items() if about.startswith("node "))
     assert node["level"] == "ok"
     assert f"python {sys.version.split()[0]}" in node["text"]
