@@ -21,7 +21,7 @@ from distseq.cli.train import train
 @click.version_option(__version__)
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Train many sequence models at once on workers that cannot be trusted to be on time.
+    """Train many sequence models at once on workers that are often late, with exact gradients.
 
     Example: distseq train examples/main.toml
     """
@@ -49,7 +49,7 @@ def one_line_errors(command: Callable[[], object]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.Abort:
-        click.echo("interrupted before anything was done that could be resumed", err=True)
+        click.echo("interrupted before the run began: there is nothing to resume", err=True)
         return 130
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
