@@ -1,4 +1,4 @@
-"""The command line's own help as a page: every command with its arguments and options."""
+"""Turns the help of every command into a page of the site."""
 
 import inspect
 import re

@@ -278,7 +278,7 @@ def test_what_cannot_be_pickled_is_named_with_its_learner(make: Callable[[], dis
             "m: the optimizer holds none of the model's parameters that require a gradient",
         ),
         (lambda: [foreign_schedule()], "m: the schedule belongs to another optimizer"),
-        (lambda: [small(), half()], r"of one dtype, float32 or float64: got float64 in small, float32 in half"),
+        (lambda: [small(), half()], r"the same dtype, float32 or float64: got float64 in small, float32 in half"),
         (lambda: twice(net(2)), "learners a and b train the same parameters"),
         (lambda: [small(), "a"], "train takes a config file, its tables, or a list of distseq.Learner: got str"),
         (list, "a config file needs at least one"),
