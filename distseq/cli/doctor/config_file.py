@@ -106,7 +106,7 @@ def room(subject: Subject) -> list[Finding]:
         return ok("workers", f"{pool.workers} workers in virtual time")
     fit, where = _fit(subject)
     if pool.kind == "ray" and (pool.hosts or 1) > fit:
-        return [Finding("workers", "error", f"{count(pool.hosts or 1, 'host')} do not fit: {where}")]
+        return [Finding("workers", "error", f"there is no room for {count(pool.hosts or 1, 'host')}: {where}")]
     hosts = min(pool.workers, fit if pool.hosts is None else pool.hosts)
     if hosts < pool.workers:
         return warning(

@@ -263,7 +263,7 @@ def test_what_cannot_be_pickled_is_named_with_its_learner(make: Callable[[], dis
         (lambda: [small(ema=1.0)], r"small: ema must be between 0 and 1: got 1\.0"),
         (lambda: [small(clip=0.0)], "small: clip must be > 0"),
         (lambda: [small(seed=-1)], "small: seed must be a whole number of at least 0: got -1"),
-        (lambda: [small(ema=0.5), large("small.ema")], "'small' with ema and 'small.ema' would write the same file"),
+        (lambda: [small(ema=0.5), large("small.ema")], "'small' with ema and 'small.ema' would write the same weights file"),
         (lambda: [small(sampler=lambda step: [1, 2])], r"small: the sampler must return 10 sample ids.*shape \(2,\)"),
         (lambda: [small(sampler=lambda step: np.full(10, 40))], r"ids in 0 \.\. 39: got 40 \.\. 40"),
         (lambda: [small(data=[])], "small: its data have no samples"),
