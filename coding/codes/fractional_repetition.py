@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from distseq.coding.codes.gradient_code import Shortage, _check_range
+from distseq.coding.codes.gradient_code import Shortage, check_range
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class FractionalRepetition:
     s: int
 
     def __post_init__(self) -> None:
-        _check_range(self.n, self.s)
+        check_range(self.n, self.s)
 
     @property
     def parts(self) -> int:

@@ -51,7 +51,7 @@ class GradientCode(Protocol):
 
 
 # s < n, because some row must arrive.
-def _check_range(n: int, s: int) -> None:
+def check_range(n: int, s: int) -> None:
     if n < 1:
         raise ValueError(f"a code needs n >= 1 workers: got n={n}")
     if not 0 <= s < n:

@@ -49,7 +49,8 @@ def one_line_errors(command: Callable[[], object]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.Abort:
-        click.echo("interrupted before the run began: there is nothing to resume", err=True)
+        # No more than that: it may be a simulation, or the replays after a run that is complete.
+        click.echo("interrupted", err=True)
         return 130
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)

@@ -40,7 +40,8 @@ def model(table: type) -> type[BaseModel]:
 
 def _type(one: Key) -> Any:
     if one.meaning.values:
-        return Literal[one.meaning.values]
+        # A default that is none of the values, "", means that the key is not set; who writes it gets what the default gives.
+        return Literal[tuple(dict.fromkeys((*one.meaning.values, one.default)))]
     return Annotated[one.type, AfterValidator(_plain)] if one.kind in (dict, list) else one.type
 
 

@@ -234,7 +234,7 @@ class Master:
         """Stops the learner of an open job because of a fault, on a worker's `host` or, without one, in this process."""
         learner = self._open_jobs[job][0]
         # All open jobs of the learner: with ahead > 1 there are several.
-        for own in [other for other, job_input in self._open_jobs.items() if job_input[0] == learner]:
+        for own in [other for other, (owner, *_) in self._open_jobs.items() if owner == learner]:
             del self._open_jobs[own]
             self._payloads.pop(own, None)
             self._scheduler.withdrawn(own, learner)

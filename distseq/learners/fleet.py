@@ -38,13 +38,14 @@ class Fleet:
         return {one.name: one.data for one in self.learners if isinstance(one.data, Text) and one.loss is None}
 
 
-def _work(config: Config, target: str, args: str) -> WorkSpec:
+def work_spec(config: Config, target: str, args: str) -> WorkSpec:
+    """How a host makes its Work: the callable `target` with `args`, a JSON object, and this process's folders to import from."""
     # Absolute, because a host's current folder is another one.
     paths = tuple(str(Path(folder).resolve()) for folder in sys.path)
     return WorkSpec(target, args, paths, prefetch=config.pool.prefetch, stack=config.pool.stack)
 
 
-def _tried(fleet: Fleet) -> Fleet:
+def tried(fleet: Fleet) -> Fleet:
     """The fleet after a trial of each learner; without reading ahead if a learner draws random numbers."""
     for m in range(len(fleet.learners)):
         _try(fleet, m)

@@ -9,7 +9,7 @@ from distseq.config.schema import Config, LearnerConfig
 from distseq.gradients.data import DataError, open_data
 from distseq.gradients.problem import DTYPES, build_model, trained
 from distseq.gradients.work import GradientWork
-from distseq.learners.fleet import Fleet, _tried, _work
+from distseq.learners.fleet import Fleet, tried, work_spec
 from distseq.learners.learner import Learner
 from distseq.learners.optimizers import torch_optimizer, torch_schedule
 from distseq.models.data.dataset import Dataset
@@ -32,8 +32,8 @@ def build_fleet(config: Config) -> Fleet:
     learners = tuple(_learner(config, m, data[m], evaluation[m]) for m in range(len(data)))
     # The device is left out of the description: a run may be resumed on another one.
     hosts = json.dumps(work | {"device": config.pool.device})
-    spec = _work(config, "distseq.gradients.work:GradientWork", hosts)
-    return _tried(Fleet(learners, GradientWork(**work), spec, json.dumps(work)))
+    spec = work_spec(config, "distseq.gradients.work:GradientWork", hosts)
+    return tried(Fleet(learners, GradientWork(**work), spec, json.dumps(work)))
 
 
 def _open(one: LearnerConfig) -> Dataset:

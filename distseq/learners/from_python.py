@@ -8,7 +8,7 @@ from dataclasses import replace
 from distseq.config.schema import DTYPES as DTYPE_NAMES
 from distseq.config.schema import LIVE, Config, LearnerConfig
 from distseq.gradients.problem import trained
-from distseq.learners.fleet import Fleet, _tried, _work
+from distseq.learners.fleet import Fleet, tried, work_spec
 from distseq.learners.learner import Learner
 
 
@@ -70,8 +70,8 @@ def fleet_of_learners(config: Config, learners: Sequence[Learner]) -> Fleet:
     here = config.pool.kind == "simulated" and config.pool.device == "cpu"
     sent = b"" if here else pickle.dumps((models, pickling.data(learners)))
     work = json.dumps({"dtype": config.run.dtype, "device": config.pool.device})
-    spec = replace(_work(config, "distseq.learners.pickling:work_on_host", work), blob=sent)
-    return _tried(Fleet(tuple(learners), pickling.work_on_driver(learners, models, config.run.dtype), spec, same))
+    spec = replace(work_spec(config, "distseq.learners.pickling:work_on_host", work), blob=sent)
+    return tried(Fleet(tuple(learners), pickling.work_on_driver(learners, models, config.run.dtype), spec, same))
 
 
 def _share_nothing(learners: Sequence[Learner]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from distseq.coding.bounds import least_seconds, rounds_bounds
 from distseq.config.schema import SCHEDULERS, SchedulerConfig
 from distseq.scheduling.adaptive.candidates import Candidate, candidates
-from distseq.scheduling.adaptive.cost import Prices, prices
+from distseq.scheduling.adaptive.cost import FREE, prices
 from distseq.scheduling.closing import closing_rule
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation.delays import given_delays
@@ -89,7 +89,7 @@ def simulate_schemes(
     named = _named(schemes, _pipelines(scheduler, parts, copies, lanes, burst, places), scheduler, sweep)
     table = given_delays(trace, profile, workers, seed, slope)
     rule = closing_rule(closing, cutoff=cutoff, mu=mu)
-    paid = Prices() if price is None else prices(price)
+    paid = FREE if price is None else prices(price)
     setting = Setting(table, models, jobs, rule, unfinished, arrival, inexact, objective, paid, places)
     least = bounds_of(setting) if bounds else []
     tried = candidates(table.workers, models) if sweep else named

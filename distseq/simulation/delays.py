@@ -19,7 +19,7 @@ def given_delays(
 ) -> Trace:
     """The trace from exactly one of the sources trace, profile and run; ValueError for none or several.
 
-    workers: use the first so many columns; by default all, 256 for a profile. seed: of a profile. slope: replaces the trace's
+    workers: use the first N columns; by default all, 256 for a profile. seed: of a profile. slope: replaces the trace's
     seconds of compute per batch.
     """
     if workers is not None and workers < 1:

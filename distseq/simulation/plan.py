@@ -34,21 +34,21 @@ def plan(
     prices: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What each way of scheduling would take on these delays: the best of every family, best first.
+    """Predicts what each way of scheduling takes on given delays: the best of every family, best first.
 
-    config: config file whose learners, workers, batches and scheduler count where no argument says otherwise.
+    config: config file whose learners, workers, batches and scheduler are used unless an argument replaces them.
     trace, profile, run: the delays: a trace or its file, "NAME[:base=SECONDS]", or a run folder; one of them, or by default
         the config file's. `seed` is that of a profile, `slope` replaces the trace's seconds of compute per batch.
-    workers: the first so many of the trace; by default the config file's, or all of the trace; 256 for a profile.
-    models: learners (default 4). batch: samples of a job, which is cut into no more parts. parameters: of a model; 0: the
-        bytes are unknown.
+    workers: use the first N of the trace; by default the config file's, or all of the trace; 256 for a profile.
+    models: number of learners (default 4). batch: samples per job, the maximum number of its parts.
+    parameters: number of parameters of a model; 0: bytes are unknown.
     unfinished: what a worker does with unfinished work: "lost", "overlap" or "serial" (default).
-    objective: what is to be small: "seconds" (default), "worker-seconds" or "price". prices: "KEY=DOLLARS,..." with keys
+    objective: what to minimize per job: "seconds" (default), "worker-seconds" or "price". prices: "KEY=DOLLARS,..." with keys
         worker_second, held_second, message and gigabyte.
 
     Returns what `distseq plan --json` prints: "chosen", what `auto` would choose; "candidates", each with "family", "seconds"
-    and "worker_seconds" per job; "evidence", what is known of the workers. ValueError for what cannot be, and where a worker
-    of the trace never answers.
+    and "worker_seconds" per job; "evidence", the start-ups that the prediction is made from. ValueError for an argument out of
+    range, and for a trace with a worker that never answers.
 
     >>> found = plan(profile="half-slow", workers=8, models=4)
     >>> found["chosen"] == found["candidates"][0]["candidate"]
@@ -75,7 +75,7 @@ def plan(
 
 
 def _ranked(trace: Trace, question: Question, batch: int | None) -> dict[str, Any]:
-    """The best of every family, with as many rare events as are to be expected. ValueError where a worker never answers."""
+    """The best of every family, with the expected number of rare events. ValueError if a worker never answers."""
     rare_events, startups = RareEvents(), trace.startups()
     if not np.isfinite(startups).any(axis=0).all():
         raise ValueError(

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from distseq.cluster.trace import Trace
-from distseq.engine.journal import (
-    ARRIVAL,
-)
+from distseq.engine.journal import ARRIVAL
 
 
 def _arrivals(record: Mapping[str, Any]) -> list[dict[str, float]]:

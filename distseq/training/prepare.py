@@ -64,7 +64,7 @@ def prepare_run(
     scheduler = scheduling.scheduler(max(len(learner.publish()) for learner in fleet.learners))
     # The first replay on a machine compiles for seconds: better now than while workers wait.
     if scheduling.adaptive:
-        with console.status("compiling replays, the first time on this machine"):
+        with console.status("preparing replays, which are compiled the first time on this machine"):
             compile_replays()
     _warn_of_empty_parts(config, scheduling, console)
     own = identity(config, fleet.description)

@@ -105,7 +105,8 @@ class Mamba(SelectiveSSM):
 class GLA(LinearAttention):
     """Gated linear attention (Yang et al. 2023): a decay of its own for each key, sigmoid^(1/16) of a projection of the input.
 
-    The paper has no short convolution, a projection of low rank for the decay, and keys of half the width of values.
+    Unlike in the paper, there is a short convolution, the projection for the decay has full rank (there a low one), and keys are
+    as wide as values (there half as wide).
 
     >>> import torch
     >>> GLA(8, heads=2)(torch.randn(3, 5, 8))[0].shape

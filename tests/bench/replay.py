@@ -4,7 +4,7 @@ Every message to a worker sleeps the start-up that the trace has for it; rows co
 the simulator says from the same trace how many seconds a job takes: what cancelled work holds, `unfinished`, is serial, and rows
 arrive one by one, as on real pools.
 
-Which idle worker gets which part hangs on milliseconds, and what follows from it grows: shift every start-up by at most JITTER
+Which idle worker gets which part depends on milliseconds, and what follows from it grows: shift every start-up by at most JITTER
 seconds, and 24 pipelined jobs under `bursts` take between 0.36 and 0.55 s each. So a prediction is the mean of DRAWS simulations,
 each with start-ups so shifted; their least and most say how sharp it can be.
 """

@@ -38,7 +38,7 @@ PACKAGES = {
     "kernels": {"torch", "triton", "numpy"},
     "coding": {"numpy", "scipy"},
     "models": {"torch", "numpy", "scipy", "safetensors", "pyarrow", "datasets"},
-    "cluster": {"numpy", "scipy", "ray", "boto3", "botocore", "awslambdaric", "filelock"},
+    "cluster": {"numpy", "scipy", "ray", "boto3", "botocore", "awslambdaric"},
     "distseq": {
         "torch",
         "numpy",
@@ -67,7 +67,6 @@ HOMES = {
     "pydantic": "distseq/config/*",
     "pydantic_core": "distseq/config/*",
     "tomli_w": "distseq/config/*",
-    "filelock": "cluster/system/*",
     # Optional: a data set that needs one says so.
     "pyarrow": "models/data/parquet*",
     "datasets": "models/data/hf*",

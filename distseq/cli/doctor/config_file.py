@@ -26,7 +26,7 @@ COPIES = 4
 
 
 def config(subject: Subject) -> Config:
-    """The configuration, settings once. UnknownError without a config file."""
+    """The configuration, read once. UnknownError without a config file."""
     path = subject.config
     if path is None:
         raise UnknownError("no config file")
@@ -174,7 +174,7 @@ def run_folder(subject: Subject) -> list[Finding]:
     config(subject)
     place = next(path for path in (Path("runs"), Path(".")) if path.is_dir())
     try:
-        # Tried, because permissions alone do not tell: the file system may be full or settings-only.
+        # Tried, because permissions alone do not tell: the file system may be full or read-only.
         tempfile.TemporaryFile(dir=place).close()
     except OSError as failure:
         text = f"cannot write in {place.resolve()}: {failure.strerror}: name another folder with --out"

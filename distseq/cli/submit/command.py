@@ -56,10 +56,10 @@ def submit(context: click.Context, /, arguments: tuple[str, ...], no_wait: bool,
     with train.make_context("submit", list(arguments), parent=context) as parsed:
         # False is a flag that was not given.
         given = {key: value for key, value in parsed.params.items() if value not in (None, False)}
-    job, as_json = given.pop("config", None), given.pop("as_json", False)
+    config, as_json = given.pop("config", None), given.pop("as_json", False)
     passed = {key: value if value is True else str(value) for key, value in given.items()}
     return run(
-        job,
+        config,
         passed | ({"json": True} if as_json else {}),
         context.meta["command"],
         wait=not no_wait,

@@ -86,7 +86,7 @@ def run(
     )
 
 
-def test_a_job_file_trains_with_the_distseq_that_submits_it(cluster: Cluster, folder: Path) -> None:
+def test_a_config_file_trains_with_the_distseq_that_submits_it(cluster: Cluster, folder: Path) -> None:
     (folder.parent / "token").write_text(f"{cluster.token}\n")
     result = run(cluster, folder, "submit", "job.toml", "--steps", "4", "--token-file", "../token")
     assert result.returncode == 0, result.stdout + result.stderr

@@ -24,8 +24,14 @@ def test_only_figures_that_there_are_have_a_column(
 ) -> None:
     summary: dict[str, Any] = {
         "models": {"one": {"steps": 3, "training_loss": 0.5, **figures}},
-        "jobs": 3, "rounds": 0, "total_seconds": 1.5, "seconds_per_job": 0.5, "scheme": "auto", "exact": True,
-        "replayed_seconds_per_job": {"auto": 0.5}, "gradients_checked": 0,
+        "jobs": 3,
+        "rounds": 0,
+        "total_seconds": 1.5,
+        "seconds_per_job": 0.5,
+        "scheme": "auto",
+        "exact": True,
+        "replayed_seconds_per_job": {"auto": 0.5},
+        "gradients_checked": 0,
     }
     printed = io.StringIO()
     show(Console(file=printed, width=200), summary, "runs/one")

@@ -39,7 +39,7 @@ def test_every_option_is_a_key_of_the_config_file() -> None:
         ({"workers": "8"}, "workers in [pool] must be an integer: got '8'"),
         ({"steps": -1}, "steps in [run] must be at least 1: got -1"),
         ({"pool": "lambda"}, "kind in [pool] must be 'ray', 'local' or 'simulated': got 'lambda'"),
-        ({"scheduler": "queue"}, "kind in [scheduler] must be 'auto', 'rounds' or 'pipeline': got 'queue'"),
+        ({"scheduler": "queue"}, "kind in [scheduler] must be 'auto', 'rounds', 'pipeline' or '': got 'queue'"),
         ({"scheduler": "pipeline", "parts": 0}, "parts in [scheduler] must be at least 1: got 0"),
         ({"parts": 2}, "parts is an option of scheduler='pipeline': got scheduler='auto'"),
         ({"scheme": "gc:1", "copies": 2}, "copies is an option of scheduler='pipeline': got scheduler='rounds'"),

@@ -176,6 +176,7 @@ def test_a_job_is_scheduled_adaptively_unless_it_names_a_scheme() -> None:
         table = {"scheduler": {"scheme": scheme}} if scheme else {}
         assert from_dict(WHOLE | table).scheduler.kind == kind
     assert from_dict(WHOLE | {"scheduler": {"kind": "rounds"}}).scheduler.scheme == "gc:1"
+    assert from_dict(WHOLE | {"scheduler": {"kind": ""}}).scheduler.kind == "auto"
 
 
 def test_arguments_that_workers_could_not_be_sent_are_refused(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_rare_events_are_expected_even_of_a_trace_without_any() -> None:
     assert uncoded["seconds"] > 3.0, "a 27 s event in one of a hundred rounds"
 
 
-def test_a_job_file_says_how_many_workers_and_models_and_how_small_a_batch_there_is(tmp_path: Path) -> None:
+def test_a_config_file_says_how_many_workers_and_models_and_how_small_a_batch_there_is(tmp_path: Path) -> None:
     job = tmp_path / "job.toml"
     job.write_text(
         '[pool]\nworkers = 16\ndelays = "bursts:base=0.1"\n'

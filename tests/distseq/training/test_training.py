@@ -137,7 +137,7 @@ def test_one_seed_gives_one_result_and_another_seed_another(job: Path) -> None:
         assert (a.publish() != c.publish()).any()
 
 
-def test_options_replace_what_the_job_file_says(job: Path) -> None:
+def test_options_replace_what_the_config_file_says(job: Path) -> None:
     result, _ = train(
         job, "run", steps=2, scheme="gc:1", workers=5, closing="mu", mu=0.5, delays="none", unfinished="lost"
     )

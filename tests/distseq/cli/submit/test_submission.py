@@ -15,7 +15,7 @@ def asked(folder: Path, job: str | None, *command: str, **options: str | bool) -
     return request(None if job is None else folder / job, options, command, folder, "python3")
 
 
-def test_a_job_file_is_trained_from_where_it_lies_on_the_cluster_s_ray(tmp_path: Path) -> None:
+def test_a_config_file_is_trained_from_where_it_lies_on_the_cluster_s_ray(tmp_path: Path) -> None:
     wanted = asked(tmp_path, "jobs/my job.toml", steps="5", json=True)
     assert re.fullmatch(r"my-job-[0-9a-f]{8}", wanted.job)
     line = "python3 -m distseq train 'jobs/my job.toml' --steps 5 --json --pool ray --address auto --out"
