@@ -1,4 +1,4 @@
-"""A Work with rows of closed form and no learning, for measuring and testing pools."""
+"""A Work that trains nothing and whose rows are known in advance, for measuring and testing pools."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Lower bounds on seconds per job, reached only by schedulers that know every start-up in advance."""
+"""Lower bounds on seconds per job, which only a scheduler that knew every start-up in advance could reach."""
 
 import numpy as np
 

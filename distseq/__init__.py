@@ -1,4 +1,4 @@
-"""distseq: many sequence models trained at once on workers that cannot be trusted to be on time.
+"""distseq: trains many sequence models at once on workers that are often late, with exact gradients.
 
 Public names: `train`, `Learner`, `Result` and `Stopped` to train; `Observer` to watch; `load_config` to read a config file;
 `simulate`, of a candidate in a `Setting`, and `plan` to schedule without training. Each is imported from its module when it is

@@ -1,4 +1,4 @@
-"""`python -m distseq`, and the program of the archive that `make zip` makes."""
+"""The entry point of `python -m distseq`, and of the zip archive that `make zip` builds."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The reference backend: every primitive as a plain loop, with which the others are compared.
+"""The reference backend: every primitive as a plain loop, against which the other backends are tested.
 
 Arguments are those of distseq.kernels.primitives, already checked, and always with a state. Sums and states are float32, or
 float64 for float64 inputs.

@@ -1,4 +1,4 @@
-"""A character LSTM with tied embedding and softmax weights, of plain PyTorch.
+"""A character LSTM with tied embedding and softmax weights, in plain PyTorch.
 
 Shapes: B samples, T characters, H hidden units, V symbols.
 """

@@ -378,4 +378,4 @@ def check_numbers(n: int, hosts: int, delays: Trace | None) -> None:
     if n < 1 or not 1 <= hosts <= n:
         raise ValueError(f"a pool needs 1 <= hosts <= workers: got workers={n}, hosts={hosts}")
     if delays is not None and delays.workers != n:
-        raise ValueError(f"injected delays need a column per worker: got {delays.workers} for n={n}")
+        raise ValueError(f"injected delays need a column for each of the {n} workers: got {delays.workers} columns")

@@ -1,4 +1,4 @@
-"""A worker pool on Ray actors: a few on one machine, about one per core; on a cluster one per worker.
+"""A worker pool on Ray actors: by default as many as there are free CPUs, but at most one per worker.
 
 Payloads go through Ray's object store. Small rows arrive with the answers; large ones stay in the object store of the node
 that computed them, and are added there. Ray's own restarts and retries are off, because the pool counts attempts itself.

@@ -1,4 +1,4 @@
-"""Base class of schemes whose parts may be computed by any worker, each in a group of its own."""
+"""Base class of schemes in which any worker may compute any part; each part is a group of its own."""
 
 from dataclasses import dataclass
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""The list of schemes, and their one-line specifications: `parse("msgc:1,2,27", n=256)` and back."""
+"""Lists all schemes, and converts them from and to specifications: `parse("msgc:1,2,27", n=256)`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

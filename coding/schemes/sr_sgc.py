@@ -31,7 +31,7 @@ class SRSGC(Scheme):
 
     def __post_init__(self) -> None:
         if self.B < 1 or self.W < 2 or (self.W - 1) % self.B:
-            raise ValueError(f"SR-SGC needs B | W - 1: got B={self.B}, W={self.W}")
+            raise ValueError(f"SR-SGC needs B to divide W - 1: got B={self.B}, W={self.W}")
         if not 0 < self.lam <= self.n:
             raise ValueError(f"SR-SGC needs 0 < lam <= n: got lam={self.lam}, n={self.n}")
         make_code(self.code, self.n, self.s)

@@ -77,7 +77,9 @@ def read(folder: Path) -> Checkpoint:
             raise DamagedError(f"the checksum of {STATE} does not match")
         # Only after the checksum, which covers the number: a flipped bit is damage and not "another format".
         if number != FORMAT:
-            raise ValueError(f"checkpoint {folder} has format {number}, this version of distseq reads {FORMAT}")
+            raise ValueError(
+                f"checkpoint {folder} has format {number}, but this version of distseq reads format {FORMAT}"
+            )
         files = {name: (folder / name).read_bytes() for name in state["files"]}
     # A file that is missing is damage like any other: the next older checkpoint may be intact.
     except OSError as error:

@@ -18,7 +18,7 @@ class RunFolder:
         self.path, self._made, self._begun = path, list[Path](), False
         try:
             if path.exists() and any(path.iterdir()):
-                raise ValueError(f"run folder {path} is not empty: name a new one with --out")
+                raise ValueError(f"run folder {path} is not empty: choose another with --out")
             # Also the parents that did not exist: a run that never begins removes exactly what it has made.
             self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)

@@ -129,15 +129,15 @@ def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
         figures = [model.get(key) for key in columns]
         table.add_row(name, str(model["steps"]), *("-" if one is None else f"{one:.3f}" for one in figures))
     console.print(table)
-    rounds = f"{summary['rounds']} rounds" if summary["rounds"] else "no rounds"
+    rounds = f" in {summary['rounds']} rounds" if summary["rounds"] else ""
     console.print(
-        f"{summary['jobs']} jobs in {rounds}, {summary['total_seconds']:.1f} s: "
+        f"{summary['jobs']} jobs{rounds}, {summary['total_seconds']:.1f} s: "
         f"{summary['seconds_per_job']:.3f} s/job under {marked(summary['scheme'], summary['exact'])}",
         highlight=False,
     )
     replayed = ", ".join(f"{spec} {seconds:.3f}" for spec, seconds in summary["replayed_seconds_per_job"].items())
     replayed = replayed or f"not possible, {summary['not_replayed']}"
-    console.print(f"the same arrivals replayed, with one CPU per worker, s/job: {replayed}", highlight=False)
+    console.print(f"s/job when the same delays are replayed, with one CPU per worker: {replayed}", highlight=False)
     if summary["gradients_checked"]:
         console.print(
             f"largest relative difference between decoded and full-batch gradients: "

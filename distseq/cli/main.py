@@ -21,7 +21,7 @@ from distseq.cli.train import train
 @click.version_option(__version__)
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Train many sequence models at once on workers that cannot be trusted to be on time.
+    """Train many sequence models at once on workers that are often late, with exact gradients.
 
     Example: distseq train examples/main.toml
     """

@@ -28,14 +28,18 @@ from distseq.cli.options import like
 @click.option(
     "--batch", type=int, help="Samples per job, the maximum number of its parts.  [default: the config file's smallest]"
 )
-@click.option("--parameters", type=int, default=0, help="Number of model parameters.  [default: bytes unknown]")
+@click.option(
+    "--parameters", type=int, default=0, help="Number of model parameters, to count bytes.  [default: unknown]"
+)
 @click.option("--unfinished", **like("unfinished", "[default: the config file's, or serial]"))
 @click.option("--objective", **like("objective", "[default: the config file's, or seconds]", scheduler=False))
 @click.option("--prices", **like("prices", scheduler=False))
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of a generated profile.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(config: Path | None, as_json: bool, **options: Any) -> None:
-    """Predict what each way of scheduling takes on given delays: the best of every family, and what auto would choose.
+    """Predict the cost of every way of scheduling.
+
+    Shows the best of every family of schemes on the given delays, best first; auto would choose the first.
 
     Example: distseq plan examples/main.toml
 

@@ -28,7 +28,9 @@ import click
     "--seconds", type=float, default=0.0, show_default=True, help="Time that each worker computes for each message."
 )
 def profile(out: Path, **options: Any) -> None:
-    """Measure how long workers take, or read it from a run, and write a trace for `simulate --trace` and `train --delays`.
+    """Measure delays of workers and write them as a trace.
+
+    Measures a pool, or reads the delays from a run. `simulate --trace` and `train --delays` read the trace.
 
     Example: distseq profile --run runs/main-1 --out measured.npz
     """

@@ -43,9 +43,9 @@ COMPARE = "Repeat to compare several."
     metavar="[scheme|row|message]",
     default="scheme",
     show_default=True,
-    help="Rows of a message arrive one by one (row), all together (message), or as the scheme assumes.",
+    help="How the rows of a message arrive: one by one (row), all together (message), or as each scheme assumes (scheme).",
 )
-@click.option("--bounds", is_flag=True, help="Also show lower bounds on seconds, for schedulers that know every delay.")
+@click.option("--bounds", is_flag=True, help="Also show lower bounds, for schedulers that know every delay in advance.")
 @click.option("--models", type=int, default=4, show_default=True, help="Number of models trained at once.")
 @click.option("--jobs", type=int, default=80, show_default=True, help="Number of jobs, of all models together.")
 @click.option(
@@ -56,13 +56,15 @@ COMPARE = "Repeat to compare several."
     "--plot",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Also draw the results, and each worker over time under the best one: .png, .svg or .pdf.",
+    help="Also draw the results, and a timeline of the workers under the best one: .png, .svg or .pdf.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print a JSON object, or a list for several results; a sweep prints all."
+    "--json", "as_json", is_flag=True, help="Print the result as a JSON object, or several (a sweep: all) as a list."
 )
 def simulate(**options: Any) -> None:
-    """Compare the seconds per job of schemes on a trace, in virtual time; nothing is trained.
+    """Compare ways of scheduling in virtual time.
+
+    Shows the seconds per job that schemes and pipelines take on a trace, or on a generated profile of delays. Trains nothing.
 
     Example: distseq simulate --profile bursts
 

@@ -15,15 +15,15 @@ from distseq.cli.options import config_options
     "--resume",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Resume the run in this folder, in place of CONFIG.",
+    help="Resume the run in this folder; give no CONFIG then.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [default: runs/NAME-N]")
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def train(config: Path | None, resume: Path | None, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Train the learners of a config file, or resume a run that was stopped.
+    """Train the learners of a config file, or resume a run.
 
-    Most options replace keys of the config file; their defaults apply where the file does not set the key either.
+    Most options override keys of the config file. A default applies if neither the option nor the file sets the key.
 
     Example: distseq train examples/main.toml --pool simulated --workers 256
     """

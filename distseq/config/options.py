@@ -1,4 +1,4 @@
-"""The options of `distseq train` and of `distseq.train`: keys of the config file that are also options."""
+"""The keys of the config file that `distseq train` takes as options, and `distseq.train` as arguments."""
 
 from typing import NamedTuple
 

@@ -58,4 +58,4 @@ def _check_used(config: Config, given: Mapping[str, Any]) -> None:
     # `async` is configured like a scheme, but runs as a pipeline.
     closing = [option for option in ("closing", "cutoff", "mu") if option in given]
     if closing and parse_async(scheme) is not None:
-        raise ValueError(f"{closing[0]} is an option of rounds: {scheme} has none")
+        raise ValueError(f"{closing[0]} is an option of rounds, which {scheme} does not have")

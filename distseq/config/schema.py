@@ -100,7 +100,7 @@ class PoolConfig:
     )
     device: str = key(
         "cpu",
-        description="Device that hosts compute on; auto is cuda where the host has it.",
+        description="Device that hosts compute on; auto means cuda on hosts that have it.",
         values=DEVICES,
         option="device",
     )
@@ -111,7 +111,7 @@ class PoolConfig:
     )
     stack: int = key(
         8,
-        description="Maximum number of rows computed in one pass, for models built alike and where the bits stay the same.",
+        description="Maximum number of rows computed in one pass, for models of one structure, if the bits stay the same.",
         least=1,
         pools=("ray", "local"),
     )
@@ -139,21 +139,21 @@ class SchedulerConfig:
     )
     closing: str = key(
         "safe",
-        description="Rule that ends a round: safe, once every open job can still meet its deadline, or mu, the papers' rule.",
+        description="Rule that ends a round: safe, once all open jobs can still be decoded on time, or mu, the papers' rule.",
         values=("safe", "mu"),
         option="closing",
         schedulers=("rounds",),
     )
     cutoff: float = key(
         0.0,
-        description="Under closing rule safe: minimum number of seconds that a round waits for missing rows.",
+        description="Under closing rule safe: a round lasts at least this many seconds, unless all rows arrive.",
         option="cutoff",
         schedulers=("rounds",),
     )
     mu: float = key(
         1.0,
-        description="Under closing rule mu: a round waits for missing rows at least 1 + MU times as long as the fastest worker "
-        "took.",
+        description="Under closing rule mu: a round lasts at least 1 + MU times as long as its fastest worker takes, unless all "
+        "rows arrive.",
         option="mu",
         schedulers=("rounds",),
     )
@@ -290,7 +290,7 @@ class Config:
         _check_names(self.learner)
         if self.pool.elastic and (self.pool.kind != "ray" or self.pool.hosts is not None):
             raise ValueError(
-                "pool.elastic is for pool.kind 'ray', without pool.hosts: as many actors as there is room for"
+                "pool.elastic needs pool.kind 'ray' and no pool.hosts: it starts as many actors as there is room for"
             )
 
 
@@ -303,7 +303,7 @@ def _check_names(learners: tuple[LearnerConfig, ...]) -> None:
         if names.count(one.name) > 1:
             raise ValueError(f"two learners are named {one.name!r}")
         if one.ema is not None and f"{one.name}.ema" in names:
-            raise ValueError(f"{one.name!r} with ema and {one.name + '.ema'!r} would write the same file of weights")
+            raise ValueError(f"{one.name!r} with ema and {one.name + '.ema'!r} would write the same weights file")
 
 
 TABLES: dict[str, type] = {

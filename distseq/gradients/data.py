@@ -62,7 +62,7 @@ class Source:
                 sample = int(ids[int(infinite.nonzero()[0])])
                 where = f"data {self.name!r}, sample {sample}"
                 raise DataError(
-                    f"{where}: {f'{name} is' if name else 'it is'} not finite, so its gradient is not either"
+                    f"{where}: {f'{name} is' if name else 'it is'} not finite, so the gradient would not be finite"
                 )
 
     def _unreadable(self, ids: np.ndarray, error: Exception) -> DataError:

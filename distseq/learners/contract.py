@@ -1,4 +1,4 @@
-"""Checks, on a few samples and before any worker starts, that a model's gradients can be coded.
+"""Checks, on a few samples and before any worker starts, that a model's gradients add up and can be coded.
 
 The contract: a sample's loss depends only on that sample and the parameters. A model that breaks it is refused with a one-line
 ValueError that gives the reason.
@@ -113,7 +113,7 @@ def _check_unchanged(before: dict[str, torch.Tensor], model: nn.Module) -> None:
         if not _same(before.get(name), after.get(name)):
             kind = "parameter" if name in dict(model.named_parameters()) else "buffer"
             raise ValueError(
-                f"forward changes {kind} {name!r}: each worker would change its own copy, and none is collected"
+                f"forward changes {kind} {name!r}: each worker would change its own copy, and the changes would be lost"
             )
 
 

@@ -1,4 +1,4 @@
-"""A fleet: all learners of a run, tried before any worker starts, and the Work for their rows."""
+"""A fleet: all learners of a run, tried before any worker starts, and the Work that computes their rows."""
 
 import sys
 from copy import deepcopy

@@ -45,7 +45,7 @@ def _open(one: LearnerConfig) -> Dataset:
 
 def _open_evaluation(one: LearnerConfig, data: Dataset) -> Dataset | None:
     if one.evaluation is None and one.evaluation_args:
-        raise ValueError(f"learner {one.name}: evaluation_args without an evaluation")
+        raise ValueError(f"learner {one.name}: evaluation_args is given, but no evaluation")
     try:
         return held_out(data) if one.evaluation is None else open_data(one.evaluation, one.evaluation_args)
     except DataError as error:
@@ -83,7 +83,7 @@ def _learner(config: Config, m: int, data: Dataset, evaluation: Dataset | None) 
     except ValueError as error:
         raise ValueError(f"learner {one.name}: {error}") from None
     if one.schedule is None and one.schedule_args:
-        raise ValueError(f"learner {one.name}: schedule_args without a schedule")
+        raise ValueError(f"learner {one.name}: schedule_args is given, but no schedule")
     # The schedule is stepped with the optimizer, once in `accumulate` jobs.
     updates = steps // one.accumulate
     schedule = None if one.schedule is None else torch_schedule(one.schedule, one.schedule_args, optimizer, updates)

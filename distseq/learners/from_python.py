@@ -47,7 +47,9 @@ def _dtype(learners: Iterable[Learner]) -> str:
     found = {str(p.dtype).rpartition(".")[2]: one.name for one in learners for p in trained(one.model)}
     if len(found) != 1 or not found.keys() <= set(DTYPE_NAMES):
         got = ", ".join(f"{dtype} in {name}" for dtype, name in found.items())
-        raise ValueError(f"the parameters of all learners must be of one dtype, {' or '.join(DTYPE_NAMES)}: got {got}")
+        raise ValueError(
+            f"the parameters of all learners must have the same dtype, {' or '.join(DTYPE_NAMES)}: got {got}"
+        )
     return found.popitem()[0]
 
 

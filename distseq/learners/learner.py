@@ -109,7 +109,7 @@ class Learner:
             self.data = as_dataset(data, self.data_args, collate)
             if evaluation is None and self.evaluation_args:
                 # Most likely a forgotten key: the held-out part of a text takes no arguments.
-                raise ValueError("evaluation_args without an evaluation")
+                raise ValueError("evaluation_args is given, but no evaluation")
             self.evaluation = (
                 held_out(self.data) if evaluation is None else as_dataset(evaluation, self.evaluation_args, collate)
             )
@@ -275,5 +275,5 @@ def _average(name: str, model: nn.Module, decay: float) -> AveragedModel:
         return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
     except Exception as error:  # a user's model may raise anything
         raise ValueError(
-            f"learner {name}: ema copies the model, which failed: {type(error).__name__}: {error}"
+            f"learner {name}: ema needs a copy of the model, but copying failed: {type(error).__name__}: {error}"
         ) from error

@@ -42,11 +42,11 @@ def check_compatible(name: str, own: Snapshot, saved: Snapshot, accumulate: int)
     ):
         if (one is None) != (other is None):
             has, lacks = ("checkpoint", "learner") if one is None else ("learner", "checkpoint")
-            raise ValueError(f"learner {name}: the {has} has {what}, the {lacks} has none")
+            raise ValueError(f"learner {name}: the {has} has {what}, but the {lacks} has none")
     if saved.summed >= accumulate:
         raise ValueError(
             f"learner {name}: the checkpoint has accumulated {saved.summed} jobs since the last optimizer step, "
-            f"accumulate must be greater: got accumulate={accumulate}"
+            f"so accumulate must be greater: got accumulate={accumulate}"
         )
     # A cosine of another length would have had other learning rates from the first step on.
     for key in set(LENGTH.values()) & (own.schedule or {}).keys():

@@ -27,7 +27,7 @@ def check_delay(scheme: Scheme, models: int) -> None:
     Learners take turns, so with a longer delay a learner would open its next job before it has the gradient of its last.
     """
     if scheme.delay > models - 1:
-        raise ValueError(f"{scheme.spec} has delay T={scheme.delay}: it needs T <= M - 1, got M={models} models")
+        raise ValueError(f"{scheme.spec} has delay T={scheme.delay} and needs at least T + 1 learners: got {models}")
 
 
 class RoundScheduler:

@@ -27,7 +27,7 @@ def given_delays(
     sources = [one for one in (trace, profile, run) if one is not None]
     if len(sources) != 1:
         raise ValueError(
-            f"delays come from one of --trace FILE, --profile NAME and --run RUN: got {len(sources)} of them"
+            f"give delays by exactly one of --trace FILE, --profile NAME and --run RUN: got {len(sources)}"
         )
     if profile is not None:
         table = delays(profile, workers or PROFILE_WORKERS, seed)

@@ -79,7 +79,7 @@ def _ranked(trace: Trace, question: Question, batch: int | None) -> dict[str, An
     rare_events, startups = RareEvents(), trace.startups()
     if not np.isfinite(startups).any(axis=0).all():
         raise ValueError(
-            "a plan needs a start-up of every worker: the trace has a worker whose invocations are all lost"
+            "a plan needs at least one start-up time of each worker: some worker's messages are all lost in the trace"
         )
     for seconds in startups[np.isfinite(startups)]:
         rare_events.add(float(seconds))

@@ -47,7 +47,7 @@ def arrival_table(records: Iterable[Mapping[str, Any]], n: int) -> Trace:
     columns = [[seconds for key, seconds in entries.items() if key[0] == worker] for worker in range(n)]
     silent = [i for i, column in enumerate(columns) if not column]
     if silent:
-        raise ValueError(f"the journal cannot be replayed: it has no arrivals of workers {silent[:5]}")
+        raise ValueError(f"the journal cannot be replayed: nothing arrived from workers {silent[:5]}")
     rounds = max(len(column) for column in columns)
     return Trace(np.array([np.resize(column, rounds) for column in columns]).T, 0.0, slope, master_seconds(records))
 

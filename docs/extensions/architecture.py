@@ -1,4 +1,4 @@
-"""The layers of the package, drawn from its imports, and its files, each with its own first line.
+"""Draws the layers of the package from its imports, and lists its files with their first lines.
 
 `python docs/extensions/architecture.py > layers.svg` writes the picture that the Architecture page shows.
 """

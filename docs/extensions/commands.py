@@ -1,4 +1,4 @@
-"""The command line's own help as a page: every command with its arguments and options."""
+"""Turns the help of every command into a page of the site."""
 
 import inspect
 import re
@@ -14,7 +14,8 @@ def markdown() -> str:
 
 
 def _section(name: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=f"distseq {name}")
+    # Below the group's context, as on the command line: click keeps the names of the help option that it sees first.
+    context = click.Context(command, click.Context(cli, **cli.context_settings), f"distseq {name}")
     text = inspect.cleandoc(command.help or "")
     prose = [part for part in text.split("\n\n") if not part.startswith("Example:")]
     examples = [" ".join(part.removeprefix("Example:").split()) for part in text.split("\n\n") if part not in prose]

@@ -1,4 +1,4 @@
-"""The keys of a config file as tables, from the fields of the schema: type, default, option and meaning."""
+"""Lists the keys of the config file as tables, from the fields of the schema: type, default, option, meaning."""
 
 from dataclasses import MISSING
 from typing import Any

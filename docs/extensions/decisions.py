@@ -1,4 +1,4 @@
-"""The decision records as a list, by their first lines."""
+"""Lists the decision records by their first lines."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Sphinx extension: this project's docstrings, which are plain text, as reStructuredText that shows them as they are."""
+"""Sphinx extension: escapes docstrings, which are plain text here, so that reStructuredText shows them unchanged."""
 
 import re
 from itertools import groupby

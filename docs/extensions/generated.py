@@ -1,4 +1,4 @@
-"""Sphinx extension: `<!-- generated: NAME -->` on a page becomes Markdown that is made from the code at build time."""
+"""Sphinx extension: replaces `<!-- generated: NAME -->` on a page by Markdown generated from the code at build time."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Nonlinear recurrences in independent heads: launches the kernels and computes what surrounds them.
+"""Nonlinear recurrences in independent heads: launches the kernels, and computes the products outside the loop.
 
 Only h and the cell's other states are stored. Backward first recomputes the pre-activations of all steps by one product, then
 runs its kernel, and then computes the gradient of R by another product.

@@ -199,7 +199,7 @@ def margin(best: dict[str, Found], kind: str) -> float:
 def census(maps: Maps, unfinished: tuple[str, ...]) -> None:
     """Under every rule: which family wins how often, and how near the coded ones come."""
     cells = list(maps[unfinished[0], False])
-    print(f"\nOf {len(cells)} places of the map, won by\n")
+    print(f"\nOf {len(cells)} cells of the map, won by\n")
     print("| unfinished | may | a worker stores | winners | m-sgc | sr-sgc |\n|---|---|---|---|---|---|")
     rules = [Rule(*key) for key in product(unfinished, WAYS, STORAGE)]
     # Workers that overlap compute several messages at once, at full speed each: as many functions as are asked for.

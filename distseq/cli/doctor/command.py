@@ -11,11 +11,15 @@ import click
 @click.option("--address", help="Ray cluster to check: auto, HOST:PORT, or its dashboard, http://HOST:8265.")
 @click.option("--python", default="python", show_default=True, help="Python interpreter on the cluster.")
 @click.option(
-    "--token-file", type=click.Path(path_type=Path), help="File with the cluster's token.  [default: where Ray looks]"
+    "--token-file",
+    type=click.Path(path_type=Path),
+    help="File with the cluster's token.  [default: where Ray looks for it]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the list of findings.")
 def doctor(config: Path | None, address: str | None, python: str, token_file: Path | None, as_json: bool) -> int:
-    """Check this installation and, if given, a config file and a cluster; exit with 1 if there is an error.
+    """Check this installation, a config file or a cluster.
+
+    A config file and a cluster are checked if they are given. Exits with 1 if there is an error.
 
     Example: distseq doctor config.toml --address auto
     """

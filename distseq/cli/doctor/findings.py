@@ -1,4 +1,4 @@
-"""Findings of the doctor's checks, the subject that checks share, and how they are run."""
+"""The findings of `distseq doctor`, the state that its checks share, and the loop that runs them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field

@@ -35,16 +35,18 @@ class WithCommand(click.Command):
     help="Folder to copy to the cluster and to run in; .gitignore and .rayignore are respected.",
 )
 @click.option(
-    "--token-file", type=click.Path(path_type=Path), help="File with the cluster's token.  [default: where Ray looks]"
+    "--token-file",
+    type=click.Path(path_type=Path),
+    help="File with the cluster's token.  [default: where Ray looks for it]",
 )
 @click.option("--python", default="python", show_default=True, help="Python interpreter on the cluster.")
 @click.option("--no-wait", is_flag=True, help="Print the id of the Ray job and exit without waiting for it.")
 @click.pass_context
 def submit(context: click.Context, /, arguments: tuple[str, ...], no_wait: bool, **options: Any) -> int:
-    """Train a config file on a Ray cluster, or run a command there, with the installed version of distseq.
+    """Train on a Ray cluster, or run a command there.
 
-    Shows the output and exits with the exit code of the Ray job. Models and data are read from the working dir. The run folder,
-    --out, is on the cluster's head.
+    Sends this version of distseq and the working dir, from which models and data are read. Shows the output of the Ray job and
+    exits with its exit code. The run folder, --out, is on the cluster's head node.
 
     Example: distseq submit config.toml --address http://HOST:8265 --steps 500
     """

@@ -1,4 +1,4 @@
-"""Copies the running distseq, as a plain package, to where Ray uploads it from."""
+"""Copies the running distseq, as a plain package, to a folder that Ray uploads."""
 
 from importlib.resources import files
 from importlib.resources.abc import Traversable

@@ -51,7 +51,7 @@ def request(
         # Its run folder, if it has one, is its own business.
         return Request(job, shlex.join(command), None)
     if options.get("pool", "ray") != "ray":
-        raise ValueError(f"submit needs the pool of the cluster, --pool ray: got --pool {options['pool']}")
+        raise ValueError(f"submit trains on the cluster's workers, --pool ray: got --pool {options['pool']}")
     if config is None and "resume" not in options:
         raise ValueError("submit needs a config file, --resume RUN, or a command after --")
     run = str(options.get("resume") or options.get("out") or f"{RUNS}/{job}")
@@ -153,7 +153,7 @@ def _check_folder(folder: Path, path: Path | None, settings: Config | None) -> N
     if path is not None and _below(path, folder) not in sent:
         raise ValueError(f"config file {path} is left out by an ignore file of the working dir {folder}")
     for missing in () if settings is None else travel.left_behind(settings, sent, folder):
-        raise ValueError(f"{missing}: --working-dir names another folder")
+        raise ValueError(f"{missing}: send a folder that holds it with --working-dir")
 
 
 def _with_files(config: Config, options: Mapping[str, str | bool]) -> Config:

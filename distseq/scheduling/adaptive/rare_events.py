@@ -1,4 +1,4 @@
-"""Counts rare, very long start-ups apart, and adds the expected ones to a table of start-ups.
+"""Counts rare, very long start-ups separately, and adds as many as are expected to a table of start-ups.
 
 Such start-ups decide how long a long run takes, but a short history hardly ever shows one. A start-up of EVENT seconds or more
 is an *event*. Events are never forgotten, and a floor of RATE events per invocation, SECONDS each, is assumed even where none

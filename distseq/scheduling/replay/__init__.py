@@ -1,4 +1,4 @@
-"""Compiled replays: the decode times that the real schedulers would have on a trace, in milliseconds.
+"""Compiled replays: they predict within milliseconds when the real schedulers would decode each job.
 
 These are numba loops that do what the simulated pool and the schedulers do. The real ones take 30 to 100 times as long, which is
 too slow to choose among a hundred candidates in the middle of a run. A property test holds both to the same decode times

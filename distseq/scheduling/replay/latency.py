@@ -1,4 +1,4 @@
-"""Compiled form of distseq.scheduling.latency, whose names it uses; each worker is a host of its own.
+"""Compiled form of distseq.scheduling.latency, with the same names; each worker is a host of its own.
 
 A trace has one slope for all workers, so compute per unit of load needs no average here: the flag `computes` tells whether a
 worker has sent a row, before which its compute is predicted as 0.

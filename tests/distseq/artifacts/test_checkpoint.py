@@ -121,7 +121,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object], number: in
 def test_a_newer_format_is_refused(job: Path) -> None:
     run = crashed(job, 9)
     rewrite(numbered(run / "checkpoints")[0][1], lambda state: None, FORMAT + 1)
-    with pytest.raises(ValueError, match=r"00000009 has format 2, this version of distseq reads 1"):
+    with pytest.raises(ValueError, match=r"00000009 has format 2, but this version of distseq reads format 1"):
         train(resume=run)
 
 

@@ -87,5 +87,5 @@ def test_what_cannot_be_scheduled_is_refused(own: dict[str, Any], message: str) 
 
 def test_a_delay_must_suit_the_number_of_models() -> None:
     made(scheme="srsgc:1,2,2").check("float32")
-    with pytest.raises(ValueError, match="has delay T=2: it needs T <= M - 1, got M=2 models"):
+    with pytest.raises(ValueError, match=r"has delay T=2 and needs at least T \+ 1 learners: got 2"):
         made(scheme="srsgc:2,3,2").check("float32")

@@ -171,7 +171,7 @@ def test_what_cannot_be_evaluated_at_all_is_refused_at_start(folder: Path) -> No
         ({"evaluation": f"arrays:{folder}/steep.npz"}, "learner m: RuntimeError: too steep"),
         ({"evaluation": f"arrays:{folder}/gone.npz"}, "gone.npz"),
         ({"evaluation": f"arrays:{folder}/none.npz"}, "no samples"),
-        ({"evaluation_args": {"window": 3}}, "learner m: evaluation_args without an evaluation"),
+        ({"evaluation_args": {"window": 3}}, "learner m: evaluation_args is given, but no evaluation"),
     ):
         with pytest.raises(ValueError, match=message):
             train(folder, POOLS["rows"], [falling(folder, "m", **keys)])

@@ -92,7 +92,7 @@ LINES = {
     "one": f"data '{DATA}', sample 13: OSError: cannot open image",
     "together": f"data '{DATA}', batch of ids [",
     "short": f"data '{DATA}': the first dimension of a batch of ",
-    "infinite": f"data '{DATA}', sample 13: x is not finite, so its gradient is not either",
+    "infinite": f"data '{DATA}', sample 13: x is not finite, so the gradient would not be finite",
 }
 
 
@@ -138,7 +138,7 @@ def test_a_batch_of_another_length_is_refused_wherever_the_tensor_lies() -> None
 
 def test_the_first_sample_that_is_not_finite_is_named_and_finite_ones_pass() -> None:
     check_finite(np.array([5, 6]), fault="infinite")
-    with pytest.raises(DataError, match=r"sample 13: x is not finite, so its gradient is not either$"):
+    with pytest.raises(DataError, match=r"sample 13: x is not finite, so the gradient would not be finite$"):
         check_finite(np.array([5, 13, 13]), fault="infinite")
 
 

@@ -106,7 +106,7 @@ def test_a_learner_s_own_steps_are_the_length_of_its_schedule() -> None:
             "schedule OneCycleLR with .* ends before the learner's 7 steps",
         ),
         ("OneCycleLR", {"max_lr": 0.2, "epochs": 2, "steps_per_epoch": 3}, "ends before the learner's 7 steps"),
-        (None, {"gamma": 0.5}, "learner a: schedule_args without a schedule"),
+        (None, {"gamma": 0.5}, "learner a: schedule_args is given, but no schedule"),
     ],
 )
 def test_a_schedule_that_makes_no_sense_is_refused_in_one_line(

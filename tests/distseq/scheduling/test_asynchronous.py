@@ -348,7 +348,7 @@ def test_a_wrong_specification_of_async_is_refused(spec: str, message: str) -> N
 
 
 def test_async_has_no_rounds_to_close(tables: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="mu is an option of rounds: async:2 has none"):
+    with pytest.raises(ValueError, match="mu is an option of rounds, which async:2 does not have"):
         train(tables, scheme="async:2", inexact=True, mu=0.5)
     assert train(tables, scheme="async:2", inexact=True, steps=1).summary["closing"] is None
 

@@ -551,9 +551,13 @@ def test_a_round_that_would_leave_a_job_overdue_does_not_end() -> None:
 @pytest.mark.parametrize(
     ("spec", "models", "message"),
     [
-        ("srsgc:2,3,2", 2, r"srsgc:2,3,2 has delay T=2: it needs T <= M - 1, got M=2 models"),
-        ("msgc:1,2,1", 1, r"msgc:1,2,1 has delay T=1: it needs T <= M - 1, got M=1 models"),
-        ("msgc:2,3,3,code=cyclic", 3, r"msgc:2,3,3,code=cyclic has delay T=3: it needs T <= M - 1, got M=3 models"),
+        ("srsgc:2,3,2", 2, r"srsgc:2,3,2 has delay T=2 and needs at least T \+ 1 learners: got 2"),
+        ("msgc:1,2,1", 1, r"msgc:1,2,1 has delay T=1 and needs at least T \+ 1 learners: got 1"),
+        (
+            "msgc:2,3,3,code=cyclic",
+            3,
+            r"msgc:2,3,3,code=cyclic has delay T=3 and needs at least T \+ 1 learners: got 3",
+        ),
     ],
 )
 def test_a_delay_that_interleaving_does_not_allow_is_refused(spec: str, models: int, message: str) -> None:

@@ -69,5 +69,5 @@ def test_lost_invocations_are_sent_again_and_no_start_up() -> None:
 def test_a_worker_that_never_answers_cannot_be_planned_with() -> None:
     times = np.ones((4, 2))
     times[:, 1] = np.inf
-    with pytest.raises(ValueError, match="a plan needs a start-up of every worker"):
+    with pytest.raises(ValueError, match="a plan needs at least one start-up time of each worker"):
         plan(trace=Trace(times, 0.0, 1.0), models=2)

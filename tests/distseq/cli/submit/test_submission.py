@@ -51,7 +51,7 @@ def test_a_command_arrives_word_by_word(tmp_path: Path) -> None:
             {"steps": "4"},
             "either a config file with options of train, or a command after --: got both",
         ),
-        ("a.toml", (), {"pool": "local"}, "submit needs the pool of the cluster, --pool ray: got --pool local"),
+        ("a.toml", (), {"pool": "local"}, "submit trains on the cluster's workers, --pool ray: got --pool local"),
         ("a.toml", (), {"out": "runs/1"}, "the run folder is on the cluster, .* got 'runs/1'"),
         ("../a.toml", (), {}, r"config file .*a\.toml is not in the working dir"),
     ],

@@ -147,7 +147,7 @@ def test_a_replay_of_the_recorded_trace_has_the_times_of_the_master(
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ({"candidate": parse("msgc:1,2,1", 4)}, "msgc:1,2,1 has delay T=1: it needs T <= M - 1, got M=1 models"),
+        ({"candidate": parse("msgc:1,2,1", 4)}, r"msgc:1,2,1 has delay T=1 and needs at least T \+ 1 learners: got 1"),
         ({"candidate": parse("uncoded", 5)}, "uncoded is for 5 workers: the trace has 4"),
         ({"jobs": 0}, "a replay needs jobs >= 1: got 0"),
         ({"unfinished": "late"}, "unfinished must be one of lost, overlap, serial: got 'late'"),
