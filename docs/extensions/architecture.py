@@ -1,27 +1,23 @@
 """Draws the layers of the package from its imports, and lists its files with their first lines.
 
-`python docs/extensions/architecture.py > layers.svg` writes the picture that the Architecture page shows.
+`python -m docs.extensions.architecture > layers.svg`, from the repository root, writes the picture that the Architecture page shows.
 """
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-FOLDERS = ("distseq", "coding", "cluster", "kernels", "models")
+from tests.project.source import imports as imported
+from tests.project.source import sources
+
 Edges = Mapping[str, frozenset[str]]  # layer -> the layers that it imports
 WIDTH, HEIGHT, ROW = 116, 34, 78  # of a box, and from one row to the next, in pixels
 
 
-def sources(root: Path) -> list[Path]:
-    """Every Python file of the package, relative to the root; the links inside distseq/ lead to files that are listed anyway."""
-    found = []
-    for folder in FOLDERS:
-        for path in sorted((root / folder).rglob("*.py")):
-            below = path.relative_to(root)
-            if not any((root / parent).is_symlink() for parent in below.parents):
-                found.append(below)
-    return found
+def paths(root: Path) -> list[Path]:
+    """Every Python file of the package, relative to the root."""
+    return [path.relative_to(root) for path in sources(root)]
 
 
 def module(path: Path) -> str:
@@ -39,28 +35,16 @@ def layer(name: str, folders: frozenset[str]) -> str | None:
 
 def imports(root: Path) -> Edges:
     """Which layer imports which others, wherever in a file the import stands."""
-    paths = sources(root)
-    folders = frozenset(module(path).split(".")[1] for path in paths if len(module(path).split(".")) > 2)
+    found = paths(root)
+    folders = frozenset(module(path).split(".")[1] for path in found if len(module(path).split(".")) > 2)
     edges: dict[str, set[str]] = {folder: set() for folder in folders}
-    for path in paths:
+    for path in found:
         own = layer(module(path), folders)
-        for name in _imported(path, (root / path).read_text(encoding="utf-8")) if own else ():
+        for _, name in imported(path, (root / path).read_text(encoding="utf-8")) if own else ():
             other = layer(name, folders)
             if own and other and other != own:
                 edges[own].add(other)
     return {one: frozenset(others) for one, others in edges.items()}
-
-
-def _imported(path: Path, text: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            name = module(path)
-            start = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-            base = ".".join(start[: len(start) - node.level + 1]) if node.level else ""
-            base = ".".join(filter(None, (base, node.module)))
-            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def ranks(edges: Edges) -> dict[str, int]:
@@ -127,7 +111,7 @@ def layers(root: Path) -> str:
 def files(root: Path) -> str:
     """A table for each folder: file, and the first line of its docstring."""
     folders: dict[str, list[str]] = {}
-    for path in sources(root):
+    for path in paths(root):
         text = ast.get_docstring(ast.parse((root / path).read_text(encoding="utf-8")))
         if path.name == "__init__.py" and not text:
             continue

@@ -79,7 +79,7 @@ def test_only_direct_imports_are_drawn(extension: ModuleType) -> None:
 @of("architecture")
 def test_every_file_is_listed_once(extension: ModuleType) -> None:
     listed = extension.files(ROOT)
-    sources = extension.sources(ROOT)
+    sources = extension.paths(ROOT)
     assert len(set(sources)) == len(sources)
     assert [path for path in sources if path.name != "__init__.py" and f"| `{path.name}` |" not in listed] == []
     assert f"| `pool.py` | {(pool.__doc__ or '').splitlines()[0]} |" in listed
