@@ -1,6 +1,6 @@
 """Draws the layers of the package from its imports, and lists its files with their first lines.
 
-`python -m docs.extensions.architecture > layers.svg`, from the repository root, writes the picture that the Architecture page shows.
+`python -m docs.extensions.architecture > layers.svg`, from the repository root, writes the picture of the Architecture page.
 """
 
 import ast
