@@ -124,7 +124,8 @@ def assert_gone(seconds: float, processes: set[Process]) -> None:
 @pytest.mark.parametrize(
     ("pool", "times"),
     [
-        ("local", 5),
+        ("local", 3),
+        pytest.param("local", 5, marks=pytest.mark.long),
         # A driver with a Ray of its own, and one that is a guest of a cluster.
         pytest.param("ray", 2, marks=pytest.mark.ray),
         pytest.param("ray", 5, marks=[pytest.mark.ray, pytest.mark.long]),
