@@ -68,10 +68,11 @@ def plan(
         objective=objective or asked.objective,
         prices=asked.prices if prices is None else prices_of(prices),
     )
-    if question.models < 1 or parameters < 0:
-        raise ValueError(f"plan needs models >= 1 and parameters >= 0: got {question.models} and {parameters}")
-    table = given_delays(trace, profile, workers or own_workers, seed, slope, run)
-    return _ranked(table, question, batch or own_batch)
+    for name, value, least in (("models", question.models, 1), ("batch", batch, 1), ("parameters", parameters, 0)):
+        if value is not None and value < least:
+            raise ValueError(f"plan needs {name} >= {least}: got {value}")
+    table = given_delays(trace, profile, own_workers if workers is None else workers, seed, slope, run)
+    return _ranked(table, question, own_batch if batch is None else batch)
 
 
 def _ranked(trace: Trace, question: Question, batch: int | None) -> dict[str, Any]:

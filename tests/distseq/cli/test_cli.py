@@ -85,7 +85,7 @@ MISTAKES = [
     (f"{SIMULATE} --prices message=cheap", "a price must be KEY=DOLLARS with DOLLARS >= 0, KEY one of worker_second, "),
     ("plan", "give delays by exactly one of --trace FILE, --profile NAME and --run RUN: got 0"),
     ("plan nowhere.toml", "cannot read config file nowhere.toml: No such file"),
-    ("plan --profile none --models 0", "plan needs models >= 1 and parameters >= 0: got 0 and 0"),
+    ("plan --profile none --models 0", "plan needs models >= 1: got 0"),
     ("plan --run nowhere", "nowhere is not a run folder: it has no journal.jsonl"),
     (f"{SIMULATE} --sweep --scheme gc:1", "--sweep tries every family: it takes no --scheme"),
     (f"{SIMULATE} --scheme gc:1 --slope -2", "load and slope must be finite and >= 0: got load=0.0, slope=-2.0"),

@@ -71,3 +71,17 @@ def test_a_worker_that_never_answers_cannot_be_planned_with() -> None:
     times[:, 1] = np.inf
     with pytest.raises(ValueError, match="a plan needs at least one start-up time of each worker"):
         plan(trace=Trace(times, 0.0, 1.0), models=2)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"workers": 0}, "at least one worker: got 0"),
+        ({"models": 0}, "plan needs models >= 1: got 0"),
+        ({"batch": 0}, "plan needs batch >= 1: got 0"),
+        ({"parameters": -1}, "plan needs parameters >= 0: got -1"),
+    ],
+)
+def test_a_number_that_cannot_be_is_no_default(numbers: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(profile="half-slow", **numbers)  # type: ignore[arg-type]
