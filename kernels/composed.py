@@ -9,11 +9,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
 from distseq.kernels.backend import accumulator
+from distseq.kernels.border import primitive, promoted
 from distseq.kernels.cells import State
+from distseq.kernels.eager.chunks import LEAST
 from distseq.kernels.layout import sizes
 from distseq.kernels.primitives import linear_attention, max_scan
 
 
+@primitive
 def mlstm(
     q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, state: State | None = None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -29,13 +32,15 @@ def mlstm(
     [1.0, 1.5, 3.0]
     """
     memory, before = state if state is not None else (None, None)
+    q, k, v, i, f = promoted(q, k, v, i, f)
     named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "i": (i, "BTH"), "f": (f, "BTH")}
     size = sizes("mlstm", {**named, "state m": (before, "BH")})
     wide = accumulator(v.dtype)
     q_BTHK, k_BTHK, v_BTHV = (each.to(wide) for each in (q, k, v))
     # Logarithms are float64: with gates of 1e4, float32 has an absolute error of 1e-3, which leaves three digits of a weight.
     # m itself may be rounded, since h does not depend on it, but every term must use the same, rounded m.
-    i_BTH, forget_BTH = i.double(), logsigmoid(f.double())
+    # Bounded as a decay: two memories that are both forgotten to 0 must not differ by inf - inf.
+    i_BTH, forget_BTH = i.double(), logsigmoid(f.double()).clamp_min(LEAST)
     initial_BH = i_BTH.new_zeros(size["B"], size["H"]) if before is None else before.detach().double()
     # Detached: h does not depend on m, so that the gradient through m is exactly 0.
     m_BTH = max_scan(forget_BTH.detach(), i_BTH.detach(), initial_BH)[0].to(wide)
@@ -50,6 +55,7 @@ def mlstm(
     return h_BTHV.to(v.dtype), (memory, m_BTH[:, -1])
 
 
+@primitive
 def lightnet(q: Tensor, k: Tensor, v: Tensor, state: State | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """o_t = q_t^T sum_{j<=t} softmax_{j<=t}(k)_j v_j^T, with a softmax over time for each key (LightNet, Qin et al. 2024).
 
@@ -62,6 +68,7 @@ def lightnet(q: Tensor, k: Tensor, v: Tensor, state: State | None = None) -> tup
     [1.0, 1.5, 3.0]
     """
     memory, before = state if state is not None else (None, None)
+    q, k, v = promoted(q, k, v)
     named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "state z": (before, "BHK")}
     sizes("lightnet", named)
     q_BTHK, k_BTHK, v_BTHV = (each.to(accumulator(v.dtype)) for each in (q, k, v))

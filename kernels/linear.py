@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from distseq.kernels.border import transformed, without_autocast
 from distseq.kernels.stacking import Axes, VmapResult, along_heads
 
 
@@ -23,16 +23,16 @@ class _Linear(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:2])
 
+    # Of operations that can be differentiated again, from the inputs themselves: second derivatives are right.
     @staticmethod
-    # Once: a second derivative through views of saved tensors would be silently incomplete.
-    @once_differentiable
     def backward(ctx: Any, g_MNE: Tensor) -> tuple[Tensor | None, ...]:
         # A gradient may come expanded, with strides of 0, as from `y.sum()`: bits must not depend on its layout.
         (x_MNI, w_MEI), g_MNE = ctx.saved_tensors, g_MNE.contiguous()
         wants_x, wants_w, wants_b = ctx.needs_input_grad
-        dx = torch.bmm(g_MNE, w_MEI) if wants_x else None
-        dw = torch.bmm(g_MNE.mT, x_MNI) if wants_w else None
-        return dx, dw, g_MNE.sum(1) if wants_b else None
+        with without_autocast(g_MNE):
+            dx = torch.bmm(g_MNE, w_MEI) if wants_x else None
+            dw = torch.bmm(g_MNE.mT, x_MNI) if wants_w else None
+            return dx, dw, g_MNE.sum(1) if wants_b else None
 
     @staticmethod
     def vmap(info: Any, dims: Axes, *args: Any) -> VmapResult:
@@ -40,7 +40,26 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    """(..., E) for x (..., I), w (E, I) and b (E,), like torch.nn.functional.linear. Not differentiable twice."""
+    """(..., E) for x (..., I), w (E, I) and b (E,), like torch.nn.functional.linear, also under autocast.
+
+    >>> linear(torch.ones(2, 3), torch.ones(4, 3)).shape
+    torch.Size([2, 4])
+    """
+    # torch's own where a graph is traced, and in forward mode, which _Linear has none of.
+    if torch.compiler.is_compiling() or transformed():
+        return torch.nn.functional.linear(x, w, b)
+    if torch.is_autocast_enabled(x.device.type):
+        # As torch does with its own linear; cast here, since autocast is not seen by the backward pass of _Linear.
+        half = torch.get_autocast_dtype(x.device.type)
+        # float64 is left alone, as torch leaves it.
+        x, w = (each if each.dtype == torch.float64 else each.to(half) for each in (x, w))
+        b = None if b is None else b.to(w.dtype)
+        with without_autocast(x):
+            return _linear(x, w, b)
+    return _linear(x, w, b)
+
+
+def _linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     y: Tensor = _Linear.apply(x.reshape(1, -1, x.shape[-1]), w[None], None if b is None else b[None])
     return y.view(*x.shape[:-1], len(w))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distseq.kernels.backend import accumulator, choose, implementation
+from distseq.kernels.border import primitive, promoted, transformed
 from distseq.kernels.cells import CELLS, State
 from distseq.kernels.eager import dense_rnn as eager
 from distseq.kernels.layout import sizes
@@ -20,6 +21,7 @@ from distseq.kernels.linear import linear
 KeyState = tuple[Tensor, Tensor, Tensor | None]
 
 
+@primitive
 def rnn(
     x: Tensor, r: Tensor, state: State | None = None, *, cell: str = "lstm", bias: Tensor | None = None
 ) -> tuple[Tensor, State]:
@@ -34,11 +36,13 @@ def rnn(
     >>> y.shape, h.shape, bool((y[:, -1] == h).all())
     (torch.Size([2, 5, 3, 8]), torch.Size([2, 3, 8]), True)
     """
+    x, r, bias = promoted(x, r, bias)
     initial = _initial_rnn_state("rnn", {"x": (x, "BTHGD")}, r, state, cell, bias)
     y, after = _implementation("rnn", x, r.shape[-1])(x, r, initial, cell=cell, bias=bias)
     return y, tuple(after)
 
 
+@primitive
 def dense_rnn(
     u: Tensor,
     w: Tensor,
@@ -59,11 +63,12 @@ def dense_rnn(
     >>> y.shape
     torch.Size([2, 5, 3, 8])
     """
+    u, w, b, r, bias = promoted(u, w, b, r, bias)
     named = {"u": (u, "BTI"), "w": (w, "EI"), "b": (b, "E")}
     initial = _initial_rnn_state("dense_rnn", named, r, state, cell, bias)
     if w.shape[0] != r[..., 0].numel():
         raise ValueError(f"dense_rnn: w must have H G D = {r[..., 0].numel()} rows: got {w.shape[0]}")
-    backend = choose("rnn", u.device, u.dtype, (r.shape[-1],))
+    backend = "reference" if transformed() else choose("rnn", u.device, u.dtype, (r.shape[-1],))
     if backend == "eager":
         return eager.dense_rnn(u, w, b, r, initial, cell=cell, bias=bias)
     x = linear(u, w, b).unflatten(-1, r.shape[:3])
@@ -71,6 +76,7 @@ def dense_rnn(
     return y, tuple(after)
 
 
+@primitive
 def scan(
     a: Tensor, x: Tensor, state: Tensor | None = None, *, reverse: bool = False, reset: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -88,6 +94,7 @@ def scan(
     """
     if x.dim() < 2:
         raise ValueError(f"scan: x must be (B, T, ...): got shape {tuple(x.shape)}")
+    a, x = promoted(a, x)
     rest = "abcdefgh"[: x.dim() - 2]
     sizes("scan", {"x": (x, "BT" + rest), "state": (state, "B" + rest)})
     # Expanded, not copied: a time-invariant factor stays as small as it is, and its gradient is summed over time by autograd.
@@ -107,6 +114,7 @@ def scan(
     return y, after
 
 
+@primitive
 def max_scan(f: Tensor, i: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """m_t = max(f_t + m_{t-1}, i_t) for f, i (B, T, ...), computed without a loop.
 
@@ -114,6 +122,7 @@ def max_scan(f: Tensor, i: Tensor, state: Tensor | None = None) -> tuple[Tensor,
     [[3.0, 2.0, 5.0]]
     """
     # With F = cumsum f, m_t - F_t = max(m_{t-1} - F_{t-1}, i_t - F_t): a cumulative maximum of i - F.
+    f, i = promoted(f, i)
     rest = "abcdefgh"[: i.dim() - 2]
     sizes("max_scan", {"i": (i, "BT" + rest), "f": (f, "BT" + rest), "state": (state, "B" + rest)})
     total = torch.cumsum(f.to(accumulator(f.dtype)), 1)
@@ -123,6 +132,7 @@ def max_scan(f: Tensor, i: Tensor, state: Tensor | None = None) -> tuple[Tensor,
     return m.to(i.dtype), m[:, -1]
 
 
+@primitive
 def selective_scan(
     u: Tensor,
     dt: Tensor,
@@ -142,6 +152,7 @@ def selective_scan(
     >>> y.flatten().tolist(), h.tolist()
     ([1.0, 1.5, 1.75], [[[1.75]]])
     """
+    u, dt, A, B, C, D = promoted(u, dt, A, B, C, D)
     named = {"u": (u, "BTD"), "dt": (dt, "BTD"), "A": (A, "DN"), "B": (B, "BTN"), "C": (C, "BTN"), "D": (D, "D")}
     size = sizes("selective_scan", {**named, "state": (state, "BDN")})
     initial = _single_state(u, (size["B"], size["D"], size["N"]), state)
@@ -151,6 +162,7 @@ def selective_scan(
     return y, after
 
 
+@primitive
 def linear_attention(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor | None = None, state: Tensor | None = None, *, chunk: int = 32
 ) -> tuple[Tensor, Tensor]:
@@ -164,6 +176,7 @@ def linear_attention(
     >>> o.flatten().tolist(), S.tolist()
     ([1.0, 3.0, 6.0], [[[[6.0]]]])
     """
+    q, k, v, g = promoted(q, k, v, g)
     decay = "BTHK" if g is not None and g.dim() == 4 else "BTH"
     named = {"q": (q, "BTHK"), "k": (k, "BTHK"), "v": (v, "BTHV"), "g": (g, decay), "state": (state, "BHKV")}
     size = sizes("linear_attention", named)
@@ -177,6 +190,7 @@ def linear_attention(
     return y, after
 
 
+@primitive
 def delta_rule(
     q: Tensor,
     k: Tensor,
@@ -201,6 +215,7 @@ def delta_rule(
     [0.5, 1.25, 2.125]
     """
     _check_positive("delta_rule", steps=steps, chunk=1 if chunk is None else chunk)
+    q, k, v, beta, g = promoted(q, k, v, beta, g)
     inner = {"k": (k, "BSHK"), "v": (v, "BSHV"), "beta": (beta, "BSH")}
     size = sizes("delta_rule", {"q": (q, "BTHK"), **inner, "g": (g, "BTH"), "state": (state, "BHKV")})
     if size["S"] != size["T"] * steps:
@@ -212,15 +227,17 @@ def delta_rule(
     return y, after
 
 
+@primitive
 def prefix_softmax(s: Tensor, v: Tensor, state: State | None = None, *, chunk: int = 32) -> tuple[Tensor, State]:
     """o_t = sum_{i<=t} exp(s_i) v_i / sum_{i<=t} exp(s_i) (Aaren, Feng et al. 2024) for s (B, T, H), v (B, T, H, V).
 
-    The state is (log of the denominator (B, H), o (B, H, V)).
+    The state is (log of the denominator (B, H), o (B, H, V)). Where no score so far is above -inf, o is zero.
 
     >>> v = torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1)
     >>> prefix_softmax(torch.zeros(1, 3, 1), v)[0].flatten().round(decimals=4).tolist()  # equal scores: the mean so far
     [1.0, 1.5, 3.0]
     """
+    s, v = promoted(s, v)
     log, mean = state if state is not None else (None, None)
     named = {"s": (s, "BTH"), "v": (v, "BTHV"), "state log": (log, "BH"), "state mean": (mean, "BHV")}
     size = sizes("prefix_softmax", named)
@@ -235,6 +252,7 @@ def prefix_softmax(s: Tensor, v: Tensor, state: State | None = None, *, chunk: i
     return y, tuple(after)
 
 
+@primitive
 def short_conv(x: Tensor, w: Tensor, state: Tensor | None = None, *, dilation: int = 1) -> tuple[Tensor, Tensor]:
     """y_t = sum_l w[:, l] x_{t - (L-1-l) dilation} in each channel, for x (B, T, D) and w (D, L).
 
@@ -245,12 +263,14 @@ def short_conv(x: Tensor, w: Tensor, state: Tensor | None = None, *, dilation: i
     ([1.0, 3.0, 5.0], [[[6.0]]])
     """
     _check_positive("short_conv", dilation=dilation)
+    x, w = promoted(x, w)
     reach = (w.shape[-1] - 1) * dilation
     initial = _initial_inputs("short_conv", x, {"w": (w, "DL")}, state, reach)
     y, after = _implementation("short_conv", x)(x, w, initial, dilation=dilation)
     return y, after
 
 
+@primitive
 def fft_conv(x: Tensor, k: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """y_t = sum_{l<L} k[:, l] x_{t-l} in each channel, by FFT, for x (B, T, D), k (D, L). The state is the last L-1 inputs.
 
@@ -258,11 +278,13 @@ def fft_conv(x: Tensor, k: Tensor, state: Tensor | None = None) -> tuple[Tensor,
     >>> y.flatten().round(decimals=4).tolist()
     [1.0, 2.5, 4.0]
     """
+    x, k = promoted(x, k)
     initial = _initial_inputs("fft_conv", x, {"k": (k, "DL")}, state, k.shape[-1] - 1)
     y, after = _implementation("fft_conv", x)(x, k, initial)
     return y, after
 
 
+@primitive
 def attention(
     q: Tensor,
     k: Tensor,
@@ -285,6 +307,7 @@ def attention(
     >>> attention(zero, zero, v, window=2)[0].flatten().tolist()
     [1.0, 1.5, 4.0]
     """
+    q, k, v = promoted(q, k, v)
     keys, values, mask = state if state is not None else (None, None, None)
     named = {"q": (q, "BTHD"), "k": (k, "BTHD"), "v": (v, "BTHV"), "state keys": (keys, "BSHD")}
     size = sizes(
@@ -338,7 +361,8 @@ def _initial_rnn_state(op: str, inputs: Any, r: Tensor, state: State | None, cel
 
 def _implementation(op: str, like: Tensor, *heads: int, plain: str | None = None) -> Any:
     """The backend's function. `plain`: a reason, other than sizes, why Triton cannot compute this call."""
-    return implementation(op, choose(op, like.device, like.dtype, heads, plain))
+    backend = "reference" if transformed() else choose(op, like.device, like.dtype, heads, plain)
+    return implementation(op, backend)
 
 
 def _initial(like: Tensor, shape: Any, value: float = 0.0) -> Tensor:

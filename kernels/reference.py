@@ -85,8 +85,13 @@ def prefix_softmax(s: Tensor, v: Tensor, state: State, *, chunk: int = 0) -> tup
     lse_BH, mean_BHV = state
     o = []
     for s_BH, v_BHV in zip(*(tensor.unbind(1) for tensor in _wide(s, v)), strict=True):
-        before, lse_BH = lse_BH, torch.logaddexp(lse_BH, s_BH)
-        mean_BHV = torch.exp(before - lse_BH)[..., None] * mean_BHV + torch.exp(s_BH - lse_BH)[..., None] * v_BHV
+        # Where no score so far is above -inf the mean is 0, instead of 0 / 0: such a sum is replaced before it is computed, since
+        # the gradient of what is not chosen must be finite too.
+        some_BH, zero = torch.maximum(lse_BH, s_BH) > float("-inf"), torch.zeros_like(s_BH)
+        before, total_BH = lse_BH, torch.logaddexp(lse_BH, torch.where(some_BH, s_BH, zero))
+        lse_BH = torch.where(some_BH, total_BH, lse_BH)
+        total_BH = torch.where(some_BH, total_BH, zero)
+        mean_BHV = torch.exp(before - total_BH)[..., None] * mean_BHV + torch.exp(s_BH - total_BH)[..., None] * v_BHV
         o.append(mean_BHV)
     return _stacked(o, v), (lse_BH, mean_BHV)
 

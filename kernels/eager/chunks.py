@@ -57,6 +57,11 @@ def carried(added: Tensor, kept: Tensor, initial: Tensor, reverse: bool = False)
     return states
 
 
+# Log-decays below it are raised to it, which changes no result: exp(-1000) is 0 in float64 too. Sums of the raised ones keep the
+# digits of others beside them, which a -1e15 would round away, and a -inf has no difference to another.
+LEAST = -1e3
+
+
 class Decay(NamedTuple):
     """Products of decays within chunks, all at most 1."""
 
@@ -71,7 +76,7 @@ def scalar_decay(g_ML: Tensor) -> Decay:
     """The decays of a chunk, from one log-decay g <= 0 per step."""
     # Sums are float64, since their differences are what counts: where small log-decays follow large ones, float32 sums have
     # rounded the small ones away.
-    b_ML = g_ML.double().cumsum(1)
+    b_ML = g_ML.double().clamp_min(LEAST).cumsum(1)
     exponents = (b_ML[:, :, None] - b_ML[:, None], b_ML[..., None], (b_ML[:, -1:] - b_ML)[..., None])
     between, read, write = (each.to(g_ML.dtype).exp_() for each in exponents)
     return Decay(between.tril_(), read, write)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from distseq.kernels.border import once
 from distseq.kernels.stacking import Axes, VmapResult, along_heads
 
 
@@ -42,14 +42,14 @@ class _Shifted(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x_BSD, _, ctx.dilation = inputs
+        x_BSD, w_DL, ctx.dilation = inputs
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(x_BSD, output[1])
+        ctx.save_for_backward(x_BSD, output[1], w_DL)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, g_BTD: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        x_BSD, w_LD = ctx.saved_tensors
+        x_BSD, w_LD, _ = ctx.saved_tensors
         g_BTD, T = g_BTD.contiguous(), g_BTD.shape[1]
         taps = [slice(tap * ctx.dilation, tap * ctx.dilation + T) for tap in range(len(w_LD))]
         # A frozen reservoir or the first layer of a model needs only one of the two.
@@ -75,26 +75,28 @@ class _Spectral(torch.autograd.Function):
     # n = S is enough, though a convolution without wrap-around has S + L - 1 points: what wraps falls on the first L - 1 outputs,
     # which belong to the state and are cut off, and in backward on points that no gradient is taken from.
     @staticmethod
-    def forward(x_BSD: Tensor, k_DL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(x_BSD: Tensor, k_DL: Tensor) -> tuple[Tensor, ...]:
         n = points(x_BSD.shape[1])
         x_BFD, k_FD = torch.fft.rfft(x_BSD, n, 1), torch.fft.rfft(k_DL.T.contiguous(), n, 0)
         y_BTD = torch.fft.irfft(x_BFD * k_FD, n, 1)[:, k_DL.shape[1] - 1 : x_BSD.shape[1]].contiguous()
-        return y_BTD, x_BFD, k_FD
+        # The last output is empty, but differentiable: by it a second derivative finds its way here without y being kept
+        # (distseq.kernels.border.once).
+        return y_BTD, x_BFD, k_FD, y_BTD.new_empty(0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.taps, ctx.n = inputs[1].shape[1], points(inputs[0].shape[1])
-        ctx.mark_non_differentiable(*output[1:])
+        ctx.mark_non_differentiable(*output[1:3])
         ctx.save_for_backward(*output[1:])
         # No zeros of the size of the spectra for outputs that have no gradient.
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, g_BTD: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if g_BTD is None:
             return None, None
-        (x_BFD, k_FD), n, before, T = ctx.saved_tensors, ctx.n, ctx.taps - 1, g_BTD.shape[1]
+        (x_BFD, k_FD, _), n, before, T = ctx.saved_tensors, ctx.n, ctx.taps - 1, g_BTD.shape[1]
         g_BFD = torch.fft.rfft(g_BTD, n, 1)
         d_x = d_k = None
         if ctx.needs_input_grad[1]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from distseq.kernels.border import once
 from distseq.kernels.eager.chunks import by_chunk, chunked, scalar_decay, scalar_decay_gradient, unchunked
 from distseq.kernels.stacking import Axes, VmapResult, along_heads
 
@@ -65,16 +65,17 @@ class _DeltaRule(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*output[2:])
+        # The last state too, by which a second derivative finds its way here (distseq.kernels.border.once).
+        ctx.save_for_backward(*output[1:])
         ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)
         ctx.R, ctx.steps = inputs[6:]
         ctx.shapes, ctx.dtypes = zip(*((each.shape[:3], each.dtype) for each in inputs[:5]), strict=True)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        kq_MPK, beta_ML1, seen_MPL, read_MP1, write_ML1, kept_M11, *saved = ctx.saved_tensors
+        _, kq_MPK, beta_ML1, seen_MPL, read_MP1, write_ML1, kept_M11, *saved = ctx.saved_tensors
         pairs_MPL, wy_MLL, reads_MPK, written_MLK, rows_MPV, u_MLV, states_CNKV = saved
         L, initial_NKV, with_decay = u_MLV.shape[1], states_CNKV[0], ctx.needs_input_grad[4]
         drows_MPV = torch.empty_like(rows_MPV)

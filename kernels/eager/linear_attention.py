@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from distseq.kernels.border import once
 from distseq.kernels.eager import vector_decay
 from distseq.kernels.eager.chunks import (
     by_chunk,
@@ -48,16 +48,17 @@ class _LinearAttention(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*output[2:])
+        # The last state too, by which a second derivative finds its way here (distseq.kernels.border.once).
+        ctx.save_for_backward(*output[1:])
         ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)
         ctx.L, ctx.vector, ctx.shape = inputs[5], inputs[3].dim() == 4, inputs[0].shape[:3]
         ctx.dtypes = [each.dtype for each in inputs[:4]]
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        q_MLK, k_MLK, v_MLV, decay, a_MLL, read, write, states_CNKV = ctx.saved_tensors
+        _, q_MLK, k_MLK, v_MLV, decay, a_MLL, read, write, states_CNKV = ctx.saved_tensors
         before_MKV, initial_NKV = states_CNKV[:-1].flatten(0, 1), states_CNKV[0]
         dy_MLV = torch.zeros_like(v_MLV) if dy is None else chunked(dy, ctx.L)
 

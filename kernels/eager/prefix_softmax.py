@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from distseq.kernels.border import once
 from distseq.kernels.cells import State
 from distseq.kernels.eager.chunks import carried, chunked, unchunked
 from distseq.kernels.stacking import Axes, VmapResult, along_heads
@@ -29,6 +29,8 @@ class _PrefixSoftmax(torch.autograd.Function):
         logs_NS = scores_NS.logcumsumexp(1)
         log_ML = logs_NS[:, 1:].unflatten(1, (-1, L)).transpose(0, 1).flatten(0, 1)
         before_M1 = logs_NS[:, :-1:L].T.reshape(-1, 1)
+        # Where no score so far is above -inf, all weights are exp(-inf) = 0, and so is the mean, instead of 0 / 0.
+        log_ML = log_ML.clamp_min(torch.finfo(log_ML.dtype).min)
         exponents = (
             s_ML[:, None] - log_ML[..., None],
             (before_M1 - log_ML)[..., None],
@@ -44,19 +46,20 @@ class _PrefixSoftmax(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*output[3:])
+        # The last mean too, by which a second derivative finds its way here (distseq.kernels.border.once).
+        ctx.save_for_backward(*output[2:])
         ctx.mark_non_differentiable(*output[3:])
         ctx.set_materialize_grads(False)
         ctx.L, ctx.shape, ctx.dtypes = inputs[4], inputs[0].shape, [each.dtype for each in inputs[:2]]
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(
         ctx: Any, dy: Tensor | None, dlog: Tensor | None, dmean: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
         """dv_j = sum_{i>=j} w_ij dy_i and ds_j = v_j dv_j - sum_{i>=j} w_ij (dy_i y_i)."""
         # Both sums have the same weights, so that [dy, dy y] goes through one product.
-        v_MLV, y_MLV, w_MLL, kept_ML1, enter_ML1, means_CNV = ctx.saved_tensors
+        _, v_MLV, y_MLV, w_MLL, kept_ML1, enter_ML1, means_CNV = ctx.saved_tensors
         dy_MLV = torch.zeros_like(v_MLV) if dy is None else chunked(dy, ctx.L)
         both_MLW = torch.cat([dy_MLV, (dy_MLV * y_MLV).sum(2, keepdim=True)], 2)
         ending_NV = torch.zeros_like(means_CNV[0]) if dmean is None else dmean.flatten(0, 1)

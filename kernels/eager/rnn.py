@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from distseq.kernels.border import once
 from distseq.kernels.cells import State
 from distseq.kernels.eager.loops import LOOPS
 from distseq.kernels.stacking import Axes, VmapResult, along_heads
@@ -54,12 +54,13 @@ class _RNN(torch.autograd.Function):
         opaque = output[len(state) : 1 + len(state)] if ctx.cell == "slstm" else ()
         ctx.mark_non_differentiable(*opaque, *kept)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(r, *kept)
+        # The last h too, by which a second derivative finds its way here (distseq.kernels.border.once).
+        ctx.save_for_backward(r, output[1], *kept)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, dy_BTHD: Tensor | None, *grads: Tensor | None) -> Any:
-        r_HGDE, h_TND, *kept = ctx.saved_tensors
+        r_HGDE, _, h_TND, *kept = ctx.saved_tensors
         (B, T, H, G, D), N = ctx.shape, h_TND.shape[1:-1]
         wants_r, wants_bias = ctx.needs_input_grad[1:3]
         r = _matrix(r_HGDE, h_TND.dtype).mT.contiguous()

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
+from distseq.kernels.border import once
 from distseq.kernels.stacking import Axes, with_models_axis
 
 # Elements of a step below which its time is that of the call, not of the arithmetic: chunks then do C steps in one call. The
@@ -44,7 +44,7 @@ class _Scan(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, g: Tensor | None, g_after: Tensor | None) -> tuple[Tensor | None, ...]:
         a, state, h = ctx.saved_tensors
         g = torch.zeros_like(h) if g is None else g.resolve_conj()

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
+from distseq.kernels.border import once
 from distseq.kernels.stacking import Axes, VmapResult, one_by_one
 
 # Steps of a chunk: longer chunks do not fit into the cache, shorter ones store more states between chunks.
@@ -49,13 +49,13 @@ class _Selective(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(output[2])
-        ctx.save_for_backward(*inputs[:5], output[2])
+        ctx.save_for_backward(*inputs, output[2])
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, g_BTD: Tensor | None, g_after: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, initial_CBND = ctx.saved_tensors
+        x_BTD, dt_BTD, A_DN, B_BTN, C_BTN, _, initial_CBND = ctx.saved_tensors
         x_TB1D, dt_TB1D, A_ND, B_TBN1, C_TBN1 = _timed(x_BTD, dt_BTD, A_DN, B_BTN, C_BTN)
         g_TB1D = (torch.zeros_like(x_BTD) if g_BTD is None else g_BTD).transpose(0, 1)[:, :, None].contiguous()
         d_x, d_dt, d_A, d_B, d_C = (torch.empty_like(each) for each in (x_TB1D, dt_TB1D, A_ND, B_TBN1, C_TBN1))

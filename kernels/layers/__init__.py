@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from distseq.kernels.layers.attention import Aaren, Attention
+from distseq.kernels.layers.description import parsed
 from distseq.kernels.layers.layer import Layer
 from distseq.kernels.layers.matrix import MLSTM, DeltaProduct, LightNet, LinearAttention
 from distseq.kernels.layers.papers import GLA, GRU, LSTM, S4D, S5, SLSTM, DeltaNet, Elman, GatedDeltaNet, Mamba
@@ -40,35 +41,20 @@ LAYERS: dict[str, Any] = {  # name -> (width, **options) -> Layer
 def layers_of(text: str, width: int) -> list[Layer]:
     """The layers, all of one width, of a description such as "lstm*2" or "ssm:states=16*3,attention:window=64".
 
-    An item is NAME[:OPTION=VALUE]...[*COUNT], with a name of LAYERS and the options of its class. ValueError, naming the item,
-    if one is wrong.
+    An item is NAME[:OPTION=VALUE]...[*COUNT], with a name of LAYERS and the options of its class: whole numbers, words, true or
+    false, none. ValueError, naming the item, if one is unknown, given twice, or of another type.
 
     >>> [type(layer).__name__ for layer in layers_of("ssm:states=16*2,attention:window=64", width=32)]
     ['SSM', 'SSM', 'Attention']
     """
     made: list[Layer] = []
-    for item in text.split(","):
-        described, _, count = item.strip().partition("*")
-        name, *options = described.split(":")
-        if name not in LAYERS:
-            raise ValueError(f"a layer must be one of {', '.join(LAYERS)}: got {name!r} in {text!r}")
-        if (count and not count.isdigit()) or count == "0":
-            raise ValueError(f"a layer's count must be a whole number >= 1: got {item.strip()!r}")
-        if not all("=" in option for option in options):
-            raise ValueError(f"a layer's option must be NAME=VALUE: got {item.strip()!r}")
-        values = {key: _value(value) for key, value in (option.split("=", 1) for option in options)}
-        for _ in range(int(count or 1)):
-            # A layer's constructor knows its own options; an unknown one is Python's TypeError.
-            try:
-                made.append(LAYERS[name](width, **values))
-            except TypeError:
-                raise ValueError(f"layer {name!r} does not take {', '.join(values)}: got {item.strip()!r}") from None
+    for item in map(str.strip, text.split(",")):
+        name, options, count = parsed(item, LAYERS)
+        try:
+            made += [LAYERS[name](width, **options) for _ in range(count)]
+        except ValueError as error:
+            raise ValueError(f"{error} (layer {item!r})") from None
     return made
-
-
-def _value(text: str) -> Any:
-    words = {"true": True, "false": False}
-    return words.get(text, int(text) if text.lstrip("-").isdigit() else text)
 
 
 __all__ = [

@@ -31,7 +31,7 @@ class Attention(Layer):
     """Causal softmax attention (Vaswani et al. 2017) with rotary embedding (Su et al. 2021).
 
     `window`: the number of latest steps that a query sees, its own among them; None for all. The state holds the keys and values
-    that may still be seen. ValueError for heads that do not divide the width or an odd head size.
+    that may still be seen. ValueError for heads that do not divide the width, an odd head size or a window below 1.
 
     >>> import torch
     >>> y, (seen, (keys, values, _)) = Attention(8, heads=2, window=3)(torch.randn(2, 10, 8), carry=True)
@@ -43,6 +43,8 @@ class Attention(Layer):
         super().__init__(width, heads)
         if self.size % 2:
             raise ValueError(f"Attention needs an even head size: got {self.size}")
+        if window is not None and window < 1:
+            raise ValueError(f"Attention: window must be at least 1: got {window}")
         self.window = window
         self.project = Linear(width, 3 * width, bias=False)
         self.out = Linear(width, width, bias=False)

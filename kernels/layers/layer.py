@@ -60,6 +60,11 @@ class Layer(nn.Module):
         return x_BTW.unflatten(2, (self.heads, -1))
 
 
+# Of a root mean square, added to the mean of the squares. torch's default is the epsilon of the dtype: a model would then be
+# another function in float32 than in float64 wherever activations are small.
+EPSILON = 1e-5
+
+
 class Gated(nn.Module):
     """The output of a matrix-state layer: heads normalized to unit root mean square, gated by silu of a projection, projected."""
 
@@ -70,5 +75,5 @@ class Gated(nn.Module):
 
     def forward(self, y_BTHD: Tensor, x_BTW: Tensor) -> Tensor:
         # Each head by itself, since heads of different decay have states of very different size.
-        y: Tensor = self.out(rms_norm(y_BTHD, y_BTHD.shape[-1:]).flatten(2) * silu(self.gate(x_BTW)))
+        y: Tensor = self.out(rms_norm(y_BTHD, y_BTHD.shape[-1:], eps=EPSILON).flatten(2) * silu(self.gate(x_BTW)))
         return y

@@ -122,6 +122,9 @@ class DeltaProduct(Keyed):
     def __init__(self, width: int, heads: int = 4, steps: int = 2, gated: bool = True) -> None:
         if steps < 1:
             raise ValueError(f"DeltaProduct needs steps >= 1: got {steps}")
+        # "False" is true in Python.
+        if not isinstance(gated, bool):
+            raise ValueError(f"DeltaProduct: gated must be True or False: got {gated!r}")
         super().__init__(width, heads, steps)
         self.steps = steps
         self.beta = Linear(width, steps * heads)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, silu, softplus
 
+from distseq.kernels.backend import accumulator
 from distseq.kernels.layers.layer import Layer
 from distseq.kernels.linear import Linear
 from distseq.kernels.primitives import fft_conv, scan, selective_scan, short_conv
@@ -23,6 +24,15 @@ def _log_steps(count: int) -> Tensor:
     # Uniform in the logarithm: as many channels remember tens of steps as hundreds.
     low, high = math.log(SLOWEST), math.log(FASTEST)
     return low + (high - low) * torch.rand(count)
+
+
+def _wide(parameter: Tensor) -> Tensor:
+    """In the dtype of sums: there is no complex arithmetic in half precision."""
+    return parameter.to(accumulator(parameter.dtype))
+
+
+def _pairs(parameter: Tensor) -> Tensor:
+    return torch.view_as_complex(_wide(parameter))
 
 
 class SSM(Layer):
@@ -57,10 +67,14 @@ class SSM(Layer):
         self.skip = nn.Parameter(torch.randn(width))
         self.out = Linear(width, width)
 
+    def continuous(self) -> tuple[Tensor, Tensor]:
+        """A and dt."""
+        log_decay, frequency, log_step = (_wide(each) for each in (self.log_decay, self.frequency, self.log_step))
+        return torch.complex(-torch.exp(log_decay), frequency), torch.exp(log_step)
+
     def discrete(self) -> tuple[Tensor, Tensor]:
         """The factor exp(dt A) of a step, and the gain (exp(dt A) - 1) / A of its input, each (W, N) or (N,)."""
-        A = torch.complex(-torch.exp(self.log_decay), self.frequency)
-        dt = torch.exp(self.log_step)
+        A, dt = self.continuous()
         held = A * (dt[:, None] if self.kind == "s4d" else dt)
         # expm1: for dt = .001 the difference exp(dt A) - 1 would lose three of float32's seven digits.
         return torch.exp(held), torch.expm1(held) / A
@@ -68,15 +82,15 @@ class SSM(Layer):
     # The powers of each step's factor as exponentials, in parallel: a product of factors would be a loop, and lose digits.
     def kernel(self, taps: int) -> Tensor:
         """(W, taps): 2 Re sum_n C_n (e^{dt A_n} - 1) / A_n e^{dt A_n l} (Gu et al. 2022, eq. 7)."""
-        A = torch.complex(-torch.exp(self.log_decay), self.frequency)
-        held_WN = A * torch.exp(self.log_step)[:, None]
+        A, dt_W = self.continuous()
+        held_WN = A * dt_W[:, None]
         powers_WNT = torch.exp(held_WN[:, :, None] * torch.arange(taps, device=held_WN.device))
-        gain_WN = torch.view_as_complex(self.leave) * torch.expm1(held_WN) / A
+        gain_WN = _pairs(self.leave) * torch.expm1(held_WN) / A
         # Twice the real part: the other states are the conjugates, and give the conjugate sum.
         return 2 * torch.einsum("wn,wnt->wt", gain_WN, powers_WNT).real
 
     def mix(self, x_BTW: Tensor, state: Any, carry: bool) -> tuple[Tensor, Any]:
-        leave = torch.view_as_complex(self.leave)
+        leave = _pairs(self.leave)
         # The convolution costs T log T and needs no tensor (B, T, W, N), but does not give the last state.
         if self.kind == "s4d" and state is None and not carry:
             y, after = fft_conv(x_BTW, self.kernel(x_BTW.shape[1]))[0], None
@@ -86,10 +100,10 @@ class SSM(Layer):
                 h, after = scan(factor, gain * x_BTW[..., None], state)
                 y = 2 * (leave * h).sum(-1).real
             else:
-                entered = x_BTW.to(leave.dtype) @ torch.view_as_complex(self.enter).T
+                entered = x_BTW.to(leave.dtype) @ _pairs(self.enter).T
                 h, after = scan(factor, gain * entered, state)
                 y = 2 * (h @ leave.T).real
-        return self.out(gelu(y + self.skip * x_BTW)), after
+        return self.out(gelu(y + self.skip * x_BTW).to(x_BTW.dtype)), after
 
     def extra_repr(self) -> str:
         return f"width={self.width}, states={self.log_decay.shape[-1]}, kind={self.kind}"

@@ -29,9 +29,11 @@ def dot(x, y, FACTORS: tl.constexpr):
 
 @triton.jit
 def decays(g, t, T, H, L: tl.constexpr, SUM: tl.constexpr):
-    """b and its last value, from a head's log-decays; those beyond T are 0."""
+    """b and its last value in float64, from a head's log-decays; those beyond T are 0."""
     # A log-decay of 0 keeps the state, so that a shorter last chunk ends with the state after its last step.
-    b_L = tl.cumsum(tl.load(g + t * H, mask=t < T, other=0).to(SUM))
+    g_L = tl.load(g + t * H, mask=t < T, other=0).to(tl.float64)
+    # Bounded, and summed in float64, as in distseq.kernels.eager.chunks. where, because tl.maximum would drop a NaN.
+    b_L = tl.cumsum(tl.where(g_L < -1000.0, -1000.0, g_L))
     return b_L, tl.sum(tl.where(tl.arange(0, L) == L - 1, b_L, 0.0))
 
 
@@ -57,8 +59,8 @@ def _states(
         tl.store(starts + (bh * C + c) * K * V + cell, s_KV)
         t = c * L + tl.arange(0, L)
         b_L, total = decays(g + head, t, T, H, L, SUM)
-        k_LK = rows(k + head * K, t, m, T, H * K).to(SUM) * tl.exp(b_L if REVERSE else total - b_L)[:, None]
-        s_KV = s_KV * tl.exp(total) + dot(tl.trans(k_LK), rows(v + head * V, t, n, T, H * V), FACTORS)
+        k_LK = rows(k + head * K, t, m, T, H * K).to(SUM) * tl.exp((b_L if REVERSE else total - b_L).to(SUM))[:, None]
+        s_KV = s_KV * tl.exp(total.to(SUM)) + dot(tl.trans(k_LK), rows(v + head * V, t, n, T, H * V), FACTORS)
     tl.store(last + bh * K * V + cell, s_KV)
 
 
@@ -85,12 +87,12 @@ def _outputs(
             s_KV = tl.load(s + (bh * C + c) * K * V + m[:, None] * s_k + n[None, :] * s_v)
             o_LV += dot(q_LK, s_KV, FACTORS)
     if ACROSS:
-        o_LV *= tl.exp(total - b_L if REVERSE else b_L)[:, None]
+        o_LV *= tl.exp((total - b_L if REVERSE else b_L).to(SUM))[:, None]
     if WITHIN:
         gone_LL = b_L[None, :] - b_L[:, None] if REVERSE else b_L[:, None] - b_L[None, :]
         seen_LL = i[:, None] <= i[None, :] if REVERSE else i[:, None] >= i[None, :]
         # Masked before the exponential: the exponents of unseen pairs are positive, and inf times 0 would be NaN.
-        weights_LL *= tl.exp(tl.where(seen_LL, gone_LL, float("-inf")))
+        weights_LL *= tl.exp(tl.where(seen_LL, gone_LL.to(SUM), float("-inf")))
         o_LV += dot(weights_LL, rows(v + head * V, t, n, T, H * V), FACTORS)
     tl.store(o + head * V + t[:, None] * (H * V) + n[None, :], o_LV, mask=t[:, None] < T)
 

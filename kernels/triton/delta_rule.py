@@ -12,10 +12,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from distseq.kernels.backend import accumulator
+from distseq.kernels.border import once
+from distseq.kernels.eager.chunks import LEAST
 from distseq.kernels.stacking import Axes, VmapResult, along_heads
 from distseq.kernels.triton.chunks import decays, dot, length, numbers, outputs, rows
 from distseq.kernels.triton.linear_attention import by_decay, by_keys
@@ -44,17 +45,17 @@ def _delta_states(
         tl.store(starts + (bh * C + c) * K * V + cell, s_KV)
         t = c * L + tl.arange(0, L)
         b_L, total = decays(g + head, t, T, H, L, SUM)
-        k_LK = rows(k + head * K, t, m, T, H * K).to(SUM) * tl.exp(total - b_L)[:, None]
+        k_LK = rows(k + head * K, t, m, T, H * K).to(SUM) * tl.exp((total - b_L).to(SUM))[:, None]
         w_LK = rows(w + head * K, t, m, T, H * K)
         x_LV = rows(x + head * V, t, n, T, H * V)
         if BACKWARD:
             u_LV = x_LV + dot(k_LK, s_KV, FACTORS)
-            q_LK = rows(q + head * K, t, m, T, H * K).to(SUM) * tl.exp(b_L)[:, None]
+            q_LK = rows(q + head * K, t, m, T, H * K).to(SUM) * tl.exp(b_L.to(SUM))[:, None]
             read_KV = dot(tl.trans(q_LK), rows(do + head * V, t, n, T, H * V), FACTORS)
-            s_KV = s_KV * tl.exp(total) + read_KV - dot(tl.trans(w_LK), u_LV, FACTORS)
+            s_KV = s_KV * tl.exp(total.to(SUM)) + read_KV - dot(tl.trans(w_LK), u_LV, FACTORS)
         else:
             u_LV = x_LV - dot(w_LK, s_KV, FACTORS)
-            s_KV = s_KV * tl.exp(total) + dot(tl.trans(k_LK), u_LV, FACTORS)
+            s_KV = s_KV * tl.exp(total.to(SUM)) + dot(tl.trans(k_LK), u_LV, FACTORS)
         tl.store(u + head * V + t[:, None] * (H * V) + n[None, :], u_LV, mask=t[:, None] < T)
     tl.store(last + bh * K * V + cell, s_KV)
 
@@ -91,7 +92,7 @@ class _Delta(torch.autograd.Function):
         ctx.save_for_backward(q, k, w, g, *output[1:])
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, do: Tensor, dlast: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         q, k, w, g, last, starts, u = ctx.saved_tensors
         do, dlast = do.contiguous(), dlast.contiguous()
@@ -121,11 +122,11 @@ def _solved(k: Tensor, v: Tensor, beta: Tensor, g: Tensor, L: int) -> tuple[Tens
         .transpose(2, 3)
         for each in (k, v, beta, g)
     )
-    b_BCHL = g.cumsum(3)
+    b_BCHL = g.double().clamp_min(LEAST).cumsum(3)
     below_LL = torch.ones(L, L, dtype=torch.bool, device=k.device).tril(-1)
     gone_BCHLL = (b_BCHL[..., :, None] - b_BCHL[..., None, :]).masked_fill(~below_LL, float("-inf"))
-    system = beta[..., None] * (k @ k.mT) * gone_BCHLL.exp()
-    right = beta[..., None] * torch.cat([v, b_BCHL.exp()[..., None] * k], -1)
+    system = beta[..., None] * (k @ k.mT) * gone_BCHLL.to(k.dtype).exp()
+    right = beta[..., None] * torch.cat([v, b_BCHL.to(k.dtype).exp()[..., None] * k], -1)
     solution = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
     x, w = solution.transpose(2, 3).flatten(1, 2)[:, :T].split([v.shape[-1], K], 3)
     return x, w

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from distseq.kernels.border import once
 from distseq.kernels.stacking import Axes, VmapResult, along_heads
 from distseq.kernels.triton.chunks import length, outputs, states
 
@@ -27,7 +27,7 @@ class _LinearAttention(torch.autograd.Function):
         ctx.save_for_backward(*tensors[:4], *output[1:])
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, do: Tensor, dlast: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         q, k, v, g, last, starts = ctx.saved_tensors
         do, dlast = do.contiguous(), dlast.contiguous()

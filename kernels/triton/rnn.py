@@ -12,9 +12,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
+from distseq.kernels.border import once
 from distseq.kernels.cells import CELLS, State
 from distseq.kernels.stacking import Axes, VmapResult, along_heads
 from distseq.kernels.triton.math import INTERPRETED
@@ -94,7 +94,7 @@ class _Rnn(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, dy_BTHD: Tensor | None, dlast_NBHD: Tensor | None, _: None) -> tuple[Any, ...]:
         x, r, bias, h_BHD, y, kept = ctx.saved_tensors
         B, T, H, D = y.shape

@@ -10,9 +10,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from distseq.kernels.backend import accumulator
+from distseq.kernels.border import once
 from distseq.kernels.stacking import Axes, VmapResult, along_heads
 
 # Channels and warps of a program, and steps loaded ahead of the one computed. Small blocks make many programs, and loads ahead
@@ -83,7 +83,7 @@ class _Scan(torch.autograd.Function):
         ctx.save_for_backward(a, state, output[0])
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, dh: Tensor, dafter: Tensor) -> tuple[Tensor | None, ...]:
         a, state, h = ctx.saved_tensors
         B, T, D = h.shape

@@ -73,3 +73,18 @@ def test_models_beside_each_other_are_the_models_alone(small: Small) -> None:
     alone = [small.case.run({name: value[m] for name, value in mapped.items()})[0] for m in range(2)]
     y = torch.func.vmap(lambda own: small.case.run(own)[0])(mapped)
     assert worst(weighed((y,), found), weighed((torch.stack(alone),), found)) <= 1e-6
+
+
+@every
+def test_any_log_decay_is_as_in_the_loop(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-inf and beyond what float32 sums of log-decays can hold, beside usual ones."""
+    inputs, results = drawn(small.case, small.B, small.T, small.H, small.D, dtype=torch.float32), []
+    if "g" not in inputs:
+        pytest.skip("no log-decays")
+    for at, extreme in enumerate((-1e15, float("-inf"), -1e3)):
+        inputs["g"][:, at :: small.T // 2 + 1] = extreme
+    for backend in ("triton", "reference"):
+        monkeypatch.setenv("DISTSEQ_KERNELS", f"{small.case.op}={backend}")
+        results.append(gradients(small.case, inputs))
+    # Not relative to a tensor's own size: the gradient of a decay to 0 is 0, and the kernels' a difference of two sums.
+    assert all(torch.allclose(found, expected, atol=1e-5) for found, expected in zip(*results, strict=True))
