@@ -4,10 +4,11 @@ A row counts whenever it arrives, as long as its job is open. All state is here;
 """
 
 from itertools import repeat
+from math import inf
 
 import numpy as np
 
-from distseq.coding.codes.gradient_code import Shortage
+from distseq.coding.codes.gradient_code import AmplifyingCode, Shortage
 from distseq.coding.plan import MiniTask
 from distseq.coding.schemes.scheme import Scheme, missing
 
@@ -34,10 +35,12 @@ class Ledger:
 
     `begin` opens a round and a job in it, if any; `receive` takes rows; `retire` drops a decoded job. Callers name jobs by their
     own numbers, schemes by the round in which they started.
+
+    most: the amplification up to which a decode is used (AmplifyingCode). Beyond it a job waits for further rows.
     """
 
-    def __init__(self, scheme: Scheme) -> None:
-        self.scheme = scheme
+    def __init__(self, scheme: Scheme, *, most: float = inf) -> None:
+        self.scheme, self._most = scheme, most
         self.round = -1
         self._rows: dict[int, np.ndarray] = {}  # start -> (groups, n) bool, open jobs only
         self._job: dict[int, int] = {}  # start -> job
@@ -68,13 +71,31 @@ class Ledger:
         if job is not None:
             self._rows[t] = np.zeros((len(self.scheme.tolerance), self.scheme.n), dtype=bool)
             self._job[t], self._start[job] = job, t
-            self._complete[job] = Watch(missing(self.scheme.codes, self._rows[t]))
+            self._complete[job] = Watch(self._lacking(self._rows[t]))
         # Complete jobs are left out: nobody should repeat work for a job that only waits to be retired.
         plan = self.scheme.assign(t, self._unfinished())
         if order is not None:
             plan = plan.among(order)
-        self._safe = Watch(self.scheme.shortage(t, self._unfinished()))
+        self._safe = Watch(self._unsafe())
         return plan.tasks(self._job)
+
+    def _lacking(self, rows: np.ndarray) -> Shortage | None:
+        """What a job lacks: rows to decode, or to decode without amplifying rounding errors too much."""
+        shortage = missing(self.scheme.codes, rows)
+        if shortage is not None or self._most == inf:
+            return shortage
+        for code, has in zip(self.scheme.codes, rows, strict=True):
+            # All rows decode best: there is nothing more to wait for.
+            if isinstance(code, AmplifyingCode) and not has.all() and code.amplified(has) > self._most:
+                return Shortage(~has, 1)
+        return None
+
+    def _unsafe(self) -> Shortage | None:
+        """What must still arrive before the round may end safely."""
+        shortage = self.scheme.shortage(self.round, self._unfinished())
+        due = self._unfinished().get(self.round - self.scheme.delay)
+        # Schemes count rows. The job that is due must also be one that may be decoded.
+        return self._lacking(due) if shortage is None and due is not None else shortage
 
     def _unfinished(self) -> dict[int, np.ndarray]:
         return {start: rows for start, rows in self._rows.items() if not self._complete[self._job[start]].met}
@@ -87,9 +108,9 @@ class Ledger:
             return False
         self._rows[start][task.group, task.worker] = True
         if self._complete[task.job].note(task.worker):
-            self._complete[task.job] = Watch(missing(self.scheme.codes, self._rows[start]))
+            self._complete[task.job] = Watch(self._lacking(self._rows[start]))
         if self._safe.note(task.worker):
-            self._safe = Watch(self.scheme.shortage(self.round, self._unfinished()))
+            self._safe = Watch(self._unsafe())
         return True
 
     def complete(self, job: int) -> bool:
@@ -121,4 +142,4 @@ class Ledger:
         del self._rows[start], self._job[start]
         # What the round is short of may have been rows of this job. A complete job was not part of it.
         if not complete:
-            self._safe = Watch(self.scheme.shortage(self.round, self._unfinished()))
+            self._safe = Watch(self._unsafe())

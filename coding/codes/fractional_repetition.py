@@ -60,9 +60,10 @@ class FractionalRepetition:
         return np.logical_or.reduceat(has, self.starts)
 
     def shortage(self, has: np.ndarray) -> Shortage | None:
-        # One silent set is enough: whoever waits asks again when it has answered, and is then told of the next.
-        silent = np.flatnonzero(~self.answered(has))
-        return None if not silent.size else Shortage(self.replica_set == silent[0], 1)
+        silent = ~self.answered(has)
+        # Sets are disjoint, so each needs a row of its own.
+        need = int(np.count_nonzero(silent))
+        return Shortage(silent[self.replica_set], need) if need else None
 
     def decode(self, has: np.ndarray) -> np.ndarray:
         # Uncoded groups decode only from all of their rows, so this is their only case; it needs no search.

@@ -6,9 +6,13 @@ Source: Tandon, Lei, Dimakis, Karampatziakis, "Gradient Coding", ICML 2017.
 """
 
 from fractions import Fraction
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
+# Largest relative errors of a decoded sum by the rounding of its rows. A dense code is refused beyond the first, which is far
+# below the noise of a minibatch gradient; a single decode waits for more rows beyond the second, the tolerance of a contract.
+TOLERANCE, OF_ONE_DECODE = 1e-3, 1e-4
 
 
 class Shortage(NamedTuple):
@@ -47,6 +51,18 @@ class GradientCode(Protocol):
     @property
     def amplification(self) -> float:
         """By how much decoding amplifies the relative rounding errors of rows, at worst; 1 = not at all."""
+        ...
+
+
+@runtime_checkable
+class AmplifyingCode(GradientCode, Protocol):
+    """A code whose decodes amplify rounding errors by different factors."""
+
+    def amplified(self, has: np.ndarray) -> float:
+        """By how much the decode of these rows amplifies their relative rounding errors, at worst: sum_i |a_i| |B_i|_1 / parts.
+
+        1 = not at all; inf if they do not decode accurately.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ from distseq.coding.codes.cyclic import (
     Cyclic,
 )
 from distseq.coding.codes.fractional_repetition import FractionalRepetition
-from distseq.coding.codes.gradient_code import GradientCode
+from distseq.coding.codes.gradient_code import TOLERANCE, GradientCode
 
 CODES: dict[str, Callable[[int, int], GradientCode]] = {"fr": FractionalRepetition, "cyclic": Cyclic}
 
@@ -27,10 +27,9 @@ def make_code(kind: str, n: int, s: int) -> GradientCode:
     return CODES["fr" if s == 0 else kind](n, s)
 
 
-def check_precision(code: GradientCode, dtype: np.dtype, tolerance: float = 1e-3) -> None:
+def check_precision(code: GradientCode, dtype: np.dtype, tolerance: float = TOLERANCE) -> None:
     """ValueError for a code that would amplify the rounding of rows of `dtype` beyond `tolerance`, relative."""
-    # Here, where a code meets a dtype, not in its constructor: in float64 every code is accurate. A relative error of 1e-3 is
-    # well below the noise of a minibatch gradient.
+    # Here, where a code meets a dtype, not in its constructor: in float64 every code is accurate.
     loss = code.amplification * float(np.finfo(dtype).eps)
     if loss > tolerance:
         raise ValueError(

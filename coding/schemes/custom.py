@@ -2,6 +2,7 @@
 
 import re
 
+from distseq.coding.factory import is_standard
 from distseq.coding.import_string import load_object
 from distseq.coding.schemes.scheme import Scheme
 from distseq.coding.schemes.specification import example_of, from_words
@@ -46,16 +47,13 @@ def _class_of(spec: str, target: str) -> type[Scheme]:
     # On a host, __main__ is the worker's own program.
     if target.startswith("__main__:"):
         raise ValueError(f"scheme {spec!r}: hosts cannot import __main__; put the class into a module of its own")
+    # Not even imported: some modules of the standard library do something when they are.
+    if is_standard(target.partition(":")[0]):
+        raise ValueError(f"scheme {spec!r}: {target} is of the standard library, which has no schemes")
     try:
         kind = load_object(target)
-    # Importing runs the user's code, which may raise anything.
-    except Exception as error:
-        why = (
-            str(error)
-            if isinstance(error, ValueError)
-            else f"cannot import {target!r}: {type(error).__name__}: {error}"
-        )
-        raise ValueError(f"scheme {spec!r}: {why}") from error
+    except ValueError as error:
+        raise ValueError(f"scheme {spec!r}: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, Scheme)):
         raise ValueError(f"scheme {spec!r}: {target} is not a subclass of distseq.coding.schemes.scheme.Scheme")
     return kind

@@ -3,6 +3,7 @@
 Fields without a default are values, in order; fields with a default are options. The number of workers, `n`, is neither.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from functools import cache
@@ -12,11 +13,17 @@ T = TypeVar("T")
 Reader = Callable[[str], Any]
 
 
+# Larger numbers are typing errors, with which tables of groups and rounds would fill the memory.
+LARGEST = 1_000_000
+
+
 def _whole(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise ValueError(f"{word!r} is not a whole number") from None
+    # Not all that int() takes: of "1_0", "+1" or Arabic digits a specification would be another text than is read back.
+    if not re.fullmatch(r"-?[0-9]+", word):
+        raise ValueError(f"{word!r} is not a whole number")
+    if len(word) > 8 or abs(int(word)) > LARGEST:
+        raise ValueError(f"{word} is too large: numbers go up to {LARGEST}")
+    return int(word)
 
 
 def _number(word: str) -> float:

@@ -265,3 +265,28 @@ def test_a_round_without_a_job_only_finishes_the_open_ones(scheme: Scheme, draws
             if not play.ledger.safe():
                 play.receive(task)
         play.end()
+
+
+@pytest.mark.parametrize("scheme", [GC(8, 1, q=300), GC(8, 2, q=300, code="cyclic")], ids=lambda scheme: scheme.spec)
+def test_what_a_streamed_job_lacks_is_asked_a_few_times_and_not_after_every_row(
+    scheme: GC, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, code = [0], type(scheme.codes[0])
+    answer = code.shortage
+
+    def counted(self: object, has: np.ndarray) -> object:
+        asked[0] += 1
+        return answer(self, has)
+
+    monkeypatch.setattr(code, "shortage", counted)
+    ledger = Ledger(scheme)
+    # Each worker's rows come in its order, all workers side by side.
+    tasks = ledger.begin(0)
+    inorder = [tasks[worker * scheme.q + k] for k in range(scheme.q) for worker in range(scheme.n)]
+    needed = next(count for count, task in enumerate(inorder, 1) if ledger.receive(task) and ledger.complete(0))
+    has = with_rows({0: np.zeros((scheme.q, scheme.n), dtype=bool)}, inorder[:needed])[0]
+    assert missing(scheme.codes, has) is None
+    assert missing(scheme.codes, with_rows({0: has & False}, inorder[: needed - 1])[0]) is not None
+    assert ledger.safe()
+    # Per group, for completeness and for the closing of the round.
+    assert asked[0] / scheme.q < 2 * 25

@@ -1,0 +1,95 @@
+"""Reads .npz files: sizes are compared, and bounded, before anything is unpacked or allocated. Never unpickles."""
+
+import math
+import os
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+
+# Bytes that one byte of a deflated member can unpack to, at most (258 bytes in 2 bits).
+DEFLATE = 1032
+# Characters of a name that a message repeats.
+LONGEST = 100
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by name. ValueError, in one line, for a file that is none or is damaged; OSError if it can't be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/a.npz", x=np.arange(3))
+    ...     read_npz(f"{folder}/a.npz")
+    {'x': array([0, 1, 2])}
+    """
+    # Opening it raises an OSError, with a message of its own, if the file is missing or must not be read.
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            single = file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX
+            raise ValueError(
+                "the file holds a single array, not an .npz archive" if single else "it is not an .npz file"
+            )
+        try:
+            with zipfile.ZipFile(file) as archive:
+                _check_directory(archive.infolist())
+                return {member.filename.removesuffix(".npy"): _array(archive, member) for member in archive.infolist()}
+        except OSError:
+            raise
+        # zipfile, zlib and numpy raise nearly anything for a damaged file, depending on which bytes are wrong.
+        except Exception as error:
+            kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+            raise ValueError(kind + " ".join(str(error).splitlines()[:1])) from None
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    """How a message names the array of a member."""
+    name = member.filename.removesuffix(".npy")
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+
+
+def _check_directory(members: list[zipfile.ZipInfo]) -> None:
+    """ValueError if the directory says what cannot be true, or more than the main memory holds."""
+    count = Counter(member.filename.removesuffix(".npy") for member in members)
+    for member in members:
+        if count[member.filename.removesuffix(".npy")] > 1:
+            raise ValueError(f"it has several arrays {_name(member)!r}")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"array {_name(member)!r} is packed in a way that numpy does not know")
+        if member.file_size > DEFLATE * (member.compress_size + 1):
+            raise ValueError(f"array {_name(member)!r} is damaged: it cannot be as large as the file says")
+    size, most = sum(member.file_size for member in members), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > most:
+        raise ValueError(f"its arrays take {size / 1e9:.1f} GB, and this machine has {most / 1e9:.1f} GB of memory")
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        _check_header(file, member)
+    with archive.open(member) as file:
+        return np.asarray(npy.read_array(file, allow_pickle=False))
+
+
+def _check_header(file: IO[bytes], member: zipfile.ZipInfo) -> None:
+    """ValueError unless the array that the header describes is as large as what follows it."""
+    if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
+        raise ValueError(f"member {_name(member)!r} is not an array")
+    file.seek(0)
+    version = npy.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"array {_name(member)!r} has format {version}, which only arrays with named fields have")
+    try:
+        shape, _, dtype = HEADERS[version](file)
+    # The header is a Python expression: what is wrong in it may raise a SyntaxError, TokenError, RecursionError, ...
+    except Exception as error:
+        raise ValueError(f"array {_name(member)!r} has no readable header: {type(error).__name__}") from None
+    if dtype.hasobject:
+        raise ValueError(f"Object arrays cannot be loaded: array {_name(member)!r} holds Python objects, not numbers")
+    # Python's integers: numpy's would overflow on the shapes that matter here.
+    size, left = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+    if size != left or any(length < 0 for length in shape):
+        raise ValueError(f"array {_name(member)!r} of shape {shape} takes {size} bytes, and the file has {left}")
