@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from distseq.kernels.layers import layers_of
+from distseq.kernels.layers.layer import EPSILON
 from distseq.kernels.linear import Linear, linear
 
 HEADS = ("tied", "symbols", "class", "values")
@@ -41,6 +42,12 @@ class SequenceModel(nn.Module):
         residual: bool = False,
     ) -> None:
         super().__init__()
+        # "false" is true in Python.
+        if not isinstance(residual, bool):
+            raise ValueError(f"SequenceModel: residual must be true or false: got {residual!r}")
+        for name, size in {"symbols": symbols, "width": width, "features": features, "outputs": outputs}.items():
+            if type(size) is not int:
+                raise ValueError(f"SequenceModel: {name} must be a whole number: got {size!r}")
         if min(symbols, width) < 1 or min(features, outputs) < 0:
             raise ValueError(
                 f"SequenceModel needs sizes >= 1: got symbols={symbols}, width={width}, features={features}, outputs={outputs}"
@@ -57,7 +64,9 @@ class SequenceModel(nn.Module):
         if not features:
             nn.init.normal_(self.entry.weight, std=width**-0.5)
         self.layers = nn.ModuleList(layers_of(layers, width))
-        self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(len(self.layers) + 1 if residual else 0))
+        self.norms = nn.ModuleList(
+            nn.RMSNorm(width, eps=EPSILON) for _ in range(len(self.layers) + 1 if residual else 0)
+        )
         if head == "tied":
             self.bias = nn.Parameter(torch.zeros(symbols))
         else:

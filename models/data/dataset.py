@@ -1,21 +1,25 @@
 """The interface of data sets, and the specs from which every host opens the same one."""
 
-import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
-# Strings, so that a reader's module is imported only when it is used: one needs pyarrow, another the datasets library.
+from distseq.coding.factory import load_factory
+from distseq.coding.import_string import load_object
+
+if TYPE_CHECKING:
+    import torch
+
+# Strings, so that a reader's module is imported only when it is used: one needs the datasets library, others take long to import.
 OPENERS = {
     "aws": "distseq.models.data.text:open_aws",
     "text": "distseq.models.data.text:open_file",
     "folder": "distseq.models.data.text:open_folder",
     "arrays": "distseq.models.data.arrays:open_arrays",
-    "csv": "distseq.models.data.csv_file:open_csv",
-    "parquet": "distseq.models.data.parquet:open_parquet",
+    "csv": "distseq.models.data.tables.csv_file:open_csv",
+    "parquet": "distseq.models.data.tables.parquet:open_parquet",
     "hf": "distseq.models.data.hf:open_hf",
     "torch": "distseq.models.data.torch_data:open_torch",
 }
@@ -33,7 +37,7 @@ class Dataset(Protocol):
         """The number of training samples."""
         ...
 
-    def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
+    def batch(self, indices: np.ndarray) -> "dict[str, torch.Tensor]":
         """Tensors of these samples, in this order, with first dimension len(indices). Reads no other samples."""
         ...
 
@@ -43,10 +47,34 @@ def open_dataset(spec: str, /, **args: Any) -> Dataset:
 
     `args` are passed to it. ValueError if there is no such data set, or if it does not take these arguments.
     """
+    if not isinstance(spec, str):
+        raise ValueError(f"a data set is named by text such as 'csv:FILE': got {type(spec).__name__}")
     prefix, _, rest = spec.partition(":")
     if rest and prefix in OPENERS:
-        return call_opener(spec, load_opener(OPENERS[prefix]), [rest], args)
+        try:
+            opener = load_object(OPENERS[prefix])
+        except ValueError as error:
+            if isinstance(error.__cause__, ModuleNotFoundError):
+                raise missing_package(spec, str(error.__cause__.name)) from None
+            raise
+        return call_opener(spec, opener, [rest], args)
     return call_opener(spec, load_opener(spec), [], args)
+
+
+def checked(name: str, dataset: Dataset) -> Dataset:
+    """The data set. ValueError, naming it, for a length or a fingerprint that is none."""
+    try:
+        len(dataset)
+    # TypeError: no __len__, or one that returns no whole number.
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"data {name!r} has no length: {error}") from None
+    # A user's may be anything.
+    fingerprint: Any = dataset.fingerprint
+    if not isinstance(fingerprint, str):
+        got = type(fingerprint).__name__
+        hint = ": is @property missing?" if got == "method" else ""
+        raise ValueError(f"the fingerprint of data {name!r} must be text: got a {got}{hint}")
+    return dataset
 
 
 def check_ids(indices: np.ndarray, samples: int, spec: str | None = None) -> None:
@@ -84,22 +112,34 @@ def missing_package(spec: str, package: str) -> ValueError:
 MOVED = {"distseq.models.synthetic": "distseq.models.data.synthetic"}
 
 
-def load_opener(path: str) -> Callable[..., Dataset]:
-    """The object that an import string `module:name` refers to. ValueError if there is none."""
+def is_data(kind: type) -> bool:
+    """Whether a class is one of data sets: of torch, or with what a Dataset has."""
+    # By name, for torch need not have been imported.
+    of_torch = any(
+        base.__name__ == "Dataset" and base.__module__ == "torch.utils.data.dataset" for base in kind.__mro__
+    )
+    return of_torch or (hasattr(kind, "batch") and hasattr(kind, "__len__"))
+
+
+def load_opener(path: str) -> Callable[..., Any]:
+    """The class or function that an import string `module:name` refers to, if it may be called to make a data set.
+
+    ValueError, before anything is called, if there is none or if it may not (distseq.coding.factory).
+    """
     module, _, name = path.partition(":")
     if not module or not name or module.startswith("."):
         raise ValueError(_unknown(path, "it is not of the form PREFIX:NAME"))
+    target = f"{MOVED.get(module, module)}:{name}"
     try:
-        found = getattr(importlib.import_module(MOVED.get(module, module)), name, None)
-    except ModuleNotFoundError as error:
+        return load_factory(target, "data set", is_data, "class of data sets", own_classes=True)
+    except ValueError as error:
+        cause = error.__cause__
         # If the module exists but one of its own imports is missing, that is another mistake, which must stay visible.
-        if not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(_unknown(path, f"there is no module {error.name!r}")) from None
-    if found is None:
-        raise ValueError(_unknown(path, f"module {module!r} has no class or function {name!r}"))
-    opener: Callable[..., Dataset] = found
-    return opener
+        if isinstance(cause, ModuleNotFoundError) and f"{module}.".startswith(f"{cause.name}."):
+            raise ValueError(_unknown(path, f"there is no module {cause.name!r}")) from None
+        if isinstance(cause, AttributeError):
+            raise ValueError(_unknown(path, str(cause))) from None
+        raise
 
 
 def call_opener(spec: str, opener: Callable[..., Dataset], names: list[str], args: dict[str, Any]) -> Dataset:

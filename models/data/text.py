@@ -12,10 +12,14 @@ import torch
 
 from distseq.models.data.aws_docs import aws_text
 from distseq.models.data.dataset import check_ids
+from distseq.models.data.files import check_file, files_below
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 UNKNOWN = len(ALPHABET)
 SYMBOLS = UNKNOWN + 1
+
+# Files left out of a folder that are named.
+NAMED = 3
 
 # Symbol of every ASCII code. The last one, DEL, is unknown, and stands for everything that is not ASCII.
 _SYMBOL_OF = np.full(128, UNKNOWN, np.uint8)
@@ -41,7 +45,7 @@ class Text:
     """
 
     def __init__(self, text: str, window: int = 128) -> None:
-        if not isinstance(window, int) or window < 1:
+        if type(window) is not int or window < 1:
             raise ValueError(f"a text window must be a whole number of at least 1 character: got window={window!r}")
         # One window and its last target must fit into the held-out 10 %.
         need = 10 * window + 1
@@ -50,6 +54,8 @@ class Text:
         # In integers, so that every host cuts at the same character.
         boundary = len(text) * 9 // 10
         self.window = window
+        # What whoever opens the text should be told once: a line each.
+        self.notes: tuple[str, ...] = ()
         self.train, self.test = np.split(encode(text), [boundary])
         recipe = f"distseq text, window {window}, split {boundary}\n" + text
         self.fingerprint = hashlib.sha256(recipe.encode("utf-8", "surrogatepass")).hexdigest()
@@ -83,6 +89,7 @@ def open_file(path: str, window: int = 128) -> Text:
 
 def read_text(path: str) -> str:
     """The content of a UTF-8 text file. ValueError, naming the path, if it can't be read."""
+    check_file(f"text file {path!r}", path)
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
@@ -92,6 +99,11 @@ def read_text(path: str) -> str:
         raise ValueError(f"text file {path!r} is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
+def notes(data: object) -> tuple[str, ...]:
+    """What whoever opened the data should be told once, a line each."""
+    return data.notes if isinstance(data, Text) else ()
+
+
 def windows(symbols: np.ndarray, starts: np.ndarray, window: int) -> dict[str, torch.Tensor]:
     """Inputs and targets, each (B, T) int64: windows that begin at `starts`, and the same one character later."""
     cut = torch.from_numpy(symbols[starts[:, None] + np.arange(window + 1)].astype(np.int64))
@@ -99,12 +111,29 @@ def windows(symbols: np.ndarray, starts: np.ndarray, window: int) -> dict[str, t
 
 
 def open_folder(path: str, window: int = 128) -> Text:
-    """All *.txt files below `path`, UTF-8, in the order of their paths, joined by newlines. ValueError if there is none."""
+    """All *.txt files below `path`, UTF-8, in the order of their paths, joined by newlines. ValueError if there is none.
+
+    Links to folders are followed; `notes` of the text names the files that are left out.
+    """
+    spec = f"folder:{path}"
     root = Path(path)
     if not root.is_dir():
-        raise ValueError(f"can't read data 'folder:{path}': there is no such folder")
+        raise ValueError(f"can't read data {spec!r}: there is no such folder")
     # By the parts of relative paths, whose order depends neither on the file system nor on its separator.
-    files = sorted((p for p in root.rglob("*.txt") if p.is_file()), key=lambda p: p.relative_to(root).parts)
-    if not files:
-        raise ValueError(f"data 'folder:{path}' has no *.txt file")
-    return Text("\n".join(read_text(str(file)) for file in files), window)
+    files = sorted(files_below(spec, root), key=lambda p: p.relative_to(root).parts)
+    texts = [file for file in files if file.name.lower().endswith(".txt")]
+    others = [file for file in files if not file.name.lower().endswith(".txt") and not _hidden(file.relative_to(root))]
+    if not texts:
+        raise ValueError(f"data {spec!r} has no *.txt file")
+    text = Text("\n".join(read_text(str(file)) for file in texts), window)
+    if others:
+        names = ", ".join(str(file.relative_to(root)) for file in others[:NAMED]) + (
+            " ..." if len(others) > NAMED else ""
+        )
+        files_left = "1 file that is" if len(others) == 1 else f"{len(others)} files that are"
+        text.notes = (f"data {spec!r} leaves out {files_left} not *.txt: {names}",)
+    return text
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

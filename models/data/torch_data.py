@@ -8,7 +8,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from distseq.models.data.dataset import Dataset, call_opener, check_ids, first_few, load_opener, one_line, open_dataset
+from distseq.models.data.dataset import (
+    Dataset,
+    call_opener,
+    check_ids,
+    checked,
+    first_few,
+    load_opener,
+    one_line,
+    open_dataset,
+)
 
 # Samples in the fingerprint of a data set that has none of its own. All of them could take hours, each may be an image to decode;
 # evenly spaced ones find another version, file or order, but not a single changed sample.
@@ -116,5 +125,6 @@ def as_dataset(data: Any, args: Mapping[str, Any], collate: Callable[[list[Any]]
     if collate is not None and not mapped:
         raise ValueError(f"collate needs a map-style torch data set: got a {type(data).__name__}")
     if isinstance(data, str):
-        return open_dataset(data, **args)
-    return Samples(type(data).__name__, data, collate or default_collate) if mapped else data
+        return checked(data, open_dataset(data, **args))
+    name = type(data).__name__
+    return Samples(name, data, collate or default_collate) if mapped else checked(name, data)

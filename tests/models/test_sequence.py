@@ -160,13 +160,18 @@ def test_the_softmax_is_tied_to_the_embedding_and_forget_gates_start_open() -> N
 @pytest.mark.parametrize(
     ("options", "text"),
     [
+        ({"width": 8.0}, "SequenceModel: width must be a whole number: got 8.0"),
+        ({"residual": "false"}, "SequenceModel: residual must be true or false: got 'false'"),
         ({"width": 0}, "SequenceModel needs sizes >= 1: got symbols=97, width=0, features=0, outputs=0"),
         ({"head": "x"}, "SequenceModel: head must be one of tied, symbols, class, values: got 'x'"),
         ({"features": 3}, "SequenceModel: a tied head needs symbols: got features=3, outputs=0"),
-        ({"layers": "lstm,gur"}, "a layer must be one of lstm, gru, .*: got 'gur' in 'lstm,gur'"),
-        ({"layers": "lstm*0"}, r"a layer's count must be a whole number >= 1: got 'lstm\*0'"),
-        ({"layers": "lstm:heads"}, "a layer's option must be NAME=VALUE: got 'lstm:heads'"),
-        ({"layers": "lstm:head=2"}, "layer 'lstm' does not take head: got 'lstm:head=2'"),
+        ({"layers": "lstm,gur"}, "a layer must be one of lstm, gru, .*: got 'gur'"),
+        ({"layers": "lstm*0"}, r"a layer's count must be a whole number from 1 to 1000: got 'lstm\*0'"),
+        ({"layers": "lstm:heads"}, "a layer's option must be NAME=VALUE: got 'heads' in 'lstm:heads'"),
+        (
+            {"layers": "lstm:head=2"},
+            r"layer 'lstm' has no option 'head': it takes heads \(a whole number\): got 'lstm:head=2'",
+        ),
         ({"layers": "lstm:heads=3"}, "LSTM: the number of heads must divide the width: got width=128, heads=3"),
         ({"layers": "ssm:states=0"}, "SSM: kind must be s4d or s5, with states >= 1: got 's4d', states=0"),
         ({"layers": "delta_product:steps=0"}, "DeltaProduct needs steps >= 1: got 0"),

@@ -1,6 +1,7 @@
 """A spec string opens the same dataset everywhere, and a wrong one says what would be right."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +68,13 @@ def test_an_unknown_spec_is_refused_with_the_known_prefixes(spec: str) -> None:
 
 
 def test_an_import_string_of_something_that_opens_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="data set 'sys:path' can't be opened"):
+    with pytest.raises(ValueError, match="data set 'sys:path' is refused, and nothing was called"):
         open_dataset("sys:path")
 
 
 @pytest.mark.usefixtures("own")
 def test_an_import_that_fails_inside_the_module_of_the_user_stays_visible() -> None:
-    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
+    with pytest.raises(ValueError, match=r"cannot import 'broken_of_user:Class': .*a_package_that_is_not_there"):
         open_dataset("broken_of_user:Class")
 
 
@@ -82,6 +83,32 @@ def test_an_import_that_fails_inside_the_module_of_the_user_stays_visible() -> N
 def test_a_misspelt_argument_is_refused_by_name(spec: str) -> None:
     with pytest.raises(ValueError, match=f"^data set '{spec}' can't be opened with .*windw"):
         open_dataset(spec, windw=3)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_module_that_ends_the_program_at_its_import_is_named(tmp_path: Path) -> None:
+    (tmp_path / "script_of_user.py").write_text("import argparse\nargparse.ArgumentParser().error('no such option')\n")
+    line = r"^cannot import 'script_of_user:Data': module script_of_user ends the program .*SystemExit: 2; .*no such"
+    with pytest.raises(ValueError, match=line):
+        open_dataset("script_of_user:Data")
+
+
+@pytest.mark.parametrize("prefix", ["csv", "arrays", "parquet", "text"])
+def test_what_is_no_file_is_refused_and_not_waited_for(prefix: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, why in (
+        (tmp_path / "pipe", "it is not a regular file"),
+        ("/dev/zero", "it is not a regular file"),
+        (tmp_path, "Is a directory"),
+        (f"{tmp_path}/a\0b", "embedded null byte"),
+    ):
+        with pytest.raises(ValueError, match=rf"^can't read .*: {why}$"):
+            open_dataset(f"{prefix}:{path}")
+
+
+def test_a_spec_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^a data set is named by text such as 'csv:FILE': got int$"):
+        open_dataset(5)  # type: ignore[arg-type]
 
 
 def test_the_folder_refuses_to_be_imported_under_its_own_name() -> None:

@@ -1,12 +1,14 @@
-"""Parquet files and saved Hugging Face data sets, which need packages that distseq does not install."""
+"""Parquet files, and saved Hugging Face data sets, which need a package that distseq does not install."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet as parquet_files
 
 from distseq.models.data.dataset import open_dataset
 
@@ -19,11 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def parquet() -> Any:
-    pytest.importorskip("pyarrow", reason="parquet: data needs pyarrow, which is optional: pip install pyarrow")
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    return lambda name, columns, **more: parquet.write_table(pa.table(columns), name, **more)
+    return lambda name, columns, **more: parquet_files.write_table(pa.table(columns), name, **more)
 
 
 @pytest.fixture
@@ -43,6 +41,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     prefix: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "distseq.models.data.tables.parquet", raising=False)
     refused(
         f"data '{prefix}:x' needs {package}, which is not installed: python -m pip install {package}", f"{prefix}:x"
     )
@@ -72,7 +71,7 @@ def test_a_parquet_file_holds_columns_of_numbers_and_lists(parquet: Any) -> None
 
 
 def test_a_wrong_parquet_file_is_named_in_one_line(parquet: Any) -> None:
-    refused("can't read data 'parquet:gone': no such file", "parquet:gone")
+    refused("can't read data 'parquet:gone': No such file or directory", "parquet:gone")
     Path("text").write_text("hello, this is not parquet")
     refused("can't read data 'parquet:text': ArrowInvalid: ", "parquet:text")
     parquet(
@@ -124,10 +123,32 @@ def test_a_wrong_saved_data_set_is_named_in_one_line(datasets: Any) -> None:
     refused("can't read data 'hf:empty': FileNotFoundError: ", "hf:empty")
     datasets.Dataset.from_dict({"s": ["a", "b"], "v": [[1], [2, 3]], "n": [1, None], "ok": [1, 2]}).save_to_disk("t")
     refused("column 's' of data 'hf:t' must hold numbers", "hf:t", columns=["s"])
-    refused("column 'v' of data 'hf:t' must hold numbers, or lists of equal length, and a value", "hf:t", columns=["v"])
+    refused(
+        "lists in column 'v' of data 'hf:t' must have equal lengths: got 1 and, at index 1, 2", "hf:t", columns=["v"]
+    )
     refused("column 'n' of data 'hf:t' has no value at index 1", "hf:t", columns=["n"])
     refused("data 'hf:t' has no column 'y'; known: s, v, n, ok", "hf:t", columns=["y"])
     datasets.Dataset.from_dict({"v": [[1, 2]] * 1000 + [[1, 2, 3]] * 5}).save_to_disk("wide")
-    refused("column 'v' of data 'hf:wide' must hold values of one type and shape: values from index 1000 on", "hf:wide")
+    refused("lists in column 'v' of data 'hf:wide' must have equal lengths: got 2 and, at index 1000, 3", "hf:wide")
     with pytest.raises(ValueError, match=r"^sample ids of data 'hf:t' must be in 0 \.\. 1: got \[-1\]$"):
         open_dataset("hf:t", columns=["ok"]).batch(np.array([-1]))
+
+
+def test_a_saved_data_set_keeps_values_and_shapes(datasets: Any) -> None:
+    features = datasets.Features(
+        {"x": datasets.Value("float64"), "k": datasets.Value("uint64"), "a": datasets.Array2D((2, 3), "float32")}
+    )
+    columns = {"x": [1 / 3, 2.0], "k": [2**63 - 1, 2**53 + 1], "a": [[[1, 2, 3], [4, 5, 6]]] * 2}
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk("t")
+    batch = open_dataset("hf:t", dtype="float64").batch(np.array([1, 0]))
+    assert batch["x"].tolist() == [2.0, 1 / 3]
+    assert batch["k"].tolist() == [2**53 + 1, 2**63 - 1]
+    assert batch["a"].tolist() == [[[1, 2, 3], [4, 5, 6]]] * 2
+
+
+def test_a_saved_value_that_does_not_fit_is_refused(datasets: Any) -> None:
+    datasets.Dataset.from_dict({"v": [[1, 2]] * 1001 + [[3, None]], "x": [0.0] * 1001 + [1e39]}).save_to_disk("t")
+    refused("column 'v' of data 'hf:t' has no value in a list at index 1001", "hf:t", columns=["v"])
+    refused("column 'x' of data 'hf:t', index 1001: 1e+39 does not fit float32", "hf:t", columns=["x"])
+    datasets.Dataset(pa.table({"k": pa.array([0, 2**63], pa.uint64())})).save_to_disk("k")
+    refused("column 'k' of data 'hf:k', index 1: 9223372036854775808 does not fit int64", "hf:k")

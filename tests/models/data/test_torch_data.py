@@ -130,7 +130,7 @@ def test_an_error_in_a_sample_names_data_set_and_index() -> None:
             "the fingerprint of data 'torch:torch_of_user:NumberedFingerprint' must be text: got int",
         ),
         ("Unordered", {}, "data 'torch:torch_of_user:Unordered' must have __len__ and __getitem__: Unordered hasn't"),
-        ("Missing", {}, "unknown data set 'torch_of_user:Missing': module 'torch_of_user' has no class or function"),
+        ("Missing", {}, "unknown data set 'torch_of_user:Missing': module torch_of_user has no 'Missing'; known: "),
         ("Pairs", {"sizes": 3}, "data set 'torch:torch_of_user:Pairs' can't be opened with {'sizes': 3}: "),
         ("fails", {"root": "r"}, "data 'torch:torch_of_user:fails' with {'root': 'r'}: FileNotFoundError: "),
     ],
