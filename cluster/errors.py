@@ -7,12 +7,17 @@ class PoolError(RuntimeError):
     """The pool cannot deliver what was sent: its retries are used up, or its workers cannot load their Work."""
 
 
+class DrawsError(RuntimeError):
+    """A Work has drawn random numbers for a row of a job whose batch is not cut into blocks; the row is not used."""
+
+
 class Fault(NamedTuple):
     """The Work raised in one mini-task, or returned something that is not a row. It is not retried; other work goes on."""
 
     text: str  # one line: exception type and message
     traceback: str = ""
     machine: str = ""  # host name of the machine; empty in a simulation
+    draws: bool = False  # it was a DrawsError: the job can be opened again, cut into blocks
 
 
 class FaultError(RuntimeError):

@@ -32,7 +32,13 @@ class Payload:
     n: int
     cost: float = 1.0  # compute of the whole batch, in units of a trace's slope
     version: int = 0
-    kind: str = "gradient"  # or "evaluation"; the Work decides what a row of either holds
+    # "gradient", "evaluation", or "check", a gradient that is only compared; the Work decides what a row of each holds.
+    kind: str = "gradient"
+    counts: bool | None = None  # whether the loss returns counts, always or never; None = not known yet
+    # For a learner that draws random numbers, the number of blocks of its batch, each computed under its own seed; parts are
+    # whole blocks. 0 = it draws none, and no row may.
+    blocks: int = 0
+    joint: bool = False  # all draws are dropout over samples: the blocks of a row share one pass
 
     @property
     def layout(self) -> Layout:
@@ -63,7 +69,8 @@ class Pool(Protocol):
     """n workers on k hosts.
 
     Every mini-task sent is delivered at least once, as a row or as a fault, unless it was cancelled or its job retired, or
-    `poll` raises PoolError. The pool itself retries mini-tasks and replaces hosts, a bounded number of times.
+    `poll` raises PoolError. The pool itself retries mini-tasks and replaces hosts, a bounded number of times; a mini-task that
+    takes hosts along by ending their process, or never ends, is a fault in the end.
     """
 
     def members(self) -> Mapping[int, str]:
@@ -87,7 +94,10 @@ class Pool(Protocol):
         ...
 
     def poll(self, until: float | None) -> list[Delivery]:
-        """Block until rows arrive and return them; [] once pool time has reached `until`, or when there is news."""
+        """Block until rows arrive and return them; [] once pool time has reached `until`, or when there is news.
+
+        A pool of real workers blocks for about a second at most, so that its caller sees soon that it is asked to stop.
+        """
         ...
 
     def collect(self, job: int, weights: Mapping[MiniTask, float]) -> np.ndarray:

@@ -15,6 +15,7 @@ ROUNDS = 512
 # Seconds of a usual start-up, and of computing a whole batch: those of the recorded trace of 256 serverless workers that the
 # figures in docs/benchmarks.md are of (its slope is 2.2013).
 BASE = 0.6
+LONGEST = 1e6  # base: longer ones, eleven days, are typing errors
 SLOPE = 2.2
 
 
@@ -72,12 +73,12 @@ PROFILES: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
 def profile(name: str, n: int, seed: int, base: float = BASE) -> Trace:
     """The generated trace of a profile for n workers. `base`, in seconds, scales start-up and compute alike.
 
-    ValueError for an unknown profile or a base that is not positive.
+    ValueError for an unknown profile or a base that is not in (0, LONGEST].
     """
     if name not in PROFILES:
         raise ValueError(f"unknown delay profile {name!r}; known: {', '.join(PROFILES)}")
-    if not (np.isfinite(base) and base > 0):
-        raise ValueError(f"a delay profile's base must be seconds > 0: got {base}")
+    if not 0 < base <= LONGEST:
+        raise ValueError(f"a delay profile's base must be seconds > 0, and at most {LONGEST:g}: got {base}")
     key = [seed, list(PROFILES).index(name)]
     # The profile's position is part of the key, so that two profiles of one seed do not share their draws.
     table = PROFILES[name](n, np.random.Generator(np.random.Philox(np.random.SeedSequence(key))))

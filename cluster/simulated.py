@@ -2,7 +2,7 @@
 
 An invocation is one message to one worker. It starts up, then does its mini-tasks one by one, skipping stale ones.
 `unfinished` says what happens to an unfinished invocation when its worker is sent new work:
-  lost      invocations are independent, and one that is cancelled ends at once (the model of the papers)
+  lost      one that is cancelled ends at once (the model of the papers); one that is still wanted goes first
   overlap   invocations are independent, and the old one keeps running beside the new one (serverless functions)
   serial    a worker is one process: the new invocation starts when the old one has ended, which a stale one does at the next
             mini-task boundary
@@ -18,13 +18,15 @@ import numpy as np
 from distseq.cluster.pool import Delivery, FaultError, Payload, PoolError, check_new
 from distseq.cluster.reduction import weighted_sum
 from distseq.cluster.trace import Trace
-from distseq.cluster.work import Work, checked, fault_of
+from distseq.cluster.work import RowRequest, Work, checked, compute, fault_of, row_request
+from distseq.coding.layout import block_numbers
 from distseq.coding.plan import MiniTask
 
 UNFINISHED = ("lost", "overlap", "serial")
 ARRIVAL = ("row", "message")
 COMPUTE = ("none", "decoded", "rows")
-# Attempts at one invocation, each lost, before the pool raises: a trace column of nothing but losses would never end.
+# Attempts at one invocation, each lost, before the pool gives it up: a trace column of nothing but losses would never end. It
+# raises only when nothing else is going on: another worker may have a copy of what was given up.
 ATTEMPTS = 4
 # A lost invocation is noticed, and sent again, after this many median times: sooner would resend merely slow ones, and waiting
 # for the rare events of 27 s would cost more than the resend.
@@ -60,7 +62,8 @@ class SimulatedPool:
     `arrival`: rows arrive one by one ("row"), or all rows of a message together with its last one ("message").
     `compute`: no rows at all ("none": `collect` returns an empty vector), only the decoded vector, in one pass ("decoded":
     faults show in `collect`), or the rows that real workers would send ("rows": bit-identical to a real pool). The default is
-    "none" without `work`, else "rows". ValueError for unknown values, or if `compute` and `work` do not fit together.
+    "none" without `work`, else "rows". Jobs of the kind "check" compute rows wherever there is work. ValueError for unknown
+    values, or if `compute` and `work` do not fit together.
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class SimulatedPool:
         if (work is None) != (compute == "none"):
             raise ValueError(f"compute={compute!r} {'needs' if work is None else 'takes no'} work")
         self._trace, self._work, self._compute = trace, work, compute
-        self._lost, self._serial, self._whole = unfinished == "lost", unfinished == "serial", arrival == "message"
+        self._lost, self._beside, self._whole = unfinished == "lost", unfinished == "overlap", arrival == "message"
         self._notice = notice_seconds(trace)
         self._members = {i: f"simulated-{i}" for i in range(trace.workers)}
         self._now, self._count, self._version, self._last = 0.0, 0, 0, dict[str, int]()
@@ -96,6 +99,7 @@ class SimulatedPool:
         self._cancelled: dict[int, set[MiniTask]] = {}
         self._invocations = [0] * trace.workers
         self._queues: list[deque[Invocation]] = [deque() for _ in range(trace.workers)]
+        self._given_up: list[MiniTask] = []  # lost in every attempt, and not sent again
         self._busy = 0.0  # seconds of the invocations that have ended
 
     def worker_seconds(self) -> float:
@@ -131,15 +135,18 @@ class SimulatedPool:
     def _queue(self, invocation: Invocation) -> None:
         queue = self._queues[invocation.worker]
         queue.append(invocation)
-        if not self._serial or len(queue) == 1:
+        # Also under "lost": what is stale there has ended, and no worker does two things at once.
+        if self._beside or len(queue) == 1:
             self._start(invocation)
 
     def _end(self, invocation: Invocation) -> None:
         invocation.ended = True
-        self._busy += self._now - invocation.begun
         queue = self._queues[invocation.worker]
+        first = queue[0] is invocation
         queue.remove(invocation)
-        if self._serial and queue:
+        # One that still waits (begun = inf) was not busy, and ends without making room.
+        self._busy += max(0.0, self._now - invocation.begun)
+        if first and not self._beside and queue:
             self._start(queue[0])
 
     def _stale(self, task: MiniTask) -> bool:
@@ -209,10 +216,14 @@ class SimulatedPool:
         return Delivery(task, self._now, i.startup, compute, host, i.attempt, i.index, stale, fault=fault)
 
     def _row_of(self, task: MiniTask) -> np.ndarray:
-        if self._compute != "rows":
-            return np.zeros(0)
         payload = self._jobs[task.job]
-        return self._row(payload, *payload.layout.row(task, payload.ids))
+        if self._work is None or not self._by_rows(payload):
+            return np.zeros(0)
+        return self._row(row_request(payload, task))
+
+    def _by_rows(self, payload: Payload) -> bool:
+        # A check compares what was decoded in one pass with what the rows of workers add up to.
+        return self._compute == "rows" or payload.kind == "check"
 
     def _send_again(self, invocation: Invocation) -> None:
         # It counts as busy until it was noticed: a lost function is billed until its time-out.
@@ -221,7 +232,8 @@ class SimulatedPool:
         if not tasks:
             return
         if invocation.attempt == ATTEMPTS:
-            raise PoolError(f"worker {invocation.worker} lost {tasks[0]} in each of {ATTEMPTS} attempts")
+            self._given_up = [task for task in self._given_up if not self._stale(task)] + list(tasks)
+            return
         self._queue(Invocation(invocation.worker, tasks, invocation.attempt + 1))
 
     def cancel(self, tasks: Sequence[MiniTask]) -> None:
@@ -249,6 +261,9 @@ class SimulatedPool:
                 rows += self._event(heapq.heappop(self._events)[2])
             if rows:
                 return rows
+        wanted = [] if self._events else [task for task in self._given_up if not self._stale(task)]
+        if wanted:
+            raise PoolError(f"worker {wanted[0].worker} lost {wanted[0]} in each of {ATTEMPTS} attempts")
         if until is None:
             raise PoolError("nothing is outstanding: waiting without a deadline would never end")
         self._now = max(self._now, until)
@@ -264,17 +279,19 @@ class SimulatedPool:
         if self._work is None:
             return np.zeros(0)
         payload = self._jobs[job]
-        if self._compute == "decoded":
+        if not self._by_rows(payload):
             # The gradient is linear in the weights of the samples: one pass over the batch with weights a^T B is the decoded
             # sum, up to rounding, without computing a row for each replica.
-            combined = payload.layout.combined(dict(weights), len(payload.ids))
-            return self._row(payload, payload.ids, combined).astype(np.float64)
+            samples, blocks = len(payload.ids), payload.blocks
+            combined = payload.layout.combined(dict(weights), samples, blocks)
+            numbers = block_numbers(samples, blocks) if blocks else None
+            return self._row(RowRequest(payload, payload.ids, combined, blocks=numbers)).astype(np.float64)
         return weighted_sum((weights[task], rows[task]) for task in sorted(weights))
 
-    def _row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def _row(self, request: RowRequest) -> np.ndarray:
         assert self._work is not None, "there are rows only where there is work"
         try:
-            row = self._work.row(payload, ids, weights)
+            row = compute(self._work, request)
             checked(row)
         # Everything that a worker would survive; but this is the driver's own process, where Ctrl-C belongs to the user.
         except (Exception, SystemExit) as error:

@@ -8,8 +8,7 @@ the seconds per job during which the master handles no arrivals: decoding, the o
 A file named *.csv holds start-ups only, a column for each worker (distseq.cluster.trace_csv): load, slope and master are 0.
 """
 
-import zipfile
-import zlib
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,11 @@ import numpy as np
 
 from distseq.cluster.system.atomic_files import write_whole
 from distseq.cluster.trace_csv import csv_bytes, is_csv, read_times
+from distseq.coding.npz_file import read_npz
+
+
+class TraceWarning(UserWarning):
+    """A trace file holds something that is read in another way than it is written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,20 +52,25 @@ class Trace:
         return int(self.times.shape[1])
 
     def startup(self, invocation: int, worker: int) -> float:
-        """Seconds before computing starts; inf if the invocation is lost."""
+        """Seconds before computing starts, at least 0; inf if the invocation is lost."""
         seconds = float(self.times[invocation % len(self.times), worker]) - self.slope * self.load
-        return seconds if np.isfinite(seconds) else np.inf
+        return max(0.0, seconds) if np.isfinite(seconds) else np.inf
+
+    @property
+    def early(self) -> int:
+        """The number of times that are shorter than their compute, slope x load: their start-ups count as 0."""
+        # Jitter of a measured trace makes some so; no worker starts before it was asked to.
+        return int(np.count_nonzero(self.times.astype(np.float64) < self.slope * self.load))
 
     def startups(self) -> np.ndarray:
         """(rounds, workers) float64: `startup` of each invocation and worker."""
         # float64, as `startup` computes: recorded times are float32, and both must give the same bits.
         seconds = self.times.astype(np.float64) - self.slope * self.load
-        return np.where(np.isfinite(seconds), seconds, np.inf)
+        return np.where(np.isfinite(seconds), np.maximum(seconds, 0.0), np.inf)
 
     def with_slope(self, slope: float) -> "Trace":
         """The same start-ups with `slope` seconds of compute per batch."""
-        # Jitter of a measured trace can make time minus compute negative; no worker starts before it was asked to.
-        return Trace(np.maximum(self.startups(), 0.0), 0.0, slope, self.master)
+        return Trace(self.startups(), 0.0, slope, self.master)
 
     def first(self, n: int) -> "Trace":
         """The trace of the first n workers. ValueError if it has fewer."""
@@ -73,7 +82,7 @@ class Trace:
         """Write a trace file. A .csv keeps the start-ups, and neither slope nor master. OSError if it cannot be written."""
         t = self
         if is_csv(path):
-            data = csv_bytes(np.maximum(t.startups(), 0.0))
+            data = csv_bytes(t.startups())
             write_whole(path, lambda file: file.write(data))
             return
         write_whole(
@@ -95,22 +104,25 @@ def load_trace(path: Path) -> Trace:
     try:
         if is_csv(path):
             return Trace(read_times(path), 0.0, 0.0)
-        with open(path, "rb") as file:
-            # A trace may come from anywhere, and a pickled array would run code.
-            data = np.load(file, allow_pickle=False)
-            if not isinstance(data, np.lib.npyio.NpzFile):
-                raise ValueError("the file holds a single array, not an .npz archive")
-            absent = {"times", "load", "slope"} - set(data.files)
-            if absent:
-                raise ValueError(f"the archive lacks {', '.join(sorted(absent))}")
-            times, load, slope = data["times"], data["load"], data["slope"]
-            master = data["master"] if "master" in data.files else np.zeros(())
+        data = read_npz(path)
+        absent = {"times", "load", "slope"} - data.keys()
+        if absent:
+            raise ValueError(f"the archive lacks {', '.join(sorted(absent))}")
+        times, load, slope, master = data["times"], data["load"], data["slope"], data.get("master", np.zeros(()))
         if not load.size == slope.size == master.size == 1:
             shapes = f"{load.shape}, {slope.shape} and {master.shape}"
             raise ValueError(f"load, slope and master must be single numbers: got shapes {shapes}")
-        return Trace(times, float(load.item()), float(slope.item()), float(master.item()))
+        trace = Trace(times, float(load.item()), float(slope.item()), float(master.item()))
+        if trace.early:
+            warnings.warn(
+                f"{path}: {trace.early} of {times.size} times are shorter than slope x load, the compute in them: "
+                "their start-ups count as 0",
+                TraceWarning,
+                stacklevel=2,
+            )
+        return trace
     except FileNotFoundError:
         raise ValueError(f"no trace file {path}") from None
-    # numpy and zipfile raise any of these for a damaged archive, depending on which bytes are wrong.
-    except (OSError, ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    # TypeError: load, slope or master that are no numbers.
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a trace: {error}") from None

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 SUFFIX = ".csv"
+# Characters of a cell that a message repeats.
+LONGEST = 100
 
 
 def is_csv(path: Path) -> bool:
@@ -65,10 +67,10 @@ def _seconds(number: int, column: int, cell: str) -> float:
     if not cell.strip():
         return np.nan
     if not _is_number(cell):
-        raise ValueError(f"line {number}, column {column}: {cell.strip()!r} is not a number of seconds")
+        raise ValueError(f"line {number}, column {column}: {_shortened(cell)!r} is not a number of seconds")
     seconds = float(cell)
     if seconds < 0:
-        raise ValueError(f"line {number}, column {column}: {cell.strip()} seconds are negative")
+        raise ValueError(f"line {number}, column {column}: {_shortened(cell)} seconds are negative")
     return seconds
 
 
@@ -78,3 +80,9 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _shortened(cell: str) -> str:
+    """A cell as far as a message repeats it."""
+    text = cell.strip()
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

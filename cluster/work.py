@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from distseq.cluster.errors import Fault
+from distseq.cluster.errors import DrawsError, Fault
 from distseq.cluster.pool import Payload
 from distseq.coding.import_string import load_object
+from distseq.coding.plan import MiniTask
 
 
 class Work(Protocol):
@@ -21,7 +22,8 @@ class Work(Protocol):
     def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(L,) float32 or float64: the sum over samples of weight x (gradient, and whatever else is additive).
 
-        `ids` (B,) int64, `weights` (B,) float64. B = 0, an empty part, gives zeros.
+        `ids` (B,) int64, `weights` (B,) float64. B = 0, an empty part, gives zeros. Where `payload.blocks` is not 0, there is
+        an argument `blocks` (B,) too: the block of each sample.
         """
         ...
 
@@ -47,6 +49,24 @@ class RowRequest(NamedTuple):
     ids: np.ndarray
     weights: np.ndarray
     samples: Any = None
+    blocks: np.ndarray | None = None  # (B,) block of each sample, where the batch is cut into blocks
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of `row` and `read` that only jobs with blocks have."""
+        return {} if self.blocks is None else {"blocks": self.blocks}
+
+
+def row_request(payload: Payload, task: MiniTask) -> RowRequest:
+    """What a mini-task of a job asks for, its samples not read yet."""
+    ids, weights = payload.layout.row(task, payload.ids, payload.blocks)
+    blocks = payload.layout.row_blocks(task, len(payload.ids), payload.blocks) if payload.blocks else None
+    return RowRequest(payload, ids, weights, blocks=blocks)
+
+
+def compute(work: Work, request: RowRequest) -> np.ndarray:
+    """The row of a request whose samples are not read yet."""
+    return work.row(*request[:3], **request.options)
 
 
 @runtime_checkable
@@ -77,7 +97,8 @@ def fault_of(error: BaseException) -> Fault:
     # TracebackException, which survives exceptions whose own __str__ raises.
     formatted = traceback.TracebackException.from_exception(error)
     message = " ".join(str(formatted).split())
-    return Fault(f"{type(error).__name__}{message and f': {message}'}", "".join(formatted.format()))
+    text = f"{type(error).__name__}{message and f': {message}'}"
+    return Fault(text, "".join(formatted.format()), draws=isinstance(error, DrawsError))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,10 @@
 from collections import defaultdict
 from typing import NamedTuple
 
+# Messages of a worker whose sending is remembered. One whose jobs are over before it starts is never answered, and a worker that
+# is always too late would collect them without end.
+REMEMBERED = 1024
+
 
 class Mark(NamedTuple):
     """A point in time, and how much a host had computed by then."""
@@ -26,7 +30,10 @@ class MessageTimer:
         self._begun: dict[tuple[int, str], tuple[int, Mark, bool]] = {}
 
     def sent(self, worker: int, invocation: int, host: str, now: float) -> None:
-        self._sent[worker, host][invocation] = Mark(now, self._computed[host])
+        sent = self._sent[worker, host]
+        sent[invocation] = Mark(now, self._computed[host])
+        if len(sent) > REMEMBERED:
+            del sent[next(iter(sent))]
 
     def answered(self, worker: int, invocation: int, host: str, compute: float, now: float) -> tuple[float, bool]:
         """Seconds of the message so far in which its host was not computing, and whether it had to queue.
@@ -35,7 +42,7 @@ class MessageTimer:
         """
         key = (worker, host)
         if self._begun.get(key, (-1,))[0] != invocation:
-            self._begin(key, invocation)
+            self._begin(key, invocation, now)
         self._computed[host] += compute
         _, begun, queued = self._begun[key]
         self._answered[key] = Mark(now, self._computed[host])
@@ -43,8 +50,9 @@ class MessageTimer:
         # of the machine. Clamped at 0, since computing is timed on another clock and may exceed the elapsed time by noise.
         return max(0.0, now - begun.at - (self._computed[host] - begun.computed)), queued
 
-    def _begin(self, key: tuple[int, str], invocation: int) -> None:
-        sent, last = self._sent[key].pop(invocation), self._answered.get(key)
+    def _begin(self, key: tuple[int, str], invocation: int, now: float) -> None:
+        last = self._answered.get(key)
+        sent = self._sent[key].pop(invocation, Mark(now, self._computed[key[1]]))
         # A worker answers in order, so an older message that is still here was cancelled as a whole and never answers.
         for older in [k for k in self._sent[key] if k < invocation]:
             del self._sent[key][older]

@@ -1,4 +1,4 @@
-"""Messages between driver and hosts: commands one way, answers and failures the other."""
+"""Messages between driver and hosts: commands one way, answers, signs of life and failures the other."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,13 +8,18 @@ from distseq.coding.plan import MiniTask
 
 
 class Assign(NamedTuple):
-    """Mini-tasks for one logical worker, to be done in order after `startup` seconds; inf kills the host (a scripted fault)."""
+    """Mini-tasks for one logical worker, to be done in order after `startup` seconds; inf kills the host (a scripted fault).
+
+    `announced`: the host says which of them it begins before it does so, and computes each alone. A host of their jobs has died,
+    and if another one does, the driver knows in which mini-task.
+    """
 
     worker: int
     tasks: tuple[MiniTask, ...]
     attempt: int
     invocation: int
     startup: float
+    announced: bool = False
 
 
 class Publish(NamedTuple):
@@ -56,9 +61,23 @@ class Answer(NamedTuple):
     fault: Fault | None = None
 
 
+class Progress(NamedTuple):
+    """A sign of life: the mini-tasks that a host has in hand, and for how long.
+
+    One that has none and is not `idle` waits for a start-up.
+    """
+
+    tasks: tuple[MiniTask, ...]  # several are computed in one pass
+    seconds: float  # in which the host's process ran: one that is stopped does not count on
+    idle: bool = False  # nothing is in hand and nothing queued
+
+
 class Failure(NamedTuple):
     """The host cannot work at all: its Work could not be loaded, or its loop has raised. A retry would fail the same way."""
 
     text: str
     traceback: str
     machine: str  # host name
+
+
+Report = Answer | Progress | Failure

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any
 
-# Seconds a host may take to be scheduled and to load its Work. A cluster may have to start a machine and import torch (3 s per
-# actor, 8 at once on two cores 15 s), so this bounds only what would otherwise hang for ever.
-READY_WITHIN = 300.0
+from distseq.cluster.hosts.limits import READY_WITHIN
+from distseq.coding.plan import MiniTask
 
 
 @dataclass(eq=False)
@@ -16,11 +15,14 @@ class HostSlot:
 
     name: str
     handle: Any
-    last_heard: float  # pool time of its last answer, or of its start
+    last_heard: float  # seconds that the pool had listened when it answered last, or was started
     ready: bool = False  # it has loaded its Work
     silence_limit: float = READY_WITHIN  # seconds it may be silent before it counts as hung
     known_jobs: set[int] = field(default_factory=set)  # jobs whose payload was published to the host
-    deaths: int = 0
+    deaths: int = 0  # of this place in a row, without an answer in between
+    in_hand: tuple[MiniTask, ...] = ()  # what it was computing when it was last heard of
+    idle_since: float | None = None  # when it began to say that it has nothing to do; None while it has
+    met: set[tuple[int, str]] = field(default_factory=set)  # (learner, kind) of the rows that it has computed
 
 
 class Placement:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from distseq.cluster.errors import PoolError
-from distseq.cluster.hosts.messages import Answer, Command, Failure
+from distseq.cluster.hosts.messages import Command, Report
 from distseq.cluster.pool import Payload
 from distseq.cluster.reduction import digest
 from distseq.coding.plan import MiniTask
@@ -63,7 +63,7 @@ class Transport(Protocol):
         """Publish the shared payloads (job -> shared) to a host, then give it the commands. Never blocks on a hung host."""
         ...
 
-    def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, list[Answer | Failure] | Death]]:
+    def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, list[Report] | Death]]:
         """Answers that have arrived; blocks for at most `seconds`, then [] if there are none."""
         ...
 
@@ -92,7 +92,9 @@ class Transport(Protocol):
 
 
 def verified(name: object, row: np.ndarray, sent: int) -> np.ndarray:
-    """The row, after its crc32 was compared with the one it was sent with. PoolError if they differ."""
+    """The row, after its crc32 was compared with the one it was sent with. PoolError if they differ, or it is no row."""
+    if not isinstance(row, np.ndarray) or row.ndim != 1 or row.dtype not in (np.float32, np.float64):
+        raise PoolError(f"the row of {name} is not a vector of numbers")
     if digest(row) != sent:
         raise PoolError(f"the row of {name} was corrupted in transit: crc32 {digest(row):08x}, sent as {sent:08x}")
     return row

@@ -10,10 +10,8 @@ import signal
 import socket
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from functools import cache, partial
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
@@ -22,9 +20,20 @@ import numpy as np
 
 from distseq.cluster.hosts.messages import Answer, Assign, Cancel, Command, Failure, Publish, Retire, Stop
 from distseq.cluster.hosts.prefetch import Prefetch
+from distseq.cluster.hosts.worker_queues import WorkerQueue, WorkerQueues
 from distseq.cluster.pool import Fault, Payload
 from distseq.cluster.reduction import digest
-from distseq.cluster.work import ReadingWork, RowRequest, StackingWork, Work, WorkSpec, checked, fault_of
+from distseq.cluster.work import (
+    ReadingWork,
+    RowRequest,
+    StackingWork,
+    Work,
+    WorkSpec,
+    checked,
+    compute,
+    fault_of,
+    row_request,
+)
 from distseq.coding.plan import MiniTask
 
 
@@ -47,15 +56,11 @@ class ReadyTask(NamedTuple):
     waited: float  # seconds that the computation waited for reading
 
 
-@dataclass
-class WorkerQueue:
-    """The messages of one logical worker, and the progress of the first of them."""
+class InHand(NamedTuple):
+    """The mini-tasks being read or computed, and since when."""
 
-    messages: deque[Assign] = field(default_factory=deque)
-    at: int = 0  # index of the first message's next mini-task
-    begun: float | None = None  # when the first message started up; None before that
-    ready: float = 0.0  # when its start-up ends
-    answered: bool = False  # whether it has had a mini-task to compute
+    tasks: tuple[MiniTask, ...]
+    begun: float  # time.monotonic
 
 
 def compute_row(compute: Callable[[], np.ndarray]) -> tuple[np.ndarray | None, Fault | None]:
@@ -83,121 +88,100 @@ def _raise(error: BaseException) -> np.ndarray:
 
 
 class WorkerLoop:
-    """Call `post` from any thread, `run` from one thread, in which `emit` is then called."""
+    """Call `post` from any thread, `run` from one thread, in which the functions given are then called.
 
-    def __init__(self, spec: WorkSpec, emit: Callable[[Answer | Failure], None]) -> None:
-        self._spec, self._emit = spec, emit
-        self._inbox: SimpleQueue[Command] = SimpleQueue()
-        self._queues: dict[int, WorkerQueue] = {}
+    emit: takes answers. announce: takes a mini-task of an announced message before it begins, and returns when the driver will
+    hear of it. pausing: nothing is left to compute for now.
+    `in_hand` and `idle` may be read from any thread.
+    """
+
+    def __init__(
+        self,
+        spec: WorkSpec,
+        emit: Callable[[Answer | Failure], None],
+        announce: Callable[[MiniTask], None] = lambda task: None,
+        pausing: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._spec, self._emit, self._announce, self._pausing = spec, emit, announce, pausing
+        self._inbox: SimpleQueue[Sequence[Command]] = SimpleQueue()
+        self._queues = WorkerQueues(_begin, self._report)
         # By job: `cancel` and `retire` may come before, between and after the messages that they are about.
         self._payloads: dict[int, Callable[[], Payload | None]] = {}  # job -> fetches the payload, once
-        self._cancelled: dict[int, set[MiniTask]] = {}
-        self._sent: dict[int, set[MiniTask]] = {}
         self._set_aside: dict[MiniTask, Inputs] = {}  # read for a pass whose shape they do not have
         self._running = True
+        self.in_hand: InHand | None = None
+        self.idle = True  # there is nothing to compute, now or after a start-up
 
     # A queue, and no lock: all tables are changed by the loop's own thread alone.
-    def post(self, command: Command) -> None:
-        self._inbox.put(command)
+    def post(self, *commands: Command) -> None:
+        """Commands to be handled together, before anything is computed."""
+        self._inbox.put(commands)
 
     def run(self, loaded: Callable[[], None] = lambda: None) -> None:
         """Load the Work, call `loaded`, then process commands until Stop."""
         try:
             work = self._spec.load()
-            ahead = self._spec.prefetch and isinstance(work, ReadingWork)
-            with closing(Prefetch(partial(self._reading, work), ahead=ahead)) as inputs:
+            # Once: asking whether an object has the methods of a protocol costs more than all else that the loop does for a row.
+            reader = work if isinstance(work, ReadingWork) else None
+            stacker = work if self._spec.stack > 1 and isinstance(work, StackingWork) else None
+            reading = partial(self._reading, work, reader, stacker)
+            with closing(Prefetch(reading, ahead=self._spec.prefetch and reader is not None)) as inputs:
                 loaded()
                 while self._running:
-                    queue = self._next_queue()
-                    if queue is None:
-                        # A command was handled, which may have cancelled mini-tasks whose samples are already read.
-                        inputs.forget(self._stale)
-                        self._set_aside = {
-                            task: each for task, each in self._set_aside.items() if not self._stale(task)
-                        }
-                    else:
-                        self._compute(work, self._next_batch(inputs, queue))
+                    now = time.monotonic()
+                    queue = self._queues.first(now)
+                    wait = None if queue is None else max(0.0, queue.ready - now)
+                    # Commands go before computing: a cancellation in the inbox saves the computation that it names.
+                    if self._handle_commands(wait):
+                        # Mini-tasks may have been cancelled whose samples are already read.
+                        inputs.forget(self._queues.stale)
+                        for task in [task for task in self._set_aside if self._queues.stale(task)]:
+                            del self._set_aside[task]
+                    elif wait == 0:
+                        self._compute(work, self._next_batch(inputs))
         # Loading a Work runs users' code, which may raise anything, SystemExit too. Uncaught it would end this thread alone, and
         # leave a host that is silent but alive.
         except BaseException as error:
             self._emit(Failure(f"{type(error).__name__}: {error}", traceback.format_exc(), socket.gethostname()))
 
-    def _next_queue(self) -> WorkerQueue | None:
-        """The queue that has been ready the longest; None after a command was handled."""
-        now = time.monotonic()
-        queue = self._first_ready(now)
-        wait = None if queue is None else max(0.0, queue.ready - now)
-        # Commands go before computing, one at a time: a cancellation in the inbox saves the computation that it names.
+    def _handle_commands(self, wait: float | None) -> bool:
+        """Handle what has been posted together, waiting for it at most `wait` seconds; whether there was something."""
+        if wait != 0 and self._inbox.empty():
+            self.idle = wait is None
+            self._pausing()
         try:
-            self._handle(self._inbox.get(timeout=wait) if wait != 0 else self._inbox.get_nowait())
-            return None
+            commands = self._inbox.get(wait != 0, wait)
         except Empty:
-            return queue
+            return False
+        self.idle = False
+        self._handle(commands)
+        return True
 
-    def _first_ready(self, now: float) -> WorkerQueue | None:
-        """The queue whose next mini-task is ready first; None if no queue has work."""
-        busy = [queue for queue in self._queues.values() if self._prepare(queue, now)]
-        return min(busy, key=lambda queue: queue.ready, default=None)
+    def _handle(self, commands: Sequence[Command]) -> None:
+        now = time.monotonic()
+        for command in commands:
+            match command:
+                case Assign():
+                    self._queues.assign(command, now)
+                case Publish():
+                    # Fetched when the first row needs it, in the reading thread, and once: parameters may be large.
+                    self._payloads[command.job] = cache(command.fetch)
+                    self._queues.publish(command.job)
+                case Cancel():
+                    self._queues.cancel(command.tasks, now)
+                case Retire():
+                    self._payloads.pop(command.job, None)
+                    self._queues.retire(command.job, now)
+                case Stop():
+                    self._running = False
 
-    def _handle(self, command: Command) -> None:
-        match command:
-            case Assign():
-                for task in command.tasks:
-                    self._cancelled.get(task.job, set()).discard(task)
-                    # A higher attempt says that the row was lost on the master's side, even if this host has sent it.
-                    if command.attempt > 1:
-                        self._sent.get(task.job, set()).discard(task)
-                self._queues.setdefault(command.worker, WorkerQueue()).messages.append(command)
-            case Publish():
-                # Fetched when the first row needs it, in the reading thread, and once: parameters may be large.
-                self._payloads[command.job] = cache(command.fetch)
-                self._cancelled[command.job], self._sent[command.job] = set(), set()
-            case Cancel():
-                for task in command.tasks:
-                    self._cancelled.get(task.job, set()).add(task)
-            case Retire():
-                for table in (self._payloads, self._cancelled, self._sent):
-                    table.pop(command.job, None)
-            case Stop():
-                self._running = False
-
-    def _stale(self, task: MiniTask) -> bool:
-        """Whether the row is not needed: its job is retired, it was cancelled, or this host has already sent it."""
-        job = task.job
-        return job not in self._payloads or task in self._cancelled[job] or task in self._sent[job]
-
-    def _prepare(self, queue: WorkerQueue, now: float) -> bool:
-        """Advance the queue to its next mini-task that is not stale, starting messages up. Returns whether there is one."""
-        while queue.messages:
-            message = queue.messages[0]
-            while queue.at < len(message.tasks) and self._stale(message.tasks[queue.at]):
-                # A start-up is never cut short, even if its mini-tasks are stale: its length is evidence of a straggler, and
-                # dropping the longest ones would make replays look too fast (docs/decisions/004).
-                if queue.begun is not None and now < queue.ready:
-                    return True
-                queue.at += 1
-            if queue.at < len(message.tasks):
-                if queue.begun is None:
-                    self._start(queue, message, now)
-                return True
-            self._finish(queue, message)
-        return False
-
-    def _start(self, queue: WorkerQueue, message: Assign, now: float) -> None:
-        # A scripted loss. SIGKILL, because a real loss runs no handlers and flushes nothing either.
-        if message.startup == np.inf:
-            os.kill(os.getpid(), signal.SIGKILL)
-        queue.begun, queue.ready = now, now + message.startup
-
-    def _finish(self, queue: WorkerQueue, message: Assign) -> None:
+    def _report(self, message: Assign, startup: float) -> None:
         # Nothing of this message was computed. Its start-up is reported all the same (docs/decisions/004).
-        if queue.begun is not None and not queue.answered:
-            startup = queue.ready - queue.begun
-            self._emit(Answer(message.tasks[-1], 0, message.attempt, message.invocation, startup, 0.0, None, 0))
-        queue.messages.popleft()
-        queue.at, queue.begun, queue.answered = 0, None, False
+        self._emit(Answer(message.tasks[-1], 0, message.attempt, message.invocation, startup, 0.0, None, 0))
 
-    def _reading(self, work: Work, task: MiniTask) -> Callable[[], Inputs | None]:
+    def _reading(
+        self, work: Work, reader: ReadingWork | None, stacker: StackingWork | None, task: MiniTask
+    ) -> Callable[[], Inputs | None]:
         """A function that fetches the payload and reads the samples of a row; it returns None if the job has been retired."""
         # Looked up here, in the loop's thread: the reading thread must not touch tables that commands change.
         fetch = self._payloads[task.job]
@@ -207,14 +191,13 @@ class WorkerLoop:
             if payload is None:
                 return None
             begun = time.monotonic()
-            ids, weights = payload.layout.row(task, payload.ids)
-            request, shape = RowRequest(payload, ids, weights), None
-            row = partial(work.row, *request[:3])
-            if isinstance(work, ReadingWork):
+            request, shape = row_request(payload, task), None
+            row = partial(compute, work, request)
+            if reader is not None:
                 try:
-                    request = request._replace(samples=work.read(payload, ids))
-                    row = partial(work.row, *request)
-                    shape = work.shape(request) if self._spec.stack > 1 and isinstance(work, StackingWork) else None
+                    request = request._replace(samples=reader.read(payload, request.ids, **request.options))
+                    row = partial(reader.row, *request[:4], **request.options)
+                    shape = None if stacker is None else stacker.shape(request)
                 # A user's data set may raise anything, SystemExit too: a fault of this row alone, raised when it is computed.
                 except BaseException as error:
                     row = partial(_raise, error)
@@ -222,65 +205,66 @@ class WorkerLoop:
 
         return read
 
-    def _upcoming(self, present: MiniTask, now: float) -> MiniTask | None:
-        """The mini-task that follows the present one if no command arrives in between: a guess, for prefetching."""
-        candidates = []
-        for queue in self._queues.values():
-            for k, message in enumerate(queue.messages):
-                tasks = message.tasks[queue.at :] if k == 0 else message.tasks
-                fresh = next((task for task in tasks if task != present and not self._stale(task)), None)
-                if fresh is not None:
-                    ready = queue.ready if k == 0 and queue.begun is not None else now + message.startup
-                    candidates.append((ready, fresh))
-                    break
-        return min(candidates, key=lambda candidate: candidate[0], default=(0.0, None))[1]
-
-    def _next_batch(self, inputs: Prefetch[MiniTask, Inputs | None], queue: WorkerQueue | None) -> list[ReadyTask]:
+    def _next_batch(self, inputs: Prefetch[MiniTask, Inputs | None]) -> list[ReadyTask]:
         """The mini-task that is due and those due after it that share its shape, in order; [] if its job has been retired."""
         batch: list[ReadyTask] = []
-        # Only what is due already and only in order: a pass never waits for a start-up, and never delays an older mini-task.
-        while queue is not None and queue.ready <= time.monotonic():
-            task = self._next_task(inputs, queue, batch)
+        while len(batch) < self._spec.stack or not batch:
+            now = time.monotonic()
+            queue = self._queues.first(now)
+            # Only what is due already and only in order: a pass never waits for a start-up, and never delays an older mini-task.
+            task = None if queue is None or queue.ready > now else self._next_task(inputs, queue, batch, now)
             if task is not None:
                 batch.append(task)
-            if task is None or task.inputs.shape is None or len(batch) == self._spec.stack:
+            if task is None or task.inputs.shape is None:
                 break
-            queue = self._first_ready(time.monotonic())
         return batch
 
     def _next_task(
-        self, inputs: Prefetch[MiniTask, Inputs | None], queue: WorkerQueue, before: Sequence[ReadyTask]
+        self, inputs: Prefetch[MiniTask, Inputs | None], queue: WorkerQueue, before: Sequence[ReadyTask], now: float
     ) -> ReadyTask | None:
-        """Take the next mini-task off the queue; None if it is stale, or differs in shape from those before it."""
-        message, begun = queue.messages[0], time.monotonic()
-        task, found = message.tasks[queue.at], None
-        if not self._stale(task):
-            found = self._set_aside.pop(task, None) or inputs.take(task, self._upcoming(task, begun))
+        """Take the next mini-task off the queue; None if its job is over, or it cannot share a pass with those before it."""
+        message = queue.messages[0]
+        task = message.tasks[queue.at]
+        if message.announced and before:
+            return None
+        shared = self.in_hand
+        self.in_hand = InHand((task,), now) if shared is None else shared._replace(tasks=(*shared.tasks, task))
+        coming = self._queues.upcoming(queue, now)
+        if message.announced:
+            self._announce(task)
+            # Nothing is read beside it: if this process dies, it is this mini-task that was in hand.
+            coming = None
+        found = self._set_aside.pop(task, None) or inputs.take(task, coming)
         if found is not None and before and found.shape != before[0].inputs.shape:
             # It stays at the head of its queue. Its samples are kept, or they would be read twice.
-            self._set_aside[task] = found
+            self._set_aside[task], self.in_hand = found, shared
             return None
-        queue.at += 1
+        startup = queue.startup
+        # Now, not when the answer is sent: another queue of this pass may hold the same mini-task.
+        self._queues.done(queue, task, found is not None)
         if found is None:
             return None
         # Waiting for samples counts as computing this row; waiting for the payload is a delay of the network, not of the row.
-        waited = min(time.monotonic() - begun, found.reading)
-        queue.answered = True
-        # Now, not when the answer is sent: another queue of this pass may hold the same mini-task.
-        self._sent[task.job].add(task)
-        startup = queue.ready - (queue.begun if queue.begun is not None else queue.ready)
-        return ReadyTask(task, message, startup, found, waited)
+        waited = min(time.monotonic() - now, found.reading)
+        return ReadyTask(task, message, startup, found._replace(shape=None) if message.announced else found, waited)
 
     def _compute(self, work: Work, tasks: Sequence[ReadyTask]) -> None:
         """Compute mini-tasks in one pass and send their answers."""
         begun = time.monotonic()
         rows = compute_rows(work, tasks)
+        self.in_hand = None
         # The rows of a pass cannot be timed apart: each is charged an equal share, so that the sum stays the host's time.
         share = (time.monotonic() - begun) / max(1, len(tasks))
         for (task, message, startup, found, waited), (row, fault) in zip(tasks, rows, strict=True):
             # A fault is no row: the mini-task counts as not sent, so a later attempt at it is computed.
             if row is None:
-                self._sent[task.job].discard(task)
+                self._queues.not_sent(task)
             identity = (task, found.request.payload.version, message.attempt, message.invocation)
             crc = 0 if row is None else digest(row)
             self._emit(Answer(*identity, startup, share + waited, row, crc, fault))
+
+
+def _begin(message: Assign) -> None:
+    # A scripted loss. SIGKILL, because a real loss runs no handlers and flushes nothing either.
+    if message.startup == np.inf:
+        os.kill(os.getpid(), signal.SIGKILL)

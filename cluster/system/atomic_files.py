@@ -1,10 +1,14 @@
 """Writes files and folders atomically: a crash leaves either the whole or nothing."""
 
+import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
+
+Write = Callable[[Path, bytes], object]
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -31,8 +35,16 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def write_folder(path: Path, files: Mapping[str, bytes], write: Callable[[Path, bytes], object] = write_synced) -> None:
+def write_folder(
+    path: Path,
+    files: Mapping[str, bytes],
+    write: Write = write_synced,
+    linked: Mapping[str, Path] | None = None,
+    copied: Mapping[str, Path] | None = None,
+) -> None:
     """Write a folder of files under a temporary name beside `path` and rename it, replacing a folder that is there.
+
+    linked, copied: names of further files, and existing files that get these names, too, or are copied.
 
     After an OSError nothing is left behind; what a crash leaves is removed by the next `sweep`.
     """
@@ -41,6 +53,10 @@ def write_folder(path: Path, files: Mapping[str, bytes], write: Callable[[Path, 
         temporary.mkdir(parents=True)
         for name, data in files.items():
             write(temporary / name, data)
+        for name, source in (linked or {}).items():
+            _link(source, temporary / name, write)
+        for name, source in (copied or {}).items():
+            write(temporary / name, source.read_bytes())
         # The names in a folder are data of the folder, which is synced by itself; below, so is the new name in its parent.
         _sync_folder(temporary)
         # A folder that is not empty cannot be replaced by a rename, so the old one goes first, in one step.
@@ -50,6 +66,16 @@ def write_folder(path: Path, files: Mapping[str, bytes], write: Callable[[Path, 
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync_folder(path.parent)
+
+
+def _link(source: Path, path: Path, write: Write) -> None:
+    """Give a file a second name, or copy it where the file system has no hard links. FileNotFoundError if it is gone."""
+    try:
+        os.link(source, path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        write(path, source.read_bytes())
 
 
 def remove_folder(path: Path) -> None:
@@ -62,10 +88,38 @@ def remove_folder(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what crashes during `write_folder` and `remove_folder` have left in a folder."""
-    # Both work under hidden names that end in .tmp, which nothing else in such a folder has.
+    """Remove what crashes during `write_whole`, `write_folder` and `remove_folder` have left in a folder."""
+    # All work under hidden names that end in .tmp, which nothing else in such a folder has.
     for path in folder.glob(".*.tmp"):
-        shutil.rmtree(path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def make_folders(path: Path) -> list[Path]:
+    """Make a folder and the parents that do not exist. Returns those that this very call has made, the innermost first."""
+    made: list[Path] = []
+    for folder in [*reversed(path.parents), path]:
+        if folder.is_dir():
+            continue
+        try:
+            folder.mkdir()
+            made.insert(0, folder)
+        except OSError as error:
+            # Where another process has made it just now, it is that process's to remove.
+            if not folder.is_dir():
+                remove_empty(made)
+                file = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                raise (file if folder.exists() else error) from None
+    return made
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, in this order, except those that hold something or are gone."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _sync_folder(path: Path) -> None:

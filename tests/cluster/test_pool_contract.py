@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 from distseq.coding.layout import layout
 from distseq.coding.plan import MiniTask
+from tests.cluster.hosts.deadly import SIZE as DEADLY_SIZE
+from tests.cluster.hosts.deadly import deadly
 
 N, SIZE, IDS = 4, 5, np.arange(30, 47)
 SCHEME = "gc:1,q=3"
@@ -35,8 +38,9 @@ def probe_spec(**probe: Any) -> WorkSpec:
 def on_ray(inline: int) -> MakePool:
     def make(trace: Trace, **probe: Any) -> Pool:
         from distseq.cluster.ray.pool import ray_pool
+        from distseq.cluster.ray.transport import Hosting
 
-        return ray_pool(N, probe_spec(**probe), hosts=2, delays=trace, inline=inline)
+        return ray_pool(N, probe_spec(**probe), hosts=2, delays=trace, hosting=Hosting(inline=inline))
 
     return make
 
@@ -218,6 +222,47 @@ def test_a_worker_that_loses_everything_is_given_up_after_a_bound(make_pool: Mak
     pool.send(tasks(0, workers=[1]))
     with pytest.raises(PoolError, match=r"attempts|died"):
         rows(pool, 3)
+
+
+def pool_of(kind: str, work: WorkSpec) -> Pool:
+    """A pool of two hosts, in which a row may take half a second."""
+    if kind == "local":
+        return local_pool(N, work, hosts=2, row_timeout=0.5)
+    from distseq.cluster.ray.pool import ray_pool
+    from distseq.cluster.ray.transport import Hosting
+
+    hosting = Hosting(inline=0 if kind == "ray-kept" else 1 << 20)
+    return ray_pool(N, work, hosts=2, row_timeout=0.5, hosting=hosting)
+
+
+# A simulated pool computes in the driver's own process: a row that ends that, or never ends, ends or holds the run itself.
+@pytest.mark.parametrize(
+    "kind", ["local", *(pytest.param(k, marks=[pytest.mark.ray, pytest.mark.slow]) for k in ("ray", "ray-kept"))]
+)
+@pytest.mark.parametrize("how", ["exit", "hang"])
+def test_a_row_that_takes_its_hosts_along_is_a_fault_in_the_end_and_every_other_row_arrives(
+    kind: str, how: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if kind != "local":
+        request.getfixturevalue("ray_session")
+    pool = pool_of(kind, deadly(how, tmp_path / "log", learner=0, sample=int(IDS[0])))
+    publish(pool, 0)
+    sent = tasks(0)
+    pool.send(sent)
+    got: dict[MiniTask, Delivery] = {}
+    end = pool.now() + 120
+    while len(got) < len(sent) and pool.now() < end:
+        got |= {delivery.task: delivery for delivery in pool.poll(end) if delivery.fault or not delivery.stale}
+    deadly_ones = [task for task in sent if touches(task, IDS[0])]
+    assert sorted(task for task, delivery in got.items() if delivery.fault is not None) == sorted(deadly_ones)
+    assert sorted(got) == sorted(sent)
+    # Rows that were in hand and lost with their hosts are computed again.
+    for task in [task for task in sent if task not in deadly_ones]:
+        chosen, weights = layout(SCHEME, N).row(task, IDS)
+        np.testing.assert_array_equal(pool.collect(0, {task: 1.0}), weights @ feature(chosen, DEADLY_SIZE))
+    with pytest.raises(ValueError, match="not in hand"):
+        pool.collect(0, {deadly_ones[0]: 1.0})
+    pool.close()
 
 
 def test_an_empty_part_gives_a_row_of_zeros(make_pool: MakePool) -> None:

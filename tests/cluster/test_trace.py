@@ -1,6 +1,7 @@
 """Delay traces: what is saved is loaded, what is lost stays lost, and no file is trusted."""
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distseq.cluster.system.atomic_files import write_whole
-from distseq.cluster.trace import Trace, load_trace
+from distseq.cluster.trace import Trace, TraceWarning, load_trace
 from tests.coding.strategies import PROPERTY, generators
 
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 6))
@@ -38,7 +39,10 @@ def test_a_trace_is_loaded_as_it_was_saved(
     times[draws.random(size) < 0.2] = np.inf
     path = tmp_path_factory.getbasetemp() / "trace.npz"
     Trace(times, load, slope, load / 2).save(path)
-    loaded = load_trace(path)
+    with warnings.catch_warnings():
+        # Some of these times are shorter than their compute.
+        warnings.simplefilter("ignore", TraceWarning)
+        loaded = load_trace(path)
     np.testing.assert_array_equal(loaded.times, times)
     assert (loaded.times.dtype, loaded.load, loaded.slope, loaded.master) == (dtype, load, slope, load / 2)
 
@@ -52,7 +56,8 @@ def test_a_task_of_the_trace_s_own_load_takes_the_measured_time(
     trace = Trace(times, load, slope)
     for worker in range(size[1]):
         startup = trace.startup(invocation, worker)
-        assert startup + slope * load == pytest.approx(times[invocation % size[0], worker], abs=1e-9)
+        measured = max(times[invocation % size[0], worker], slope * load)
+        assert startup + slope * load == pytest.approx(measured, abs=1e-9)
 
 
 def test_start_up_is_the_time_without_the_compute_of_the_load() -> None:
@@ -92,9 +97,9 @@ def test_another_slope_keeps_every_start_up(
     assert (other.slope, other.load, other.master) == (new, 0.0, 0.5)
 
 
-def test_a_start_up_below_zero_is_noise_of_the_measurement_and_zero_under_another_slope() -> None:
+def test_a_start_up_below_zero_is_noise_of_the_measurement_and_counts_as_zero() -> None:
     trace = Trace(np.array([[0.5, 2.0]]), load=1.0, slope=1.0)
-    assert trace.startups().tolist() == [[-0.5, 1.0]]
+    assert trace.startups().tolist() == [[0.0, 1.0]]
     assert trace.with_slope(0.0).startups().tolist() == [[0.0, 1.0]]
     assert trace.with_slope(4.0).startups().tolist() == [[0.0, 1.0]]
     with pytest.raises(ValueError, match=r"load and slope must be finite and >= 0: got load=0.0, slope=-1.0"):

@@ -112,3 +112,10 @@ def test_the_command_takes_it(saved: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == (
         f"error: {saved} is not a trace: line 1, column 2: 'x' is not a number of seconds\n"
     )
+
+
+def test_a_cell_of_any_length_is_a_short_message(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2\n1," + "x" * 5000)
+    with pytest.raises(ValueError, match=r"line 3, column 2: 'x{100}\.\.\.' is not a number of seconds$"):
+        load_trace(path)

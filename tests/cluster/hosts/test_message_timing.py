@@ -1,8 +1,8 @@
 """The master's clock over messages."""
 
-import pytest
+import tracemalloc
 
-from distseq.cluster.hosts.message_timing import MessageTimer
+from distseq.cluster.hosts.message_timing import REMEMBERED, MessageTimer
 
 
 def test_what_was_not_computing_was_waiting() -> None:
@@ -40,6 +40,20 @@ def test_messages_that_a_worker_has_never_answered_are_forgotten() -> None:
     for k in range(4):
         watch.sent(0, k, "a", float(k))
     watch.answered(0, 2, "a", 0.0, 9.0)
-    with pytest.raises(KeyError):
-        watch.answered(0, 1, "a", 0.0, 9.0)
+    # Nothing is known of how long it has waited.
+    assert watch.answered(0, 1, "a", 0.0, 9.0) == (0.0, False)
     assert watch.answered(0, 3, "a", 0.0, 9.5) == (0.5, True)
+
+
+def test_of_a_worker_that_is_always_too_late_no_more_than_the_latest_messages_are_remembered() -> None:
+    watch = MessageTimer()
+    for k in range(REMEMBERED + 10):
+        watch.sent(0, k, "a", float(k))
+    assert watch.answered(0, 9, "a", 0.0, 1e4) == (0.0, False)
+    assert watch.answered(0, 20, "a", 0.0, 2e4) == (1e4, True)
+    tracemalloc.start()
+    for k in range(10_000):
+        watch.sent(1, k, "a", float(k))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 300 * REMEMBERED

@@ -11,6 +11,7 @@ import pytest
 
 from distseq.cluster.hosts.messages import Answer, Assign, Cancel, Command, Failure, Publish, Retire, Stop
 from distseq.cluster.hosts.worker import WorkerLoop
+from distseq.cluster.hosts.worker_queues import WorkerQueue, WorkerQueues
 from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
 from distseq.coding.plan import MiniTask
@@ -189,3 +190,29 @@ def test_a_work_that_cannot_be_built_is_reported(start: Start) -> None:
     failure = start(config='{"sise": 3}').answers.get(timeout=30)
     assert isinstance(failure, Failure)
     assert "sise" in failure.text
+
+
+def test_what_a_row_costs_does_not_grow_with_the_workers_of_the_host(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looks at a queue, per row: a loop that looks at all its workers for each would make a thousand times as many."""
+    looks, workers = [0], 1000
+    settle = WorkerQueues._settle
+
+    def counted(self: WorkerQueues, queue: WorkerQueue, now: float) -> None:
+        looks[0] += 1
+        settle(self, queue, now)
+
+    monkeypatch.setattr(WorkerQueues, "_settle", counted)
+    ids = np.arange(workers)
+    jobs = [
+        Publish(job, lambda: Payload(0, 0, 0, np.zeros(0), ids, 0, "uncoded", workers, version=1)) for job in range(2)
+    ]
+    running = start(*jobs, *(message(worker, (0, 0), (1, 0)) for worker in range(workers)))
+    running.post(*(message(worker, (0, 0)) for worker in range(workers)), Cancel((MiniTask(1, 0, 3),)))
+    answers = running.take(2 * workers - 1)
+    assert len({answer.task for answer in answers}) >= 2 * workers - 1
+    running.post(Retire(0), Retire(1))
+    running.stop()
+    # Assigned twice, taken, passed over as sent, and twice retired.
+    assert looks[0] <= 8 * 2 * workers
