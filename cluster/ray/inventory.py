@@ -1,6 +1,7 @@
 """Runs inventory_script.py on a Ray cluster, as a Ray job (http address) or as a local driver process."""
 
 import json
+import os
 import secrets
 import shlex
 import subprocess
@@ -11,22 +12,27 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from distseq.cluster.ray.auth_token import refusal
+from distseq.cluster.ray.auth_token import refusal, token_source
 from distseq.cluster.ray.inventory_script import MARK
-from distseq.cluster.ray.jobs import JobServer, connect
+from distseq.cluster.ray.jobs import JobServer
+from distseq.cluster.ray.session import Access, locate
 
 SCRIPT = files("distseq.cluster.ray") / "inventory_script.py"
 # Seconds for the local driver: to connect to the head, and then inventory_script.SECONDS for its nodes.
 DRIVER_SECONDS = 120.0
 
 
-def survey(address: str, source: str | None, python: str, packages: Sequence[str]) -> dict[str, Any]:
-    """{"driver": versions, "nodes": [...]} as inventory_script.py prints it; `source`: where the client's token comes from.
+def survey(access: Access, python: str, packages: Sequence[str]) -> dict[str, Any]:
+    """{"driver": versions, "nodes": [...]} as inventory_script.py prints it.
 
-    ValueError if the cluster cannot be reached, or does not run the script.
+    ValueError where a run or a submitted job would find the same fault, or if the cluster does not run the script.
     """
-    output = _as_job(address, source, python, packages) if "://" in address else _as_driver(address, packages)
-    return read_answer(output, address, source)
+    if "://" in access.address:
+        server = JobServer(access)
+        return read_answer(_as_job(server, python, packages), access.address, server.source)
+    place = locate(access)
+    source = token_source(os.environ, Path.home())
+    return read_answer(_as_driver(place.address, packages), place.address, source)
 
 
 def read_answer(output: str, address: str, source: str | None) -> dict[str, Any]:
@@ -43,8 +49,8 @@ def read_answer(output: str, address: str, source: str | None) -> dict[str, Any]
     raise ValueError(f"cannot list the nodes of the cluster at {address}: {last}")
 
 
-def _as_job(address: str, source: str | None, python: str, packages: Sequence[str]) -> str:
-    server, output, name = JobServer(address, source), list[str](), f"distseq-doctor-{secrets.token_hex(4)}"
+def _as_job(server: JobServer, python: str, packages: Sequence[str]) -> str:
+    output, name = list[str](), f"distseq-doctor-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="distseq-") as folder:
         (Path(folder) / SCRIPT.name).write_bytes(SCRIPT.read_bytes())
         server.submit(
@@ -56,10 +62,6 @@ def _as_job(address: str, source: str | None, python: str, packages: Sequence[st
 
 def _as_driver(address: str, packages: Sequence[str]) -> str:
     """Run the script in a process of this machine."""
-    host, _, port = address.rpartition(":")
-    # Ray retries an address where nobody listens for a quarter of an hour, so that is found out first.
-    if port.isdecimal():
-        connect(host, int(port), address)
     try:
         with as_file(SCRIPT) as script:
             # A process of its own, because Ray ends the process that loses the head. -P keeps this folder off sys.path, where

@@ -6,9 +6,10 @@ A request that the cluster refuses raises a ValueError that says what to do; a c
 import asyncio
 import contextlib
 import logging
-import socket
+import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -17,9 +18,10 @@ import ray.exceptions
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from distseq.cluster.errors import PoolError
-from distseq.cluster.ray.auth_token import refusal
+from distseq.cluster.ray.auth_token import client_token, refusal, without_authentication
+from distseq.cluster.ray.control_store import connect
+from distseq.cluster.ray.session import Access, loopback, set_variables
 
-CONNECT = 10.0  # seconds a connection may take
 # Seconds to wait for a job agent. A head that has just started has none for about 20 s.
 AGENT = 60.0
 # Failed attempts in a row, PAUSE seconds apart, before the cluster counts as lost: a dashboard that restarts is back sooner.
@@ -39,27 +41,57 @@ AGENT_IS_MISSING = (
 
 
 class JobServer:
-    """The job server of a running cluster. ValueError if there is none at the address, or if it refuses the token.
+    """The job server of a running cluster, at http://HOST:8265. Sets Ray's variables for its token.
 
-    `source`: where the client's token comes from, for messages.
+    ValueError if there is none, if it refuses the token, or if it has no authentication although other machines can reach it.
     """
 
-    def __init__(self, address: str, source: str | None) -> None:
-        self.address, self._source = address, source
+    def __init__(self, access: Access) -> None:
+        self.address = access.address
         for module in TALKATIVE:
             logging.getLogger(module).setLevel(logging.ERROR)
-        _reachable(address)
+        host = _reachable(self.address)
+        token = client_token(os.environ, Path.home(), Path(access.token_file) if access.token_file else None)
+        self.source = token.source  # where the client's token comes from
+        set_variables(token.variables)
+        # Ray would prefer these to the address that it is given.
+        for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+            os.environ.pop(variable, None)
         with self._explained():
-            self._client: Any = JobSubmissionClient(address)
+            self._client: Any = JobSubmissionClient(self.address)
+            self._check_closed(host, access.insecure)
 
-    def submit(self, job: str, entrypoint: str, runtime_env: dict[str, Any], say: Callable[[str], object]) -> None:
-        """Upload the files of `runtime_env` and start the job under the id `job`. ValueError if the cluster refuses it."""
+    def _check_closed(self, host: str, insecure: bool) -> None:
+        """ValueError for a server without authentication that other machines can reach."""
+        answer = self._client._do_request("GET", "/api/authentication_mode")
+        mode = answer.json().get("authentication_mode") if answer.status_code == 200 else "disabled"
+        if mode == "disabled" and not insecure and not loopback(host):
+            raise ValueError(without_authentication(self.address))
+
+    def submit(
+        self,
+        job: str,
+        entrypoint: str,
+        runtime_env: dict[str, Any],
+        say: Callable[[str], object],
+        *,
+        metadata: dict[str, str] | None = None,
+        node: str | None = None,
+    ) -> None:
+        """Upload the files of `runtime_env` and start the job under the id `job`, on a certain node if one is given.
+
+        ValueError if the cluster refuses it.
+        """
+        # Ray would reserve CPUs of the node, or let the job run elsewhere, with any other kind of request.
+        where = {} if node is None else {"entrypoint_label_selector": {"ray.io/node-id": node}}
         # Only a missing agent is waited for: every other refusal would be the same the next time.
         end, waiting = time.monotonic() + AGENT, False
         while True:
             try:
                 with self._explained():
-                    self._client.submit_job(submission_id=job, entrypoint=entrypoint, runtime_env=runtime_env)
+                    self._client.submit_job(
+                        submission_id=job, entrypoint=entrypoint, runtime_env=runtime_env, metadata=metadata, **where
+                    )
                 return
             except ValueError as error:
                 if NO_AGENT not in str(error):
@@ -70,6 +102,36 @@ class JobServer:
                 say(f"the cluster has no job agent yet: trying again for {AGENT:.0f} s")
             waiting = True
             time.sleep(PAUSE)
+
+    def details(self, job: str) -> Any:
+        """Ray's JobDetails. ValueError if the cluster does not know the job."""
+        with self._explained():
+            try:
+                return self._client.get_job_info(job)
+            except RuntimeError as error:
+                if "404" not in str(error):
+                    raise
+                raise ValueError(f"the Ray cluster at {self.address} knows no job {job!r}") from None
+
+    def output(self, job: str, within: float) -> str:
+        """All that a job has written, once it has ended; the job is then forgotten.
+
+        PoolError if it fails, or takes longer than `within` seconds, after which it is stopped.
+        """
+        end = time.monotonic() + within
+        while not (details := self.details(job)).status.is_terminal():
+            if time.monotonic() > end:
+                self._client.stop_job(job)
+                raise PoolError(
+                    f"Ray job {job} has not ended within {within:.0f} s: the node that it needs may be gone"
+                )
+            time.sleep(PAUSE / 4)
+        with self._explained():
+            text: str = self._client.get_job_logs(job)
+            self._client.delete_job(job)
+        if details.status != JobStatus.SUCCEEDED:
+            raise PoolError(f"Ray job {job} failed: {_first_line(RuntimeError(details.message or text))}")
+        return text
 
     def follow(self, job: str, write: Callable[[str], object], say: Callable[[str], object]) -> int:
         """Write the job's logs until it ends. Returns its exit code: 1 if Ray knows none, 130 if it was stopped.
@@ -115,7 +177,7 @@ class JobServer:
             yield
         except ray.exceptions.AuthenticationError as error:
             status = 403 if error.message.startswith("Authentication failed") else 401
-            raise ValueError(refusal(self.address, status, self._source)) from None
+            raise ValueError(refusal(self.address, status, self.source)) from None
         except (OSError, RuntimeError) as error:
             raise ValueError(f"the Ray cluster at {self.address} refuses the request: {_first_line(error)}") from None
 
@@ -151,8 +213,8 @@ def _exit_code(job: str, details: Any, say: Callable[[str], object]) -> int:
     return int(code) if code > 0 else 128 - int(code)
 
 
-def _reachable(address: str) -> None:
-    """ValueError unless something accepts connections at an http address. With a proxy, that is left to the client."""
+def _reachable(address: str) -> str:
+    """The host of an http address. ValueError unless it accepts connections; with a proxy, that is left to the client."""
     try:
         url = urlsplit(address)
         host, port = url.hostname, url.port or {"http": 80, "https": 443}.get(url.scheme)
@@ -162,14 +224,7 @@ def _reachable(address: str) -> None:
         raise ValueError(f"the address of a cluster's job server must be like http://HOST:8265: got {address!r}")
     if url.scheme not in getproxies():
         connect(host, port, address)
-
-
-def connect(host: str, port: int, address: str) -> None:
-    """ValueError unless something accepts connections at host and port."""
-    try:
-        socket.create_connection((host, port), CONNECT).close()
-    except OSError as error:
-        raise ValueError(f"no Ray cluster at {address}: {error.strerror or error}") from None
+    return host
 
 
 def _first_line(error: BaseException) -> str:

@@ -24,10 +24,13 @@ class HostResources:
 
     def room(self, node: Mapping[str, float]) -> int:
         """How many hosts fit on a node with these resources."""
-        wanted = {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
         # 1e-9 makes up for rounding: 0.3 CPUs hold three hosts of 0.1, but 0.3 / 0.1 < 3 in floating point.
-        return min(int(node.get(name, 0) / amount + 1e-9) for name, amount in wanted.items() if amount)
+        return min(int(node.get(name, 0) / amount + 1e-9) for name, amount in self.bundle().items())
+
+    def bundle(self) -> dict[str, float]:
+        """Amounts by Ray's names, without those that are 0."""
+        wanted = {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
+        return {name: amount for name, amount in wanted.items() if amount}
 
     def __str__(self) -> str:
-        wanted = {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
-        return ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
+        return ", ".join(f"{amount:g} {name}" for name, amount in self.bundle().items())

@@ -42,11 +42,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def head() -> Iterator[Cluster]:
-    """It starts away from the checkout and without PYTHONPATH, so that a job imports only what it brings or what is installed."""
+def head(mode: str = "token") -> Iterator[Cluster]:
+    """A head; `mode` is that of its authentication, token or disabled.
+
+    It starts away from the checkout and without PYTHONPATH, so that a job imports only what it brings or what is installed.
+    """
     folder = tempfile.mkdtemp(prefix="rj")  # short: Ray makes sockets below it
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONPATH"}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     environment |= {"HOME": folder, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     port, dashboard = free_port(), free_port()
     # The agent's usual port may be another Ray's on this machine; without it no job is ever taken.

@@ -14,6 +14,7 @@ from ray.job_submission import JobStatus
 
 from distseq.cluster.ray.inventory import read_answer
 from distseq.cluster.ray.jobs import JobServer, _exit_code, _Log
+from distseq.cluster.ray.session import Access
 from distseq.cluster.ray.working_dir import contents
 from tests.cluster.ray.head import free_port
 
@@ -54,13 +55,13 @@ def test_the_exit_code_is_the_entrypoint_s_where_ray_knows_it(
 @pytest.mark.parametrize("address", ["", "auto", "127.0.0.1:8265", "ray://127.0.0.1:10001", "http://", "http://h:x"])
 def test_an_address_that_is_no_dashboard_s_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"the address of a cluster's job server must be like http://HOST:8265: got "):
-        JobServer(address, None)
+        JobServer(Access(address))
 
 
 def test_no_cluster_at_an_address_is_one_line() -> None:
     address = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(ValueError, match=f"^no Ray cluster at {address}: Connection refused$"):
-        JobServer(address, None)
+        JobServer(Access(address))
 
 
 def test_the_contents_of_a_folder_are_what_ray_would_pack(tmp_path: Path) -> None:

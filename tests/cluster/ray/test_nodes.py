@@ -1,6 +1,7 @@
 """A cluster of several nodes on this machine: a node dies, another joins, and no gradient changes."""
 
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -41,7 +42,6 @@ checks = 0  # the master would wait for the gate itself
 
 [pool]
 workers = 4
-compute = "rows"
 
 [scheduler]
 scheme = "gc:1"
@@ -78,12 +78,23 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    """A head of two CPUs."""
+    """A head of two CPUs, with a token."""
     from ray.cluster_utils import Cluster
 
+    from distseq.cluster.ray.session import set_variables
+
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in token}
+    set_variables(token)
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     yield made
     made.shutdown()
+    for name, value in before.items():
+        os.environ.pop(name)
+        if value is not None:
+            os.environ[name] = value
+    # Ray keeps what it has read until it is told to read again.
+    set_variables({})
 
 
 class Run:
@@ -145,7 +156,9 @@ def test_a_node_dies_and_another_joins_while_training(job: Path, cluster: Any, e
     workers = [record["workers"] for record in run.records("hosts")]
     assert {2, 4} <= set(workers) if elastic else set(workers) == {4}
 
-    alone = distseq.train(load_config(job), pool="simulated", out=job.parent / "alone", console=Console(quiet=True))
+    alone = distseq.train(
+        load_config(job), pool="simulated", compute="rows", out=job.parent / "alone", console=Console(quiet=True)
+    )
     for learner in alone.learners:
         weights = load_file(run.out / "weights" / f"{learner.name}.safetensors")
         for key, tensor in learner.state_dict().items():

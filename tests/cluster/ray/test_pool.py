@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from distseq.cluster.pool import Payload
-from distseq.cluster.ray.pool import _cause, ray_pool
+from distseq.cluster.ray.pool import ray_pool
 from distseq.cluster.ray.resources import HostResources
+from distseq.cluster.ray.transport import Hosting, _cause
 from distseq.cluster.work import WorkSpec
 from distseq.coding.plan import MiniTask
 
@@ -61,7 +62,7 @@ def test_an_actor_occupies_what_it_needs_and_has_a_name(small: Callable[..., obj
     import ray
     from ray.util import list_named_actors
 
-    small(resources=HostResources(cpus=2.5))
+    small(hosting=Hosting(HostResources(cpus=2.5)))
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"] - 2.5
     assert any(name.startswith("distseq-") and "-host-0-" in name for name in list_named_actors())
 
@@ -69,7 +70,7 @@ def test_an_actor_occupies_what_it_needs_and_has_a_name(small: Callable[..., obj
 @pytest.mark.ray
 def test_what_no_node_has_is_refused_by_its_name(ray_session: None) -> None:
     with pytest.raises(ValueError, match="1 hosts of 1 CPU, 3 moonrock do not fit: the cluster has room for 0"):
-        ray_pool(2, PROBE, hosts=1, resources=HostResources(resources={"moonrock": 3}))
+        ray_pool(2, PROBE, hosts=1, hosting=Hosting(HostResources(resources={"moonrock": 3})))
 
 
 @pytest.mark.ray

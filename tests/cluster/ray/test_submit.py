@@ -1,6 +1,7 @@
 """`distseq submit` and `distseq doctor` against a head node that has no distseq of its own."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -93,6 +94,15 @@ def test_a_config_file_trains_with_the_distseq_that_submits_it(cluster: Cluster,
     (out,) = (cluster.home / "distseq-runs").glob("job-*")
     assert json.loads((out / "summary.json").read_text())["jobs"] == 4
     assert f"run folder: {out}" in result.stdout.replace("\n", "")
+    job = re.search(r"to copy it: distseq fetch (job-\w+) --address", result.stderr)
+    assert job is not None, result.stderr
+    fetched = run(cluster, folder, "fetch", job[1], "--out", "here", "--token-file", "../token")
+    assert (fetched.returncode, fetched.stdout) == (0, "here\n"), fetched.stderr
+    files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file() and path.name[0] != ".")
+    assert sorted(path.relative_to(folder / "here") for path in (folder / "here").rglob("*") if path.is_file()) == files
+    assert all((folder / "here" / path).read_bytes() == (out / path).read_bytes() for path in files)
+    unknown = run(cluster, folder, "fetch", "job-0", "--token-file", "../token")
+    assert unknown.stderr == f"error: the Ray cluster at {cluster.address} knows no job 'job-0'\n"
     notes = [line.split() for line in (folder.parent / "note.txt").read_text().splitlines()]
     assert len({pid for pid, _ in notes}) > 1  # the driver and the host of its workers
     assert all("/py_modules_files/" in file for _, file in notes)

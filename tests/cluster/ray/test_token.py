@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distseq.cluster.ray.auth_token import PLACES, client_token, refusal
+from distseq.cluster.ray.auth_token import PLACES, client_token, readable_by_others, refusal
 
 
 def test_a_token_switches_authentication_on(tmp_path: Path) -> None:
@@ -55,3 +55,25 @@ def test_a_refusal_says_where_a_token_is_looked_for(status: int, reason: str) ->
     assert reason in said
     assert PLACES in said
     assert "--token-file" in said
+
+
+def test_a_token_that_others_can_read_is_found(tmp_path: Path) -> None:
+    (tmp_path / ".ray").mkdir()
+    default, named = tmp_path / ".ray/auth_token", tmp_path / "named"
+    for file in (default, named):
+        file.write_text("t")
+        file.chmod(0o644)
+    assert readable_by_others({}, tmp_path) == default
+    assert readable_by_others({"RAY_AUTH_TOKEN_PATH": str(named)}, tmp_path) == named
+    assert readable_by_others({}, tmp_path, named) == named
+    assert readable_by_others({"RAY_AUTH_TOKEN": "t"}, tmp_path) is None
+    default.chmod(0o600)
+    assert readable_by_others({}, tmp_path) is None
+    assert readable_by_others({}, tmp_path / "gone") is None
+
+
+def test_a_mode_that_keeps_a_token_back_is_named() -> None:
+    said = refusal("head:6379", 401, "RAY_AUTH_TOKEN", "disabled")
+    assert (
+        "RAY_AUTH_MODE=disabled keeps this client from sending that of RAY_AUTH_TOKEN: set RAY_AUTH_MODE=token" in said
+    )
