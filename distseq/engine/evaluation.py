@@ -1,17 +1,19 @@
 """Evaluates learners on the pool, beside training: each worker computes the loss of a part."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 
 import numpy as np
 
-from distseq.cluster.pool import Delivery, Fault, FaultError, Payload, Pool
+from distseq.cluster.pool import Delivery, Fault, FaultError, Pool
 from distseq.coding.plan import MiniTask
 from distseq.engine.failures import LearnerFailure
 from distseq.engine.interfaces import Observer, TrainableLearner
 from distseq.engine.journal import Record, arrival
 
+# Samples of a block of an evaluation, where the learner draws random numbers.
+BLOCK = 64
 # Compute of a loss in units of a loss and its gradient: a backward pass takes about twice as long as its forward pass.
 FORWARD = 1 / 3
 
@@ -22,6 +24,14 @@ class Evaluate:
 
     samples: Sequence[int]  # per learner; 0 = it is not evaluated
     every: int = 0  # evaluate after this many steps of a learner; 0 = only at the end
+    # Learners whose next step depends on the loss of the evaluation before it -> steps they had made at the latest one they know.
+    # They wait for it, and fail if it fails.
+    awaiting: Mapping[int, int] = field(default_factory=dict)
+    told: Callable[[int, int, float], None] | None = (
+        None  # takes learner, steps made and loss of each periodic evaluation
+    )
+    # Learner -> (P,) parameters to evaluate; None = those of its next job.
+    parameters: Callable[[int], np.ndarray] | None = None
 
 
 @dataclass
@@ -44,6 +54,8 @@ class Evaluations:
     number: returns the next job number; write: takes journal records, of the kinds "evaluation", "evaluation skipped" and
     "evaluation failed".
 
+    done: called with a learner whose evaluation has ended; fail: stops a learner.
+
     Evaluations bypass the scheduler: nobody waits for them, and coding them would buy nothing (docs/decisions/010). If one
     fails, that is reported and its learner is not evaluated again.
     """
@@ -56,7 +68,10 @@ class Evaluations:
         number: Callable[[], int],
         write: Callable[[Record], None],
         observers: Sequence[Observer],
+        done: Callable[[int], None] = lambda learner: None,
+        fail: Callable[[int, Fault, str], None] = lambda learner, fault, host: None,
     ) -> None:
+        self._evaluate, self._done, self._fail_learner = evaluate, done, fail
         self._samples, self._every, self._learners, self._pool = evaluate.samples, evaluate.every, learners, pool
         self._number, self._write, self._observers = number, write, observers
         self._running: dict[int, Running] = {}  # job -> evaluation
@@ -66,6 +81,16 @@ class Evaluations:
     @property
     def running(self) -> bool:
         return bool(self._running)
+
+    def holds(self, learner: int) -> bool:
+        """Whether the learner's next step must wait for its evaluation in progress."""
+        return learner in self._evaluate.awaiting and any(one.learner == learner for one in self._running.values())
+
+    def begin(self, done: Sequence[int]) -> None:
+        """Begins, in a resumed run, the evaluations that learners await and do not know: their checkpoint is older."""
+        for learner, known in self._evaluate.awaiting.items():
+            if 0 < done[learner] != known:
+                self.step_made(learner, done[learner])
 
     def step_made(self, learner: int, done: int) -> None:
         """A learner has made `done` steps: begins its evaluation if one is due."""
@@ -89,10 +114,19 @@ class Evaluations:
         # After the last step there is no next job to open: the last step's input has the same parameters.
         job, n, o = self._number(), len(self._pool.members()), one.open(min(done, one.steps - 1))
         ids = np.arange(self._samples[learner])
+        parameters = o.parameters if self._evaluate.parameters is None else self._evaluate.parameters(learner)
         cost = o.cost * FORWARD * len(ids) / max(1, len(o.ids))
+        blocks = -(-len(ids) // BLOCK) if o.blocks else 0
         self._pool.publish(
             job,
-            Payload(job, learner, done, o.parameters, ids, o.seed, "uncoded", n, cost=cost, kind="evaluation"),
+            replace(
+                o.payload(job, learner, done, "uncoded", n),
+                kind="evaluation",
+                parameters=parameters,
+                ids=ids,
+                cost=cost,
+                blocks=blocks,
+            ),
         )
         tasks = [MiniTask(job, 0, worker) for worker in range(n)]
         # Noted at the start, so that the same step is not evaluated again while this one is in progress.
@@ -118,12 +152,14 @@ class Evaluations:
     def _end(self, one: Running) -> None:
         try:
             # A simulated pool computes rows only when they are collected, so that the model's errors may show here.
-            losses, weights = self._pool.collect(one.job, one.weights)
+            losses, count = self._pool.collect(one.job, one.weights)
         except FaultError as error:
             return self._fail(one, error.fault)
         except ValueError as error:
             return self._fail(one, Fault(str(error)))
-        loss, now, name = float(losses / weights), self._pool.now(), self._learners[one.learner].name
+        if not count:
+            return self._fail(one, Fault("the counts of all evaluation samples are 0"))
+        loss, now, name = float(losses / count), self._pool.now(), self._learners[one.learner].name
         if not isfinite(loss):
             return self._fail(one, Fault("the loss is not finite"))
         self._forget(one)
@@ -132,6 +168,10 @@ class Evaluations:
         self._write({**record, **seconds, "arrivals": one.arrivals})
         for observer in self._observers:
             observer.evaluated(name, one.step, loss, now)
+        # Not the one after the last step, unless it is due: a run that goes on longer would not have had it.
+        if self._evaluate.told is not None and self._every and one.step % self._every == 0:
+            self._evaluate.told(one.learner, one.step, loss)
+        self._done(one.learner)
 
     def _forget(self, one: Running) -> None:
         del self._running[one.job]
@@ -144,6 +184,9 @@ class Evaluations:
         self._write({**asdict(failure), "kind": "evaluation failed"})
         for observer in self._observers:
             observer.evaluation_failed(failure)
+        if one.learner in self._evaluate.awaiting:
+            text = f"its schedule needs the loss of its evaluation, which failed: {fault.text}"
+            self._fail_learner(one.learner, fault._replace(text=text), host)
 
     def drop(self, learner: int) -> None:
         """Stops evaluating a learner that has failed."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 
@@ -27,4 +28,8 @@ class FailedError(RuntimeError):
     """Learners of a run have failed; the message is one line that names them and how to resume in `folder`."""
 
     def __init__(self, failed: Sequence[LearnerFailure], folder: str) -> None:
-        super().__init__(f"{'; '.join(map(str, failed))}; go on with: distseq train --resume {folder}")
+        super().__init__(f"{'; '.join(map(str, failed))}; go on with: distseq train --resume {quote(folder)}")
+
+
+class UnwrittenError(RuntimeError):
+    """Results of a run could not be written; the message is one line that names the file and the reason."""

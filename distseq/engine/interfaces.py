@@ -20,6 +20,26 @@ class JobInput:
     ids: np.ndarray  # (N,) int64 sample ids
     seed: int = 0
     cost: float = 1.0  # compute of the batch, in units of a trace's slope
+    counts: bool | None = None  # whether the loss returns counts; None = not known
+    blocks: int = 0  # into which the batch is cut, because the learner draws random numbers; 0 = it draws none
+    joint: bool = False  # the blocks of a row may share one pass (distseq.cluster.pool.Payload)
+
+    def payload(self, job: int, learner: int, step: int, scheme: str, n: int) -> Payload:
+        """The payload of this job under a scheme on n workers."""
+        return Payload(
+            job,
+            learner,
+            step,
+            self.parameters,
+            self.ids,
+            self.seed,
+            scheme,
+            n,
+            cost=self.cost,
+            counts=self.counts,
+            blocks=self.blocks,
+            joint=self.joint,
+        )
 
 
 class TrainableLearner(Protocol):
@@ -34,6 +54,13 @@ class TrainableLearner(Protocol):
 
     def open(self, step: int) -> JobInput:
         """The input of the job of this step, 0, 1, ..."""
+        ...
+
+    def cut_in_blocks(self, parts: int) -> int:
+        """A row has drawn random numbers: cuts the batches of all further jobs into blocks, and returns how many.
+
+        ValueError, with nothing changed, when there are fewer blocks than `parts`.
+        """
         ...
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
@@ -67,8 +94,14 @@ class Observer:
     def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
         """A learner has made step number `step`, counted from 0; `metrics` is what its `apply` returned."""
 
+    def cut_in_blocks(self, learner: str, step: int, blocks: int) -> None:
+        """A learner was found to draw random numbers in this step, which is computed again with its batch cut into blocks."""
+
     def learner_failed(self, failure: LearnerFailure) -> None:
         """A learner was stopped; the others go on."""
+
+    def gradient_checked(self, learner: str, step: int, difference: float, now: float) -> None:
+        """The decoded gradient of a step was compared with the full batch's; `difference` is relative, of its worst parameter."""
 
     def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
         """A learner was evaluated after `step` steps; `loss` is the mean over its evaluation samples."""
@@ -98,6 +131,10 @@ class CheckpointHook(Protocol):
 
     def failed(self, learner: int) -> int:
         """A learner was stopped after a failure; returns the number of steps in its saved state."""
+        ...
+
+    def trained(self) -> None:
+        """Every learner has made its last step; the final evaluations are still to come."""
         ...
 
     def stopping(self) -> bool:

@@ -8,15 +8,17 @@ job: an applied job. "staleness" is the number of steps that its learner made be
     rounds, it also holds the arrivals since the previous record.
 choice: a switch of the adaptive scheduler, with the evidence and the candidates it was chosen from.
 hosts: a host was replaced, joined or left.
+blocks: the batches of a learner are cut into so many "blocks" from this "step" on, because it draws random numbers.
 failed: a learner was stopped, and why.
+check: a decoded gradient was compared with the full batch's; "difference" is relative, of the parameter that differs most.
 evaluation, evaluation skipped, evaluation failed: see distseq.engine.evaluation.
 resume: the run was resumed with a new pool, whose seconds and invocations count from 0. "steps" holds the number of steps of
     each learner in the checkpoint; job records above it whose step is not smaller do not count.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +26,8 @@ from distseq.cluster.pool import Delivery
 
 Record = dict[str, Any]
 ARRIVAL = ("worker", "job", "group", "at", "startup", "compute", "load", "attempt", "invocation", "stale")
+BLOCK = 1 << 16  # bytes read at a time while looking for the end of the last line
+LATEST = 4 << 20  # bytes that a replay reads at most: some 50,000 arrivals, which take half a second
 
 
 class Journal(Protocol):
@@ -33,23 +37,8 @@ class Journal(Protocol):
     def close(self) -> None: ...
 
 
-class Tee:
-    """A journal that writes every record to several others."""
-
-    def __init__(self, *journals: Journal) -> None:
-        self._journals = journals
-
-    def write(self, record: Record) -> None:
-        for journal in self._journals:
-            journal.write(record)
-
-    def close(self) -> None:
-        for journal in self._journals:
-            journal.close()
-
-
 class MemoryJournal:
-    """A journal in memory: the list `records`."""
+    """A journal in memory, of a run that is short: the list `records`."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -62,72 +51,102 @@ class MemoryJournal:
 
 
 class FileJournal:
-    """A journal in a file that must not exist yet; every record is one line, flushed at once.
+    """A journal in a file that must not exist yet; every record is one line, written at once.
 
-    resume: append to the file of an earlier run instead. FileExistsError or another OSError when it cannot be opened.
+    resume: append to the file of an earlier run instead, which is made if it is gone.
+    warn: told, in a line, of a record that cannot be written, which is left out; without it `write` raises OSError.
+
+    FileExistsError or another OSError when the file cannot be opened.
     """
 
-    def __init__(self, path: Path, *, resume: bool = False) -> None:
-        if resume:
-            # A run that was killed may have left half a line, which would spoil the first record of this one.
-            with open(path, "rb+") as file:
-                file.truncate(file.read().rfind(b"\n") + 1)
-        self._file = open(path, "a" if resume else "x", encoding="utf-8")  # noqa: SIM115 - open for the life of the run
+    def __init__(self, path: Path, *, resume: bool = False, warn: Callable[[str], object] | None = None) -> None:
+        self.path, self._warn = path, warn
+        self._file = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (0 if resume else os.O_EXCL), 0o644
+        )
+        # A run that was killed may have left half a line, which would spoil the first record of this one.
+        self.began = _end_of_lines(self._file)  # offset of the first record of this process, in bytes
+        os.ftruncate(self._file, self.began)
+        self._spoilt = False  # the last line is half a record
 
     def write(self, record: Record) -> None:
-        self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
-        # Flushed, not synced: what is written survives the death of this process, if not of the machine.
-        self._file.flush()
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        end = os.fstat(self._file).st_size
+        try:
+            # Written, not synced: what is written survives the death of this process, if not of the machine.
+            _write_all(self._file, b"\n" + line if self._spoilt else line)
+            self._spoilt = False
+        except OSError as error:
+            try:
+                os.ftruncate(self._file, end)
+            # Then it stays as a bad line of its own, which readers leave out.
+            except OSError:
+                self._spoilt = True
+            if self._warn is None:
+                raise
+            self._warn(f"cannot write {self.path}: {error.strerror}; figures of the summary will be missing")
 
     def close(self) -> None:
-        self._file.close()
+        """May be called twice."""
+        if self._file >= 0:
+            file, self._file = self._file, -1
+            os.close(file)
 
 
-def read_journal(path: Path) -> Iterator[Record]:
-    """Yields the records of a journal file. ValueError for a bad line, unless it is the last one, cut short by a crash."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            # Only a last line without its newline can be the work of a crash; anything else is damage.
-            if number == len(lines) and not line.endswith("\n"):
-                return
-            raise ValueError(f"{path} line {number} is not a journal record") from None
+def _write_all(file: int, data: bytes) -> None:
+    # A disk that is almost full takes a part, and only the next call fails.
+    while data:
+        data = data[os.write(file, data) :]
 
 
-@dataclass(frozen=True)
-class RunHistory:
-    """The part of a run before it was resumed, from its journal."""
-
-    jobs: tuple[Record, ...]  # records of the jobs whose steps are in the checkpoint
-    rounds: int
-    waits: int  # rounds that lasted beyond their cutoff
-    seconds: float  # sum over its pools
-    exact: bool = True  # False if any part of the run was not exact
-
-
-def run_history(records: Iterable[Record], steps: Mapping[str, int]) -> RunHistory:
-    """The history of a run whose learners are at these steps, learner -> steps made."""
-    jobs: list[Record] = []
-    rounds, waits, seconds, latest, exact = 0, 0, 0.0, 0.0, True
-    for record in records:
-        # Both "run" and "resume" records have it: a run is exact only if all its parts are (docs/decisions/013).
-        exact = exact and record.get("exact", True)
-        if record["kind"] == "resume":
-            # Jobs that the resumed run did again would otherwise count twice; the seconds spent on them count, because they
-            # passed.
-            jobs, seconds, latest = _made(jobs, record["steps"]), seconds + latest, 0.0
-        elif record["kind"] == "job":
-            jobs.append(record)
-            latest = max(latest, record["decoded"])
-        elif record["kind"] == "round":
-            rounds, waits, latest = rounds + 1, waits + record["waited"], max(latest, record["ended"])
-    return RunHistory(tuple(_made(jobs, steps)), rounds, waits, seconds + latest, exact)
+def _end_of_lines(file: int) -> int:
+    """Offset behind the last newline of a file; 0 if it has none."""
+    end = os.fstat(file).st_size
+    while end:
+        begin = max(0, end - BLOCK)
+        if (last := os.pread(file, end - begin, begin).rfind(b"\n")) >= 0:
+            return begin + last + 1
+        end = begin
+    return 0
 
 
-def _made(jobs: list[Record], steps: Mapping[str, int]) -> list[Record]:
-    return [job for job in jobs if job["step"] < steps[job["learner"]]]
+def read_journal(path: Path, *, start: int = 0, damaged: Callable[[str], object] | None = None) -> Iterator[Record]:
+    """Yields the records of a journal file, from byte `start` on. OSError when it cannot be read.
+
+    A last line that was cut short by a crash is left out. ValueError for any other bad line; with `damaged`, bad lines are left
+    out, too, and it is told of each.
+    """
+    with open(path, "rb") as file:
+        file.seek(start)
+        for number, line in enumerate(file, 1):
+            try:
+                yield _record(line)
+            except (ValueError, RecursionError):
+                # Only a last line without its newline can be the work of a crash; anything else is damage.
+                if not line.endswith(b"\n"):
+                    return
+                text = f"{path} line {number} is not a journal record"
+                if damaged is None:
+                    raise ValueError(text) from None
+                damaged(text)
+
+
+def _record(line: bytes) -> Record:
+    # Decoded here: json would take bytes for UTF-16 where every other one is 0.
+    record = json.loads(line.decode("utf-8"))
+    if not isinstance(record, dict):
+        raise ValueError("a record is an object")
+    return record
+
+
+def latest_records(path: Path, start: int) -> Iterator[Record]:
+    """The records of a journal file from byte `start` on, of a long file only the latest ones, some LATEST bytes."""
+    start = max(start, path.stat().st_size - LATEST)
+    with open(path, "rb") as file:
+        # From a byte earlier: `start` may be the first one of a line.
+        file.seek(max(0, start - 1))
+        start = max(0, start - 1) + len(file.readline()) if start else 0
+    return read_journal(path, start=start)
 
 
 def arrival(delivery: Delivery, load: float) -> list[float]:

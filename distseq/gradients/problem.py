@@ -2,24 +2,28 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from distseq.coding.import_string import load_object
+from distseq.coding.factory import load_factory
 from distseq.gradients.data import Source
 from distseq.gradients.device import moved
+from distseq.gradients.side_effects import Watched
+from distseq.gradients.threads import one_thread
 from distseq.models.data.dataset import Dataset
 
-# Numbers of a row behind the gradient: the weighted sum of losses, and the sum of weights. Both are additive over samples, so
-# that they are decoded with the gradient and cost no message of their own.
+# Numbers of a row behind the gradient: the weighted sums of losses and of counts. Both are additive over samples, so that they
+# are decoded with the gradient and cost no message of their own.
 EXTRAS = 2
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
-Loss = Callable[[Any, Any], torch.Tensor]  # (model, batch) -> (B,)
+# (model, batch) -> (B,) losses, or (B,) sums of losses and (B,) counts of what they were summed over
+Loss = Callable[[Any, Any], torch.Tensor | tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -31,28 +35,55 @@ class Problem:
     parameters: tuple[nn.Parameter, ...]  # trained ones, in the order of a row's gradient
     loss: Loss | None = None  # None = the model's own per_sample_loss
 
+    @cached_property
+    def watched(self) -> Watched:
+        """Tells whether a pass has changed the model; first used before its first pass."""
+        return Watched(self.model)
+
+    @property
+    def loss_name(self) -> str:
+        """What error messages call the loss."""
+        return "per_sample_loss" if self.loss is None else "loss"
+
     @property
     def data(self) -> Dataset:
         return self.source.dataset
 
 
+def model_factory(target: str) -> Callable[..., Any]:
+    """The class or function that makes the model `target`, "module:name". Nothing but its module is run.
+
+    ValueError when it cannot be imported, or may not be called to make a model (distseq.coding.factory).
+    """
+    return load_factory(target, "model", lambda kind: issubclass(kind, nn.Module), "subclass of torch.nn.Module")
+
+
 def build_model(target: str, args: Mapping[str, Any], seed: int, dtype: torch.dtype) -> nn.Module:
     """Builds the model `target` "module:name" with `args`, its random weights drawn from `seed`, and casts it to `dtype`.
 
-    ValueError when it cannot be imported or built, or has no per_sample_loss.
+    ValueError when it cannot be imported or built, names what makes no model (`model_factory`), or has no per_sample_loss.
     """
+    factory = model_factory(target)
     # A forked generator: building a model must not change what a user's own code draws next.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         try:
-            model = load_object(target)(**args)
-        except (TypeError, RuntimeError) as error:
-            raise ValueError(f"model {target!r} with {dict(args)}: {error}") from None
+            model = factory(**args)
+        except (Exception, SystemExit) as error:  # a user's model may raise anything
+            kind = "" if isinstance(error, TypeError | RuntimeError | ValueError) else f"{type(error).__name__}: "
+            raise ValueError(f"model {target!r} with {dict(args)}: {kind}{' '.join(str(error).split())}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {target!r} must be a torch.nn.Module: got {type(model).__name__}")
     if not callable(getattr(model, "per_sample_loss", None)):
         raise ValueError(f"model {target!r} has no method per_sample_loss(batch) -> (B,)")
-    return model.to(dtype)
+    return cast(model, dtype)
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model with its floating-point parameters and buffers of type `dtype`; complex ones stay as they are."""
+    # Module.to(dtype) would make real numbers of complex ones: tables of rotary embeddings would lose their imaginary part.
+    model._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
+    return model
 
 
 def trained(model: nn.Module) -> tuple[nn.Parameter, ...]:
@@ -60,17 +91,72 @@ def trained(model: nn.Module) -> tuple[nn.Parameter, ...]:
     return tuple(p for p in model.parameters() if p.requires_grad)
 
 
+def row_length(parameters: Sequence[nn.Parameter]) -> int:
+    """P + K + EXTRAS: the numbers of a row of K trained parameters, which have P numbers."""
+    return sum(p.numel() for p in parameters) + len(parameters) + EXTRAS
+
+
 def losses(problem: Problem, ids: np.ndarray, batch: Any) -> torch.Tensor:
-    """(B,) losses of samples `ids`, whose `batch` has been read, on the model's device. ValueError for any other shape."""
+    """(B,) losses of samples `ids`, or their sums where the loss also returns counts; see `losses_and_counts`."""
+    return losses_and_counts(problem, ids, batch)[0]
+
+
+def losses_and_counts(problem: Problem, ids: np.ndarray, batch: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(B,) losses of samples `ids`, whose `batch` has been read, and (B,) counts, None where the loss returns none.
+
+    Both are on the model's device, counts in its parameters' dtype and without a gradient. ValueError for any other shape, and
+    for a count that is negative or not finite, naming its sample.
+    """
     device, own = problem.parameters[0].device, problem.loss is None
     batch = batch if device.type == "cpu" else moved(batch, device)
-    losses_B = problem.model.per_sample_loss(batch) if own else problem.loss(problem.model, batch)  # type: ignore[operator, misc]
-    what = "per_sample_loss" if own else "loss"
-    if not isinstance(losses_B, torch.Tensor):
-        raise ValueError(f"{what} must return a tensor of ({len(ids)},) losses: got {type(losses_B).__name__}")
-    if losses_B.shape != (len(ids),):
-        raise ValueError(f"{what} must return ({len(ids)},) losses: got shape {tuple(losses_B.shape)}")
-    return losses_B
+    found = problem.model.per_sample_loss(batch) if own else problem.loss(problem.model, batch)  # type: ignore[operator, misc]
+    what = problem.loss_name
+    losses_B, counts_B = pair(found, what)
+    _check_vector(losses_B, len(ids), what, "losses")
+    if counts_B is not None:
+        _check_vector(counts_B, len(ids), what, "counts")
+        if counts_B.is_complex():
+            raise ValueError(f"{what} must return counts that are real numbers: got {counts_B.dtype}")
+        counts_B = counts_B.detach().to(device, problem.parameters[0].dtype)
+        check_counts(counts_B, ids, what)
+    return losses_B, counts_B
+
+
+def pair(found: Any, what: str) -> tuple[Any, Any]:
+    """Splits what a loss returned into losses and counts, None for losses alone. ValueError for a tuple of another length."""
+    if not isinstance(found, tuple | list):
+        return found, None
+    if len(found) != 2:
+        raise ValueError(f"{what} must return losses, or the pair (sums, counts): got {len(found)} values")
+    return found[0], found[1]
+
+
+def _check_vector(values: Any, length: int, what: str, of: str) -> None:
+    if not isinstance(values, torch.Tensor):
+        raise ValueError(f"{what} must return a tensor of ({length},) {of}: got {type(values).__name__}")
+    if values.shape != (length,):
+        raise ValueError(f"{what} must return ({length},) {of}: got shape {tuple(values.shape)}")
+
+
+def check_counts(counts_B: torch.Tensor, ids: np.ndarray, what: str) -> None:
+    """ValueError naming the first of samples `ids` whose count is negative or not finite."""
+    wrong = ~(torch.isfinite(counts_B) & (counts_B >= 0))
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"{what} returned the count {float(counts_B[first]):g} for sample {int(ids[first])}: "
+            "a count must be finite and at least 0"
+        )
+
+
+def check_counted(counted: bool, expected: bool | None, what: str) -> None:
+    """ValueError when a loss returns counts but did not do so when it was tried, or the reverse."""
+    if expected is not None and counted != expected:
+        now, then = ("counts", "none") if counted else ("no counts", "them")
+        raise ValueError(
+            f"{what} returns {now} for these samples, but returned {then} when it was tried: it must always return losses "
+            "alone, or always the pair (sums, counts)"
+        )
 
 
 def load_vector(parameters: Sequence[nn.Parameter], vector: np.ndarray) -> None:

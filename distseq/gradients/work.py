@@ -1,25 +1,48 @@
 """GradientWork computes the rows of training, each by one weighted forward and backward pass.
 
-A row is the gradient of sum_n w_n loss_n, flat in the order of the model's parameters, then sum_n w_n loss_n and sum_n w_n.
-It is linear in the weights w, so weighted rows add up to the full batch's gradient.
+A row is the gradient of sum_n w_n loss_n, flat in the order of the model's parameters; then, for each parameter, 1 if the loss
+reaches it and 0 if not; then sum_n w_n loss_n and sum_n w_n c_n, where c_n is the count of a sample, 1 unless the loss returns
+counts. It is linear in the weights w, so weighted rows add up to the full batch's gradient, and a parameter is reached by a batch
+if the weighted sum of these ones is not 0.
+
+A learner that draws random numbers has its batch cut into blocks (`Payload.blocks`), each computed under its own seed; a row of
+any other learner that draws is refused with DrawsError. No row changes the state of a global random generator.
 """
 
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from distseq.cluster.errors import DrawsError
 from distseq.cluster.pool import Payload
+from distseq.cluster.system import generators
 from distseq.cluster.work import RowRequest
+from distseq.coding.layout import block_numbers
+from distseq.gradients.backward import clear, flat_gradient, without_hooks
+from distseq.gradients.blocks import block_by_block, blocks_of_row, in_one_pass
 from distseq.gradients.data import Source, open_data
 from distseq.gradients.device import choose_device, moved
+from distseq.gradients.modes import evaluation_mode, without_graph
 from distseq.gradients.passes import LARGEST, PassTrials
-from distseq.gradients.problem import DTYPES, EXTRAS, Problem, build_model, load_vector, losses, trained
+from distseq.gradients.problem import (
+    DTYPES,
+    Problem,
+    build_model,
+    check_counted,
+    check_counts,
+    load_vector,
+    losses_and_counts,
+    row_length,
+    trained,
+)
+from distseq.gradients.randomness import block_seeds, undrawn
 from distseq.gradients.stacked import stacked_gradients
+from distseq.gradients.threads import one_thread
 from distseq.models.data.held_out import held_out
 
 # Samples per forward pass of an evaluation. An evaluation's part may be a whole data set: this bounds the memory of activations.
@@ -34,15 +57,27 @@ class GradientWork:
         has `evaluation`, `evaluation_args` and `evaluation_fingerprint`.
     dtype: of parameters and rows, "float32" or "float64".
     device: what to compute on (distseq.config.schema.DEVICES). ValueError when this host has no such device.
+    threads: of torch in this process, for good; given on hosts, which share their cores with each other.
     """
 
-    def __init__(self, learners: Sequence[Mapping[str, Any]], dtype: str = "float32", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        learners: Sequence[Mapping[str, Any]],
+        dtype: str = "float32",
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        if threads is not None:
+            # Here, before the first operation of any thread of this process: each asks once.
+            torch.set_num_threads(threads)
         self._specs, self._dtype, self._device = learners, DTYPES[dtype], choose_device(device)
         self._problems: dict[int, Problem] = {}
         self._evaluations: dict[int, Problem] = {}
         self._loaded: dict[int, tuple[int, int]] = {}  # learner -> (job, version) whose parameters its model holds
+        self._counted: dict[int, bool] = {}  # learner -> whether its loss returned counts with the latest row
         self._trials = PassTrials(self._alone, self._together)
 
+    @one_thread()
     def problem(self, learner: int) -> Problem:
         """The learner's model and data, built on first use. DataError when its data are missing or differ from the master's."""
         # On first use, because a host of a large fleet may never be given a row of some learners.
@@ -57,6 +92,7 @@ class GradientWork:
             if isinstance(model, str):
                 model = build_model(model, spec["model_args"], spec["seed"], self._dtype)
             model = model.to(self._device)
+            without_hooks(trained(model))
             self._problems[learner] = Problem(model, source, trained(model), spec.get("loss"))
         return self._problems[learner]
 
@@ -73,51 +109,114 @@ class GradientWork:
             self._evaluations[learner] = replace(problem, source=Source(name, data, spec.get("evaluation_fingerprint")))
         return self._evaluations[learner]
 
-    def read(self, payload: Payload, ids: np.ndarray) -> Any:
-        """The batch of a row, None for an empty part; for an evaluation, a list of batches. DataError as from Source.batch."""
-        if payload.kind == "evaluation":
-            source = self.evaluation(payload.learner).source
-            return [source.batch(ids[begin : begin + AT_ONCE]) for begin in range(0, len(ids), AT_ONCE)]
-        source = self.problem(payload.learner).source
-        return source.batch(ids) if len(ids) else None
+    def counted(self, learner: int) -> bool:
+        """Whether the learner's loss returned counts when its latest row was computed here."""
+        return self._counted[learner]
 
-    def row(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any = None) -> np.ndarray:
-        """The row (P + 2,) of samples `ids` (B,) with `weights` (B,); for an evaluation (2,), see `_evaluated`.
+    def read(self, payload: Payload, ids: np.ndarray, blocks: np.ndarray | None = None) -> Any:
+        """The batch of a row; for an evaluation, a list of batches. DataError as from Source.batch.
 
-        samples: what `read` has returned; None = read now. ValueError when the model's losses are not (B,); DataError when a
-        sample cannot be read or is not finite.
+        None for an empty part, and for samples that must be read when their row is computed, because reading them draws.
         """
         if payload.kind == "evaluation":
-            return self._evaluated(payload, ids, weights, self.read(payload, ids) if samples is None else samples)
+            source = self.evaluation(payload.learner).source
+            read = partial(_batches, source, ids)
+        else:
+            source = self.problem(payload.learner).source
+            if not len(ids) or (payload.blocks and not payload.joint):
+                return None
+            read = partial(source.batch, ids)
+        # Another row may draw meanwhile, under seeds of its own.
+        with generators.LOCK:
+            try:
+                return undrawn(read, self._device)
+            except DrawsError:
+                return None
+
+    def row(
+        self,
+        payload: Payload,
+        ids: np.ndarray,
+        weights: np.ndarray,
+        samples: Any = None,
+        blocks: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The row (P + K + 2,) of samples `ids` (B,) with `weights` (B,); for an evaluation (2,), see `_evaluated`.
+
+        P: numbers in the K trained parameters; samples: what `read` has returned, None = read now; blocks: (B,) the block of
+        each sample, where the batch is cut into blocks, None = `ids` are the whole batch. ValueError when the model's losses are
+        not (B,), a gradient is sparse, or the pass changes a parameter or buffer; DataError when a sample cannot be read or is
+        not finite; DrawsError when random numbers are drawn without blocks.
+        """
+        if payload.kind == "evaluation":
+            return self._evaluated(payload, ids, weights, samples, blocks)
         problem = self.problem(payload.learner)
         if not len(ids):
-            return np.zeros(
-                sum(p.numel() for p in problem.parameters) + EXTRAS, dtype=str(self._dtype).rpartition(".")[2]
-            )
-        batch = self.read(payload, ids) if samples is None else samples
-        with _one_thread():
-            self._load(problem, payload)
-            losses_B = losses(problem, ids, batch)
-            weights_B = torch.from_numpy(weights).to(self._device, self._dtype)
-            loss = losses_B @ weights_B
-            # A parameter that these samples do not reach has a gradient of zeros: a row has the same layout everywhere.
-            gradients = torch.autograd.grad(loss, problem.parameters, allow_unused=True, materialize_grads=True)
-            flat = torch.cat([*(g.flatten() for g in gradients), loss.detach()[None], weights_B.sum()[None]])
-            row: np.ndarray = flat.cpu().numpy()
+            return np.zeros(row_length(problem.parameters), dtype=str(self._dtype).rpartition(".")[2])
+        self._load(problem, payload)
+
+        def flat(begin: int, end: int, samples: Any = None) -> torch.Tensor:
+            batch = problem.source.batch(ids[begin:end]) if samples is None else samples
+            with one_thread():
+                return self._pass(problem, payload, ids[begin:end], weights[begin:end], batch)
+
+        whole = partial(flat, 0, len(ids), samples)
+        if not payload.blocks:
+            return _numpy(undrawn(whole, self._device))
+        own = blocks_of_row(_numbers(payload, ids, blocks), _seeds(payload))
+        found = in_one_pass(whole, own, self._device) if payload.joint else None
+        if found is None:
+            found = block_by_block(flat, own, self._device)
+            # There dropout of one pass has other masks than torch's fused one: rows of one job would not fit together.
+            if payload.joint and self._device.type != "cpu":
+                raise ValueError(
+                    "these samples draw more than dropout of tensors with the batch first, which the trial did not see: set "
+                    "device to cpu"
+                )
+        return _numpy(found)
+
+    def joint_row(self, payload: Payload) -> np.ndarray | None:
+        """The row of a job's whole batch in one pass; None if it draws anything but dropout over samples."""
+        problem, ids = self.problem(payload.learner), payload.ids
+        self._load(problem, payload)
+
+        def whole() -> torch.Tensor:
+            with one_thread():
+                return self._pass(problem, payload, ids, np.ones(len(ids)), problem.source.batch(ids))
+
+        found = in_one_pass(whole, blocks_of_row(_numbers(payload, ids, None), _seeds(payload)), self._device)
+        return None if found is None else _numpy(found)
+
+    def _pass(
+        self, problem: Problem, payload: Payload, ids: np.ndarray, weights: np.ndarray, batch: Any
+    ) -> torch.Tensor:
+        """(P + K + 2,): the row of samples whose batch has been read."""
+        marks = problem.watched.marks()
+        # Before the loss, which may run a backward pass of its own and use its gradients.
+        clear(problem)
+        losses_B, counts_B = losses_and_counts(problem, ids, batch)
+        self._counted[payload.learner] = counts_B is not None
+        check_counted(counts_B is not None, payload.counts, problem.loss_name)
+        weights_B = torch.from_numpy(weights).to(self._device, self._dtype)
+        loss = losses_B @ weights_B
+        gradient = flat_gradient(problem, loss)
+        problem.watched.check(marks)
+        count = weights_B.sum() if counts_B is None else counts_B @ weights_B
+        flat = torch.cat([*gradient, loss.detach()[None], count[None]])
         # The sum is finite only if every number is, up to overflow, and costs one pass without a temporary array.
-        if not np.isfinite(row.sum()):
+        if not np.isfinite(float(flat.sum())):
             problem.source.check_finite(ids, batch)
-        return row
+        return flat
 
     def shape(self, request: RowRequest) -> Hashable:
         """What rows must have in common to be computed in one pass: model, its arguments and the batch's shapes.
 
         None if the row must be computed alone: an evaluation, a model made in Python (only its code says what it computes), one
-        with more than LARGEST parameters, or a batch that is not a dict of tensors.
+        that draws or has more than LARGEST parameters, or a batch that is not a dict of tensors.
         """
         spec, batch = self._specs[request.payload.learner], request.samples
         tensors = isinstance(batch, dict) and all(isinstance(each, torch.Tensor) for each in batch.values())
-        small = request.payload.parameters.size <= LARGEST
+        small = request.payload.parameters.size <= LARGEST and not request.payload.blocks
         if request.payload.kind != "gradient" or not (isinstance(spec["model"], str) and tensors and small):
             return None
         sizes = tuple((name, each.shape, each.dtype) for name, each in batch.items())
@@ -135,25 +234,41 @@ class GradientWork:
         batches = [moved(each.samples, self._device) for each in requests]
         vectors_MP = self._tensor([each.payload.parameters for each in requests])
         weights_MB = self._tensor([each.weights for each in requests])
-        with _one_thread():
-            sums_M1 = torch.stack([weights_B.sum() for weights_B in weights_MB])[:, None]
-            # Weights are summed apart from vmap, one model at a time, as in a row computed alone.
-            rows = torch.cat([stacked_gradients(models, vectors_MP, batches, weights_MB), sums_M1], 1)
+        with one_thread():
+            stack = partial(stacked_gradients, models, vectors_MP, batches, weights_MB)
+            rows_M, counts_MB = undrawn(stack, self._device)
+            for m, each in enumerate(requests):
+                check_counted(counts_MB is not None, each.payload.counts, "per_sample_loss")
+                if counts_MB is not None:
+                    check_counts(counts_MB[m], each.ids, "per_sample_loss")
+            # Counts are summed apart from vmap, one model at a time, as in a row computed alone.
+            counts = [
+                weights_B.sum() if counts_MB is None else counts_MB[m] @ weights_B
+                for m, weights_B in enumerate(weights_MB)
+            ]
+            rows = torch.cat([rows_M, torch.stack(counts)[:, None]], 1)
         return list(rows.cpu().numpy())
 
     def _tensor(self, vectors: Sequence[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.stack(vectors)).to(self._device, self._dtype)
 
-    def _evaluated(self, payload: Payload, ids: np.ndarray, weights: np.ndarray, batches: list[Any]) -> np.ndarray:
-        """(2,) float64: the weighted sum of losses over evaluation samples, and the sum of the weights."""
-        problem, total = self.evaluation(payload.learner), 0.0
-        with _one_thread(), torch.no_grad():
-            self._load(problem, payload)
-            for batch, begin in zip(batches, range(0, len(ids), AT_ONCE), strict=True):
-                # In float64, because a part may be a whole data set, whose float32 sum would lose digits.
-                losses_B = losses(problem, ids[begin : begin + AT_ONCE], batch).double().cpu()
-                total += float(losses_B @ torch.from_numpy(weights[begin : begin + AT_ONCE]))
-        return np.array([total, weights.sum()])
+    def _evaluated(
+        self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any, blocks: np.ndarray | None
+    ) -> np.ndarray:
+        """(2,) float64: the weighted sums of losses and of counts over evaluation samples."""
+        problem = self.evaluation(payload.learner)
+        # Before evaluation mode, which may work on a copy of the model.
+        self._load(problem, payload)
+        with one_thread(), evaluation_mode(problem.model) as model:
+            sums = partial(_sums, replace(problem, model=model), payload, ids, weights)
+            try:
+                return _numpy(undrawn(partial(sums, 0, len(ids), samples), self._device))
+            except DrawsError:
+                # A learner that draws when it is trained may do so when it is evaluated too: each block under its seed.
+                if not payload.blocks:
+                    raise
+            own = blocks_of_row(_numbers(payload, ids, blocks), _seeds(payload))
+            return _numpy(block_by_block(sums, own, self._device))
 
     def _load(self, problem: Problem, payload: Payload) -> None:
         key = (payload.job, payload.version)
@@ -163,12 +278,37 @@ class GradientWork:
             self._loaded[payload.learner] = key
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Runs torch on one thread: the number of threads changes the order of summation, and with it the bits of a row."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def _sums(
+    problem: Problem, payload: Payload, ids: np.ndarray, weights: np.ndarray, begin: int, end: int, batches: Any = None
+) -> torch.Tensor:
+    """(2,) float64: the weighted sums of losses and counts of samples begin .. end - 1, whose batches may have been read."""
+    found = torch.zeros(2, dtype=torch.float64)
+    for k, batch in enumerate(_batches(problem.source, ids[begin:end]) if batches is None else batches):
+        own = slice(begin + k * AT_ONCE, min(end, begin + (k + 1) * AT_ONCE))
+        losses_B, counts_B = without_graph(partial(losses_and_counts, problem, ids[own], batch))
+        check_counted(counts_B is not None, payload.counts, problem.loss_name)
+        weights_B = torch.from_numpy(weights[own])
+        # In float64, because a part may be a whole data set, whose float32 sum would lose digits.
+        found[0] += losses_B.detach().double().cpu() @ weights_B
+        found[1] += weights_B.sum() if counts_B is None else counts_B.double().cpu() @ weights_B
+    return found
+
+
+def _batches(source: Source, ids: np.ndarray) -> list[Any]:
+    return [source.batch(ids[begin : begin + AT_ONCE]) for begin in range(0, len(ids), AT_ONCE)]
+
+
+def _numpy(found: torch.Tensor) -> np.ndarray:
+    row: np.ndarray = found.cpu().numpy()
+    return row
+
+
+def _seeds(payload: Payload) -> list[int]:
+    return block_seeds(payload.seed, payload.step, payload.blocks)
+
+
+def _numbers(payload: Payload, ids: np.ndarray, blocks: np.ndarray | None) -> np.ndarray:
+    """(B,) the block of each sample of a row."""
+    if blocks is None and len(ids) != len(payload.ids):
+        raise ValueError(f"{len(ids)} of {len(payload.ids)} samples need the numbers of their blocks")
+    return block_numbers(len(ids), payload.blocks) if blocks is None else blocks

@@ -1,21 +1,26 @@
 """A fleet: all learners of a run, tried before any worker starts, and the Work that computes their rows."""
 
+import json
 import sys
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
+import torch
 
-from distseq.cluster.errors import FaultError
-from distseq.cluster.pool import Payload
 from distseq.cluster.work import WorkSpec
 from distseq.config.schema import Config
+from distseq.gradients.randomness import drawing
 from distseq.gradients.work import GradientWork
-from distseq.learners.contract import check_contract, draws
 from distseq.learners.learner import Learner
-from distseq.learners.state_files import pack
+from distseq.learners.snapshot import NOT_CUT
+from distseq.learners.trials.kinds import kind
+from distseq.learners.trials.trying import Trial, named, try_learner
 from distseq.models.data.text import Text
+
+# CPU seconds that the trials of a fleet of small models may take together; each kind may take as long as three of its jobs.
+SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Fleet:
     work: GradientWork  # on this machine's CPU
     spec: WorkSpec  # the same Work, for hosts and their devices
     description: str  # JSON that a resumed run must match; part of the run's identity
+    trials: tuple[Trial, ...] = field(default=(), compare=False)  # one for each kind of learner
 
     @property
     def evaluated(self) -> tuple[int, ...]:
@@ -37,51 +43,62 @@ class Fleet:
         # A loss of the user's own may be anything: only per_sample_loss of our models is known to be nats per character.
         return {one.name: one.data for one in self.learners if isinstance(one.data, Text) and one.loss is None}
 
+    def tried(self) -> list[str]:
+        """What the trials have found, in lines: their number and cost first."""
+        learners, kinds = len(self.learners), len(self.trials)
+        samples = sorted({trial.samples for trial in self.trials})
+        sizes = " to ".join(map(str, dict.fromkeys((samples[0], samples[-1]))))
+        what = f"{learners} learner{'s' * (learners > 1)} of {kinds} kind{'s' * (kinds > 1)}"
+        cost = f"{sum(trial.seconds for trial in self.trials):.2f} s"
+        return [
+            f"tried {what} against plain PyTorch on {sizes} samples each: {cost}",
+            *(f"learner {trial.learner}: {note}" for trial in self.trials for note in trial.notes),
+        ]
+
 
 def work_spec(config: Config, target: str, args: str) -> WorkSpec:
     """How a host makes its Work: the callable `target` with `args`, a JSON object, and this process's folders to import from."""
     # Absolute, because a host's current folder is another one.
     paths = tuple(str(Path(folder).resolve()) for folder in sys.path)
+    # Hosts share the cores of their machine with each other; what they compute has the bits of one thread in any case.
+    args = json.dumps(json.loads(args) | {"threads": 1})
     return WorkSpec(target, args, paths, prefetch=config.pool.prefetch, stack=config.pool.stack)
 
 
+def check_evaluations(learners: Sequence[Learner], every: int) -> None:
+    """ValueError for a learner whose schedule needs evaluations that it does not have."""
+    for one in learners:
+        if one.awaits_evaluation and (not every or one.evaluation is None):
+            lacks = f"[run] evaluate_every is {every}" if not every else "it has no evaluation data"
+            raise ValueError(
+                f"learner {one.name}: ReduceLROnPlateau is stepped with the loss of evaluations: give evaluation and "
+                f"evaluate_every ({lacks})"
+            )
+
+
 def tried(fleet: Fleet) -> Fleet:
-    """The fleet after a trial of each learner; without reading ahead if a learner draws random numbers."""
-    for m in range(len(fleet.learners)):
-        _try(fleet, m)
-    # A data set that is read by another thread may draw from the generators that the loss draws from, in any order.
-    apart = not any(draws(fleet.work.problem(m)) for m in range(len(fleet.learners)))
-    return replace(fleet, spec=replace(fleet.spec, prefetch=fleet.spec.prefetch and apart))
+    """The fleet after a trial of each kind of learner, which leaves the global random generators as they are.
 
-
-def _try(fleet: Fleet, m: int) -> None:
-    """Tries the m-th learner: its contract, one optimizer step, an evaluation row and a checkpoint; then undoes the step.
-
-    A mistake shows before any worker starts. ValueError or FloatingPointError naming the learner.
+    A mistake shows before any worker starts: ValueError or FloatingPointError naming the learner.
     """
-    learner = fleet.learners[m]
-    # A copy, because a snapshot shares its tensors with the learner that steps below.
-    before = deepcopy(learner.snapshot())
-    try:
-        o = learner.open(0)
-        # Job and version -1 are never used by a run, so that the parameters loaded here are not taken for those of a job.
-        payload = Payload(-1, m, 0, o.parameters, o.ids, o.seed, "uncoded", 1, version=-1)
-        row = check_contract(fleet.work, payload, learner.model)
-        # Until the optimizer steps once: only then do it, the schedule and the average run.
-        for _ in range(learner.accumulate):
-            learner.apply(row.astype(np.float64))
-        if fleet.evaluated[m]:
-            fleet.work.row(replace(payload, kind="evaluation"), np.zeros(1, np.int64), np.ones(1))
-        # Now, because an optimizer's state has nothing in it before its first step: what a checkpoint cannot hold shows here,
-        # and not after an hour.
-        pack(learner.snapshot())
-    except FloatingPointError as error:
-        raise FloatingPointError(f"learner {learner.name}: {error}") from None
-    except Exception as error:  # a user's model may raise anything
-        message = " ".join(str(error).splitlines()[:1]).removeprefix(f"learner {learner.name}: ")
-        kind = "" if isinstance(error, ValueError | FaultError) else f"{type(error).__name__}: "
-        raise ValueError(f"learner {learner.name}: {kind}{message}") from error
-    finally:
-        learner.restore(before)
-        # The trial's gradients are no part of a snapshot; a user's own code may look at .grad.
-        learner.model.zero_grad()
+    with drawing(torch.device("cpu")):
+        trials = _trials(fleet)
+    for learner, trial in zip(fleet.learners, trials, strict=True):
+        learner.counts = trial.counts
+        learner.cut = learner.cut_for(joint=trial.joint) if trial.draws else NOT_CUT
+    return replace(fleet, trials=tuple({id(trial): trial for trial in trials}.values()))
+
+
+def _trials(fleet: Fleet) -> list[Trial]:
+    """The trial of each learner's kind."""
+    kinds: dict[Hashable, int] = {}
+    own: list[Hashable] = []
+    for m, learner in enumerate(fleet.learners):
+        source = named(learner, partial(fleet.work.problem, m)).source
+        own.append(named(learner, partial(kind, learner, source)))
+        kinds.setdefault(own[-1], m)
+    trials = {
+        key: try_learner(fleet.work, fleet.learners[m], m, SECONDS / len(kinds), evaluates=fleet.evaluated[m] > 0)
+        for key, m in kinds.items()
+    }
+    return [trials[key] for key in own]

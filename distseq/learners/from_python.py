@@ -8,7 +8,7 @@ from dataclasses import replace
 from distseq.config.schema import DTYPES as DTYPE_NAMES
 from distseq.config.schema import LIVE, Config, LearnerConfig
 from distseq.gradients.problem import trained
-from distseq.learners.fleet import Fleet, tried, work_spec
+from distseq.learners.fleet import Fleet, check_evaluations, tried, work_spec
 from distseq.learners.learner import Learner
 
 
@@ -38,6 +38,7 @@ def _live(one: Learner) -> LearnerConfig:
         steps=one.steps,
         accumulate=one.accumulate,
         ema=one.ema,
+        blocks=one.blocks,
     )
 
 
@@ -54,7 +55,7 @@ def _dtype(learners: Iterable[Learner]) -> str:
 
 
 def fleet_of_learners(config: Config, learners: Sequence[Learner]) -> Fleet:
-    """Builds a fleet of learners made in Python; each is tried on one step, which is then undone.
+    """Builds a fleet of learners made in Python; one of each kind is tried on a copy.
 
     config: their description, from `config_of_learners`; its number of steps replaces theirs. ValueError for a broken contract,
     learners that share parameters, or a model, loss or data that cannot be pickled.
@@ -64,6 +65,7 @@ def fleet_of_learners(config: Config, learners: Sequence[Learner]) -> Fleet:
     for learner, one in zip(learners, config.learner, strict=True):
         learner.steps = config.run.steps if one.steps is None else one.steps
     _share_nothing(learners)
+    check_evaluations(learners, config.run.evaluate_every)
     models = pickling.models(learners)
     same = json.dumps([one.description for one in learners])
     # A simulated pool computes in this process, with the Work below: nothing is sent, and data need not be picklable.

@@ -12,14 +12,23 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distseq.cluster.errors import FaultError
 from distseq.cluster.work import fault_of
+from distseq.coding.layout import check_parts
 from distseq.engine.interfaces import JobInput
-from distseq.gradients.problem import EXTRAS, Loss, trained
+from distseq.gradients.data import check_files
+from distseq.gradients.problem import EXTRAS, Loss, row_length, trained
+from distseq.gradients.threads import one_thread
+from distseq.learners.decoded import after_hooks, set_gradients, with_counts
+from distseq.learners.modes import evaluation_weights, switches, to_training
 from distseq.learners.optimizers import Optimizer, Schedule
-from distseq.learners.snapshot import Snapshot, check_compatible, described
+from distseq.learners.snapshot import NOT_CUT, Cut, Snapshot, check_compatible, described
+from distseq.learners.trials.refusals import check_model
 from distseq.models.data.held_out import held_out
 from distseq.models.data.torch_data import as_dataset
 
 Sampler = Callable[[int], Any]
+# Blocks by default: where they share a pass, many cost little and leave the scheduler free; where each takes a pass of its own,
+# its fixed cost is paid for each (docs/decisions/023).
+MOST_JOINT, MOST_ALONE = 64, 8
 
 
 class Learner:
@@ -31,12 +40,17 @@ class Learner:
         such as "csv:FILE", opened with `data_args`.
     evaluation: data to evaluate on, given like `data`; by default the held-out part of a text, and nothing for other data.
     batch, steps: samples per job, and the total number of jobs.
-    loss: (model, batch) -> (B,) losses, one per sample; by default the model's own `per_sample_loss(batch)`.
+    loss: (model, batch) -> (B,) losses, one per sample; by default the model's own `per_sample_loss(batch)`. Either may return
+        a pair instead: (B,) sums of losses, and (B,) counts of what each was summed over, such as tokens. The gradient is then
+        that of the sum of all sums over the sum of all counts.
     sampler: step -> (batch,) sample ids, a function of the step alone; by default drawn with replacement from (seed, step).
     clip: bound on the norm of the mean gradient, as for `torch.nn.utils.clip_grad_norm_`.
-    schedule: a torch learning-rate schedule of the optimizer, stepped after each optimizer step (ReduceLROnPlateau with the
-        batch's loss).
-    accumulate: jobs per optimizer step, which uses the mean over their batches.
+    schedule: a torch learning-rate schedule of the optimizer, stepped after each optimizer step; ReduceLROnPlateau is stepped
+        with the loss of each periodic evaluation, for which the learner's next step waits.
+    blocks: for a model or data that draw random numbers (dropout, noise, augmentation), into how many blocks a batch is cut, each
+        computed under its own seed; jobs have at most as many parts. Default: min(64, batch) if all draws are dropout of tensors
+        with the batch first, else min(8, batch).
+    accumulate: jobs per optimizer step, which uses the mean over their batches (with counts: all sums over all counts).
     ema: decay of an exponential moving average of the weights; the averaged model is `averaged`.
 
     Training changes model, optimizer and schedule in place. Clipping, the optimizer and whatever else is not linear runs here,
@@ -70,13 +84,16 @@ class Learner:
         schedule: Schedule | None = None,
         accumulate: int = 1,
         ema: float | None = None,
+        blocks: int | None = None,
     ) -> None:
         self.name, self.model, self.optimizer, self.schedule = name, model, optimizer, schedule
+        self.blocks, self.cut = blocks, NOT_CUT
         self.loss, self.sampler, self.batch, self.seed, self.clip = loss, sampler, batch, seed, clip
         self.accumulate, self.ema = accumulate, ema
         # Before `steps`, whose check divides by accumulate.
         _check_numbers(self)
         self.steps = steps
+        check_learner_model(name, model)
         _check_optimizer(name, model, optimizer, schedule)
         if loss is None and not callable(getattr(model, "per_sample_loss", None)):
             raise ValueError(
@@ -87,11 +104,10 @@ class Learner:
         self.evaluation_given = evaluation is not None
         self.evaluation_args = dict(evaluation_args or {})
         self._open_data(data, evaluation, collate)
-        self._parameters = trained(model)
+        self.counts: bool | None = None  # whether its loss returns counts; None until it was tried
         self.whole = True  # between two steps; False after an error in the middle of one, until it is restored
-        self._average = None if ema is None else _average(name, model, ema)
-        self._sum: np.ndarray | None = None  # (P + 2,) float64: sum of the jobs since the last optimizer step
-        self._summed = 0  # jobs in that sum
+        self.changes = 0  # goes up with every change of the state: equal numbers, equal snapshots
+        self.use(trained(model), None if ema is None else averaged_model(name, model, ema))
         self.description = described(
             model,
             optimizer,
@@ -103,9 +119,19 @@ class Learner:
             evaluation=self.evaluation,
         )
 
+    def use(self, parameters: tuple[nn.Parameter, ...], average: AveragedModel | None) -> None:
+        """Has these be the trained parameters and their average, of which no job is accumulated yet."""
+        self._parameters, self.average, self._length = parameters, average, row_length(parameters)
+        self._sum: np.ndarray | None = None  # (P + K + 2,) float64: sum of the jobs since the last optimizer step
+        self._summed = 0  # jobs in that sum
+        self.evaluated_at = 0  # steps made at the latest evaluation that its schedule has been stepped with
+
     def _open_data(self, data: Any, evaluation: Any, collate: Callable[[list[Any]], Any] | None) -> None:
         """Opens the data sets to train and to evaluate on. ValueError when one cannot be opened or is empty."""
         try:
+            for spec, args in ((data, self.data_args), (evaluation, self.evaluation_args)):
+                if isinstance(spec, str):
+                    check_files(spec, args)
             self.data = as_dataset(data, self.data_args, collate)
             if evaluation is None and self.evaluation_args:
                 # Most likely a forgotten key: the held-out part of a text takes no arguments.
@@ -134,7 +160,7 @@ class Learner:
     @property
     def averaged(self) -> nn.Module | None:
         """The model with averaged weights; None without `ema`."""
-        return None if self._average is None else self._average.module
+        return None if self.average is None else self.average.module
 
     def ids(self, step: int) -> np.ndarray:
         """(batch,) int64 sample ids of a step. ValueError when the sampler gives anything else."""
@@ -159,82 +185,166 @@ class Learner:
         """(P,) copy of the trained parameters, flat, in their order."""
         return torch.cat([p.detach().flatten() for p in self._parameters]).numpy()
 
+    @property
+    def awaits_evaluation(self) -> bool:
+        """Whether its schedule is stepped with the loss of its evaluations: the only one of torch's that needs a metric."""
+        return isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau)
+
+    def evaluated(self, step: int, loss: float) -> None:
+        """Steps the schedule with the loss of a periodic evaluation, made after `step` steps, if it needs one."""
+        if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
+            self.schedule.step(loss)
+            self.evaluated_at = step
+
+    def to_training(self) -> None:
+        """Switches an optimizer that has `train()` and `eval()` to training."""
+        to_training(self.optimizer)
+
+    def publish_evaluation(self) -> np.ndarray:
+        """(P,) copy of the parameters to evaluate; another than `publish` only where the optimizer has a mode for it."""
+        with evaluation_weights(self.optimizer, self._parameters):
+            return self.publish()
+
     def open(self, step: int) -> JobInput:
         """The input of the job of this step: current parameters, and the sample ids of its batch."""
-        return JobInput(self.publish(), self.ids(step), self.seed)
+        self.to_training()
+        cut = self.cut
+        return JobInput(
+            self.publish(), self.ids(step), self.seed, counts=self.counts, blocks=cut.blocks, joint=cut.joint
+        )
+
+    def cut_for(self, *, joint: bool) -> Cut:
+        """How its batches are cut if it draws random numbers. joint: all draws are dropout of tensors with the batch first."""
+        default = min(MOST_JOINT if joint else MOST_ALONE, self.batch)
+        return Cut(default if self.blocks is None else self.blocks, joint)
+
+    def cut_in_blocks(self, parts: int) -> int:
+        """Cuts the batches of all further jobs into blocks, and returns how many. ValueError if there are fewer than `parts`."""
+        # Never joint: what other samples would draw is not known, and every pool and resumed run must cut alike.
+        cut = self.cut_for(joint=False)
+        check_parts("", cut.blocks, parts)
+        self.cut = cut
+        return cut.blocks
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
-        """Adds the decoded sum (P + 2,) of a job, and makes an optimizer step if it is the last one to accumulate.
+        """Adds the decoded sum (P + K + 2,) of a job, and makes an optimizer step if it is the last one to accumulate.
 
-        Returns the mean loss of the batch. ValueError for a sum of another length and FloatingPointError for one that is not
-        finite, both with nothing changed. FaultError when optimizer or schedule raise: then the learner is not `whole` until it
-        is restored.
+        It is laid out like a row (distseq.gradients.work). Returns the mean loss of the batch; with counts also "count", no loss
+        where that is 0, and "skipped" = 1 where all counts of an optimizer step are 0, so that the step was not made. ValueError
+        for a sum of another length and FloatingPointError for one that is not finite, both with nothing changed. FaultError when
+        optimizer, schedule or a hook raise: then the learner is not `whole` until it is restored.
         """
-        size = sum(p.numel() for p in self._parameters) + EXTRAS
-        if len(total) != size:
-            raise ValueError(f"a row must have {size} numbers, one per parameter and {EXTRAS} more: got {len(total)}")
-        # The sum of squares is finite only if every number is, and needs no temporary array.
-        if not np.isfinite(total @ total):
+        if len(total) != self._length:
+            raise ValueError(f"a row must have {self._length} numbers: got {len(total)}")
+        # The sum is finite only if every number is, and needs no temporary array. Not `total @ total`: BLAS wakes its threads for
+        # it, which the hosts' cores then lack (9 ms).
+        with np.errstate(all="ignore"):  # infinities of both signs
+            finite = np.isfinite(total.sum())
+        if not finite:
             raise FloatingPointError("the decoded gradient is not finite")
+        metrics = self._metrics(total)
+        self.changes += 1
+        # From here on, an error may leave the model partly stepped, or a hook called.
+        self.whole = False
+        try:
+            # Its bits must not depend on the number of threads, those of sums in hooks and optimizers included.
+            with one_thread():
+                stepped = self._add(total)
+        except Exception as error:  # an optimizer, a schedule or a hook may raise anything
+            raise FaultError(fault_of(error)) from error
+        self.whole = True
+        return metrics if stepped else {**metrics, "skipped": 1}
+
+    def _metrics(self, total: np.ndarray) -> dict[str, float]:
+        if not self.counts:
+            return {"loss": float(total[-EXTRAS] / self.batch)}
+        count = float(total[-1])
+        return {"loss": float(total[-EXTRAS] / count), "count": count} if count > 0 else {"count": count}
+
+    def _add(self, total: np.ndarray) -> bool:
+        """Adds the sum of a job, and steps with the mean once there are `accumulate` of them; False if all counts are 0."""
+        samples = self.batch * self.accumulate
+        if not self.counts:
+            total = after_hooks(self._parameters, total, samples)
         # float64, as the pool decodes: rounding to the parameters' dtype happens once, in the step.
         self._sum = total if self._sum is None else self._sum + total
         self._summed += 1
-        if self._summed == self.accumulate:
-            # From here on, an error leaves the model partly stepped.
-            self.whole = False
-            try:
-                self._step(torch.from_numpy(self._sum / (self.batch * self.accumulate)))
-            except Exception as error:  # an optimizer or schedule may raise anything
-                raise FaultError(fault_of(error)) from error
-            self._sum, self._summed, self.whole = None, 0, True
-        return {"loss": float(total[-EXTRAS] / self.batch)}
+        if self._summed < self.accumulate:
+            return True
+        whole, self._sum, self._summed = self._sum, None, 0
+        # Without counts not the decoded one, which dense codes round.
+        count = float(whole[-1]) if self.counts else samples
+        if count > 0:
+            # Only now is it known by what to divide.
+            whole = after_hooks(self._parameters, whole, count) if self.counts else whole
+            self._step(torch.from_numpy(whole / count))
+        return count > 0
 
     def _step(self, mean: torch.Tensor) -> None:
-        """One optimizer step with the mean (P + 2,) over one or several batches, then the schedule and the average."""
-        # The gradient comes first, then the extras, in the order of GradientWork's rows.
-        pieces = torch.split(mean[:-EXTRAS], [p.numel() for p in self._parameters])
-        for parameter, piece in zip(self._parameters, pieces, strict=True):
-            parameter.grad = piece.view_as(parameter).to(parameter.dtype)
+        """One optimizer step with the mean (P + K + 2,) over one or several batches, then the schedule and the average."""
+        self.to_training()
+        self.model.zero_grad()
+        set_gradients(self._parameters, mean)
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.clip)
         self.optimizer.step()
-        # The only schedule of torch that needs a metric: the mean loss of the batches of this step.
-        if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
-            self.schedule.step(float(mean[-EXTRAS]))
-        elif self.schedule is not None:
+        if self.schedule is not None and not self.awaits_evaluation:
             self.schedule.step()
-        if self._average is not None:
-            self._average.update_parameters(self.model)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return dict(self.model.state_dict())
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
-        """The weights to save: file name -> state dict, of the model and of its average."""
+        """The weights to save, which are those to evaluate: file name -> state dict, of the model and of its average."""
         averaged = {} if self.averaged is None else {f"{self.name}.ema": dict(self.averaged.state_dict())}
-        return {self.name: self.state_dict(), **averaged}
+        with evaluation_weights(self.optimizer, self._parameters):
+            own = self.state_dict()
+            # Copied, because leaving evaluation mode changes the parameters in place.
+            own = {key: tensor.clone() for key, tensor in own.items()} if switches(self.optimizer) else own
+        return {self.name: own, **averaged}
 
     def snapshot(self) -> Snapshot:
         """The state between two jobs; tensors are not copied. The sampler has no state but the number of the step."""
         schedule = None if self.schedule is None else self.schedule.state_dict()
-        average = None if self._average is None else dict(self._average.state_dict())
+        average = None if self.average is None else dict(self.average.state_dict())
         accumulated = None if self._sum is None else torch.from_numpy(self._sum)
-        return Snapshot(self.state_dict(), self.optimizer.state_dict(), schedule, average, accumulated, self._summed)
+        return Snapshot(
+            self.state_dict(),
+            self.optimizer.state_dict(),
+            schedule,
+            average,
+            accumulated,
+            self._summed,
+            self.evaluated_at,
+            self.cut,
+        )
 
     def check_fits(self, saved: Snapshot) -> None:
         """ValueError when a saved state does not fit this learner: other shapes, groups, schedule or accumulation."""
-        check_compatible(self.name, self.snapshot(), saved, self.accumulate)
+        check_compatible(self.name, self.snapshot(), saved, self.accumulate, self.blocks)
 
     def restore(self, saved: Snapshot) -> None:
         """Restores a saved state. ValueError, with nothing changed, when it does not fit."""
         self.check_fits(saved)
+        self.changes += 1
+        own = self.optimizer.state_dict()
+        try:
+            # First, since it may refuse: the shapes of the others have been compared.
+            self.optimizer.load_state_dict(saved.optimizer)
+        # An optimizer may raise anything for a state that it did not write, and may have taken half of it by then.
+        except Exception as error:
+            self.optimizer.load_state_dict(own)
+            raise ValueError(f"learner {self.name}: its optimizer cannot be restored: {fault_of(error).text}") from None
         self.model.load_state_dict(saved.model)
-        self.optimizer.load_state_dict(saved.optimizer)
         if self.schedule is not None and saved.schedule is not None:
             self.schedule.load_state_dict(saved.schedule)
-        if self._average is not None and saved.average is not None:
-            self._average.load_state_dict(saved.average)
-        self._sum, self._summed = None if saved.accumulated is None else saved.accumulated.numpy(), saved.summed
+        if self.average is not None and saved.average is not None:
+            self.average.load_state_dict(saved.average)
+        self.cut = saved.cut
+        self._sum = None if saved.accumulated is None else with_counts(self._parameters, saved.accumulated.numpy())
+        self._summed, self.evaluated_at = saved.summed, saved.evaluated
         self.whole = True
 
 
@@ -244,9 +354,21 @@ def _whole(name: str, what: str, value: Any, least: int) -> None:
         raise ValueError(f"learner {name}: {what} must be a whole number of at least {least}: got {value!r}")
 
 
+def check_learner_model(name: str, model: nn.Module) -> None:
+    """ValueError naming the learner and what of its model cannot be trained on workers."""
+    try:
+        check_model(model)
+    except ValueError as error:
+        raise ValueError(f"learner {name}: {error}") from None
+
+
 def _check_numbers(learner: Learner) -> None:
     for what, least in (("batch", 1), ("seed", 0), ("accumulate", 1)):
         _whole(learner.name, what, getattr(learner, what), least)
+    if learner.blocks is not None:
+        _whole(learner.name, "blocks", learner.blocks, 1)
+        if learner.blocks > learner.batch:
+            raise ValueError(f"learner {learner.name}: blocks={learner.blocks} is more than batch={learner.batch}")
     if learner.clip is not None and not learner.clip > 0:
         raise ValueError(f"learner {learner.name}: clip must be > 0: got {learner.clip}")
     if learner.ema is not None and not 0 < learner.ema < 1:
@@ -269,7 +391,8 @@ def _check_optimizer(name: str, model: nn.Module, optimizer: Optimizer, schedule
         raise ValueError(f"learner {name}: the schedule belongs to another optimizer")
 
 
-def _average(name: str, model: nn.Module, decay: float) -> AveragedModel:
+def averaged_model(name: str, model: nn.Module, decay: float) -> AveragedModel:
+    """A running average of the model's weights. ValueError for a model that cannot be copied."""
     try:
         # torch's own, for its bits and its state_dict are what users of torch expect.
         return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]

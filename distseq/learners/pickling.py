@@ -4,16 +4,20 @@ By value (cloudpickle), so that a script or a notebook may define them. Only wor
 pickled.
 """
 
+import io
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import cloudpickle
+from torch import nn
+from torch.nn.utils import parametrize
 
 from distseq.gradients.work import GradientWork
 from distseq.learners.learner import Learner
 
 Part = Mapping[str, Any]
+T = TypeVar("T")
 
 
 def models(learners: Sequence[Learner]) -> bytes:
@@ -34,10 +38,10 @@ def work_on_driver(learners: Sequence[Learner], models: bytes, dtype: str) -> Gr
     return GradientWork([{**model, **data} for model, data in zip(pickle.loads(models), own, strict=True)], dtype)
 
 
-def work_on_host(dtype: str, device: str, blob: bytes) -> GradientWork:
+def work_on_host(dtype: str, device: str, threads: int, blob: bytes) -> GradientWork:
     """The Work on a worker; `blob` is one pickle of the two pickles, models and data."""
     parts = (pickle.loads(part) for part in pickle.loads(blob))
-    return GradientWork([{**model, **data} for model, data in zip(*parts, strict=True)], dtype, device)
+    return GradientWork([{**model, **data} for model, data in zip(*parts, strict=True)], dtype, device, threads)
 
 
 def _data(one: Learner) -> Part:
@@ -70,6 +74,34 @@ def _try(name: str, what: str, value: Any) -> None:
         raise ValueError(f"learner {name}: its {what} cannot be sent to workers by pickle: {reason}") from error
 
 
+def copied(value: T) -> T:
+    """A copy by pickle, as workers get it."""
+    made: T = pickle.loads(_dumps(value))
+    return made
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Also pickles modules with parametrizations, which torch refuses because their classes are made on the fly."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, nn.Module) and parametrize.is_parametrized(obj):
+            return _blank, (parametrize.type_before_parametrizations(obj),), obj.__dict__, None, None, _parametrized
+        return super().reducer_override(obj)
+
+
+def _blank(kind: type[nn.Module]) -> nn.Module:
+    return kind.__new__(kind)
+
+
+def _parametrized(module: nn.Module, state: dict[str, Any]) -> None:
+    """Makes a blank module what its pickled original was: a class of its own, with a property for each parametrized tensor."""
+    module.__dict__.update(state)
+    parametrize._inject_new_class(module)
+    for name in module.parametrizations:  # type: ignore[union-attr]
+        parametrize._inject_property(module, name)
+
+
 def _dumps(value: Any) -> bytes:
-    pickled: bytes = cloudpickle.dumps(value)
-    return pickled
+    buffer = io.BytesIO()
+    _Pickler(buffer).dump(value)
+    return buffer.getvalue()

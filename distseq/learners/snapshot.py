@@ -4,13 +4,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from distseq.learners.optimizers import LENGTH, Optimizer, Schedule
 from distseq.models.data.dataset import Dataset
+
+
+class Cut(NamedTuple):
+    """How the batches of a learner that draws random numbers are cut; 0 blocks = it was not seen to draw any."""
+
+    blocks: int = 0
+    joint: bool = False  # the blocks of a row share one pass
+
+
+NOT_CUT = Cut()
 
 
 @dataclass(frozen=True)
@@ -23,12 +33,16 @@ class Snapshot:
     average: dict[str, torch.Tensor] | None = None
     accumulated: torch.Tensor | None = None  # (P + 2,) float64: the sum since the last optimizer step
     summed: int = 0  # jobs in that sum
+    evaluated: int = 0  # steps made at the latest evaluation that the schedule has been stepped with
+    cut: Cut = NOT_CUT  # of the next job's batch
 
 
-def check_compatible(name: str, own: Snapshot, saved: Snapshot, accumulate: int) -> None:
-    """ValueError when the learner `name`, whose state is `own`, cannot be restored to `saved`."""
+def check_compatible(name: str, own: Snapshot, saved: Snapshot, accumulate: int, blocks: int | None) -> None:
+    """ValueError when the learner `name`, whose state is `own`, cannot be restored to `saved`; blocks: as it was given."""
     for place, mine, theirs in (
         ("model", _shapes(own.model), _shapes(saved.model)),
+        # One without an average is named below.
+        ("average", _shapes(own.average or saved.average or {}), _shapes(saved.average or own.average or {})),
         ("optimizer", _groups(own.optimizer), _groups(saved.optimizer)),
     ):
         if mine != theirs:
@@ -43,6 +57,12 @@ def check_compatible(name: str, own: Snapshot, saved: Snapshot, accumulate: int)
         if (one is None) != (other is None):
             has, lacks = ("checkpoint", "learner") if one is None else ("learner", "checkpoint")
             raise ValueError(f"learner {name}: the {has} has {what}, but the {lacks} has none")
+    # Other blocks would draw other numbers from the next step on.
+    if saved.cut.blocks and blocks is not None and blocks != saved.cut.blocks:
+        raise ValueError(
+            f"learner {name}: its batches are cut into {saved.cut.blocks} blocks in the checkpoint, which a resumed run must "
+            f"keep: got blocks={blocks}"
+        )
     if saved.summed >= accumulate:
         raise ValueError(
             f"learner {name}: the checkpoint has accumulated {saved.summed} jobs since the last optimizer step, "
@@ -50,10 +70,10 @@ def check_compatible(name: str, own: Snapshot, saved: Snapshot, accumulate: int)
         )
     # A cosine of another length would have had other learning rates from the first step on.
     for key in set(LENGTH.values()) & (own.schedule or {}).keys():
-        mine, theirs = (own.schedule or {})[key], (saved.schedule or {})[key]
-        if mine != theirs:
+        now, then = (own.schedule or {})[key], _plain(saved.schedule or {}).get(key)
+        if now != then:
             raise ValueError(
-                f"learner {name}: its schedule has {theirs} steps in the checkpoint, but {mine} now: "
+                f"learner {name}: its schedule has {then} steps in the checkpoint, but {now} now: "
                 "the number of steps of a run with a schedule cannot be changed"
             )
 

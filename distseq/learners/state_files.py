@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from distseq.learners.snapshot import Snapshot
+from distseq.learners.snapshot import Cut, Snapshot
 
 Tensors = dict[str, torch.Tensor]
 
@@ -16,8 +16,8 @@ class DamagedError(ValueError):
     """A checkpoint is incomplete or has been changed."""
 
 
-def pack(snapshot: Snapshot) -> tuple[bytes, dict[str, Any]]:
-    """The content of a safetensors file with a learner's tensors, which are copied, and the rest as JSON.
+def separate(snapshot: Snapshot) -> tuple[Tensors, dict[str, Any]]:
+    """A learner's tensors, copied, under their names in a checkpoint, and the rest as JSON.
 
     ValueError for an optimizer or schedule whose state is not plain data.
     """
@@ -26,11 +26,24 @@ def pack(snapshot: Snapshot) -> tuple[bytes, dict[str, Any]]:
     tensors |= {} if snapshot.accumulated is None else {"accumulated": snapshot.accumulated}
     rest = {
         "summed": snapshot.summed,
+        "evaluated": snapshot.evaluated,
+        "cut": snapshot.cut._asdict(),
         "optimizer": _pack(snapshot.optimizer, "optimizer", tensors),
         "schedule": _pack(snapshot.schedule, "schedule", tensors),
     }
-    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
-    return save({key: t.detach().clone().contiguous() for key, t in tensors.items()}), rest
+    # Copied also because safetensors refuses tensors that share memory, as tied weights do.
+    return {key: t.detach().clone().contiguous() for key, t in tensors.items()}, rest
+
+
+def file_of(tensors: Tensors) -> bytes:
+    """The content of a safetensors file."""
+    return save(tensors)
+
+
+def pack(snapshot: Snapshot) -> tuple[bytes, dict[str, Any]]:
+    """The content of a safetensors file with a learner's tensors, and the rest as JSON; errors as of `separate`."""
+    tensors, rest = separate(snapshot)
+    return file_of(tensors), rest
 
 
 def unpack(one: Mapping[str, Any], data: bytes) -> Snapshot:
@@ -41,9 +54,38 @@ def unpack(one: Mapping[str, Any], data: bytes) -> Snapshot:
     except SafetensorError as error:
         raise DamagedError(f"{one['name']}.safetensors: {error}") from None
     optimizer, schedule = _unpack(one["optimizer"], tensors), _unpack(one["schedule"], tensors)
+    if (
+        not _is_optimizer(optimizer)
+        or not (schedule is None or isinstance(schedule, dict))
+        or type(one["summed"]) is not int
+    ):
+        raise DamagedError(f"what is kept of {str(one['name'])[:100]} is not the state of a learner")
     # A learner without an average has no such tensors.
     average = _below("average.", tensors) or None
-    return Snapshot(_below("model.", tensors), optimizer, schedule, average, tensors.get("accumulated"), one["summed"])
+    # Older checkpoints do not say when a schedule was stepped with an evaluation, for none was; nor anything of blocks.
+    counts = (one["summed"], one.get("evaluated", 0), _cut(one.get("cut", {})))
+    return Snapshot(_below("model.", tensors), optimizer, schedule, average, tensors.get("accumulated"), *counts)
+
+
+def _cut(packed: Any) -> Cut:
+    try:
+        return Cut(**packed)
+    except TypeError:
+        raise DamagedError(f"a cut into blocks is not {str(packed)[:100]}") from None
+
+
+def _is_optimizer(state: Any) -> bool:
+    """Whether plain data have the form of an optimizer's state dict."""
+    if not isinstance(state, dict) or not isinstance(state.get("state"), dict):
+        return False
+    groups = state.get("param_groups")
+    # Lists or tuples of numbers: a group's parameters.
+    return isinstance(groups, list) and all(
+        isinstance(group, dict)
+        and isinstance(group.get("params"), list | tuple)
+        and all(type(k) is int for k in group["params"])
+        for group in groups
+    )
 
 
 def _below(prefix: str, tensors: Tensors) -> Tensors:

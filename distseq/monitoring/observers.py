@@ -1,12 +1,17 @@
 """Read-only observers of a run: counts for its summary, and metrics."""
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from distseq.engine.failures import LearnerFailure
 from distseq.engine.interfaces import Observer
-from distseq.engine.journal import RunHistory
+from distseq.engine.run_history import RunHistory
 from distseq.scheduling.scheduler import Round
+
+# Jobs whose mean is the final training loss: the loss of one batch is too noisy to compare runs.
+LAST = 10
+SWITCHES = 1000  # of the adaptive scheduler, kept at most: they become rare, but a run may last for weeks
 
 
 class Tally(Observer):
@@ -14,19 +19,20 @@ class Tally(Observer):
 
     def __init__(self) -> None:
         self.rounds = self.waits = self.jobs = 0  # waits: rounds that lasted beyond their cutoff
-        self.choices: list[Mapping[str, Any]] = []  # journal records of switches of the adaptive scheduler
+        # Journal records of the latest switches of the adaptive scheduler.
+        self.choices: deque[Mapping[str, Any]] = deque(maxlen=SWITCHES)
         self.exact = True  # False if a part of the run before it was resumed was not exact
-        self.losses: dict[str, list[float]] = {}  # learner -> training loss of each job
+        self.differences: list[float] = []  # of each gradient check
+        self.losses: dict[str, deque[float]] = {}  # learner -> training losses of its last LAST jobs
+        self.skipped: dict[str, int] = {}  # learner -> optimizer steps not made, because all counts were 0
         self.evaluations: dict[str, tuple[int, float]] = {}  # learner -> step and loss of its latest evaluation
         self.failures: dict[str, LearnerFailure] = {}
         self.evaluation_failures: dict[str, LearnerFailure] = {}
 
     def restore(self, history: RunHistory) -> None:
         """Adds what the run did before it was resumed."""
-        self.rounds, self.waits, self.exact = history.rounds, history.waits, history.exact
-        for job in history.jobs:
-            # A job's record holds its metrics under their names.
-            self.job_applied(job["learner"], job["step"], job, job["decoded"])
+        self.jobs, self.rounds, self.waits, self.exact = history.jobs, history.rounds, history.waits, history.exact
+        self.losses = {name: deque(losses, LAST) for name, losses in history.losses.items() if losses}
 
     def round_ended(self, ended: Round) -> None:
         self.rounds += 1
@@ -36,13 +42,18 @@ class Tally(Observer):
         self.jobs += 1
         # A learner of the user's own may return other metrics or none.
         if "loss" in metrics:
-            self.losses.setdefault(learner, []).append(metrics["loss"])
+            self.losses.setdefault(learner, deque(maxlen=LAST)).append(metrics["loss"])
+        if "skipped" in metrics:
+            self.skipped[learner] = self.skipped.get(learner, 0) + metrics["skipped"]
 
     def scheduling_changed(self, choice: Mapping[str, Any]) -> None:
         self.choices.append(choice)
 
     def learner_failed(self, failure: LearnerFailure) -> None:
         self.failures[failure.learner] = failure
+
+    def gradient_checked(self, learner: str, step: int, difference: float, now: float) -> None:
+        self.differences.append(difference)
 
     def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
         self.evaluations[learner] = (step, loss)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ from distseq.scheduling.round_scheduler import RoundScheduler
 
 STEPS, BAD = 6, 3
 MODELS = """
+import os
+import signal
+import time
 from pathlib import Path
 
 import torch
@@ -55,6 +59,10 @@ class Falling(nn.Module):
         if height.item() <= -self.at and Path(self.flag).is_file():
             if self.how == "raise":
                 raise RuntimeError("no way down")
+            if self.how == "segfault":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if self.how in ("segfault", "hang"):
+                time.sleep(1e6)
             height = height * float("nan")
         return height * batch["inputs"][:, 0]
 
@@ -179,6 +187,32 @@ def test_the_others_go_on_and_the_failure_is_told_once(
     assert json.loads((result.folder / "summary.json").read_text()) == result.summary
 
 
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        ("segfault", "was ended by SIGSEGV|died"),
+        pytest.param("hang", r"took [\d.]+ s, longer than its limit of 3 s \(row_timeout\)", marks=pytest.mark.slow),
+    ],
+    ids=["segfault", "hang"],
+)
+@pytest.mark.parametrize("pool", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_learner_whose_rows_kill_their_process_or_never_end_fails_alone(
+    job: Path, pool: str, how: str, cause: str, request: pytest.FixtureRequest
+) -> None:
+    if pool == "ray":
+        request.getfixturevalue("ray_session")
+    written(job.parent, how)
+    job.write_text(job.read_text().replace("workers = 4", "workers = 4\nhosts = 2\nrow_timeout = 3"))
+    result, printed = train(job, out=job.parent / "run", pool=pool)
+    assert_others_trained(result, job)
+    (failure,) = result.summary["failures"]
+    assert (failure["learner"], failure["step"]) == ("falls", BAD)
+    assert re.match(rf"its host was lost in each of 3 attempts at one row; last cause: .*({cause})", failure["error"])
+    assert failure["host"].startswith("host-")
+    assert printed.count("learner falls failed at step 3") == 1
+    assert result.summary["jobs"] == 2 * STEPS + BAD
+
+
 @pytest.mark.parametrize("how", ["raise", "nan"])
 def test_a_resumed_run_tries_again_where_the_learner_was(job: Path, how: str) -> None:
     written(job.parent, how)
@@ -269,10 +303,10 @@ def ones(model: nn.Module, batch: list[torch.Tensor]) -> torch.Tensor:
 def test_a_sum_that_cannot_be_applied_changes_nothing() -> None:
     learner = falling()
     before = learner.publish()
-    with pytest.raises(ValueError, match="a row must have 6 numbers, one per parameter and 2 more: got 5"):
+    with pytest.raises(ValueError, match="a row must have 8 numbers: got 5"):
         learner.apply(np.ones(5))
     with pytest.raises(FloatingPointError, match="not finite"):
-        learner.apply(np.full(6, np.inf))
+        learner.apply(np.full(8, np.inf))
     assert learner.whole
     np.testing.assert_array_equal(learner.publish(), before)
 
@@ -293,7 +327,7 @@ def test_a_broken_learner_without_a_checkpoint_is_never_written(tmp_path: Path) 
     checkpointer.begin([0], 0, resumed=False)
     learner.optimizer.step = None  # type: ignore[method-assign, assignment]
     with pytest.raises(FaultError, match="TypeError"):
-        learner.apply(np.ones(6))
+        learner.apply(np.ones(8))
     assert not learner.whole
     assert checkpointer.failed(0) == 0
     assert "learner m broke in the middle of a step, and no checkpoint in" in printed.getvalue()

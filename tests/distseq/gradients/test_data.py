@@ -3,17 +3,22 @@
 import io
 import os
 import re
+import signal
 import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
+from pyarrow import parquet
 from rich.console import Console
 
 import distseq
 from distseq.config.toml_file import from_dict
 from distseq.engine.failures import FailedError
+from distseq.gradients import data as data_module
 from distseq.gradients.data import DataError, Source, open_data
 from distseq.learners.from_config import build_fleet
 
@@ -151,10 +156,114 @@ def test_a_data_set_of_ours_that_names_itself_is_not_named_twice(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("model", "wanted", "ahead"),
-    [("Line", True, True), ("Line", False, False), ("Draws", True, False), ("DrawsWithNumpy", True, False)],
+    ("model", "wanted"), [("Line", True), ("Line", False), ("Draws", True), ("DrawsWithNumpy", True)]
 )
-def test_hosts_read_ahead_unless_told_otherwise_or_where_a_model_draws(model: str, wanted: bool, ahead: bool) -> None:
+def test_hosts_read_ahead_unless_told_otherwise(model: str, wanted: bool) -> None:
     config = job(model)
     config["pool"]["prefetch"] = wanted
-    assert build_fleet(from_dict(config)).spec.prefetch == ahead
+    assert build_fleet(from_dict(config)).spec.prefetch == wanted
+
+
+def test_a_file_that_kills_the_process_that_reads_it_over_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parquet's reader is a C++ program: a damaged file must not end the run that reads it."""
+    (tmp_path / "deadly_reader.py").write_text("import os\ndef die(spec, args): os.kill(os.getpid(), 11)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(data_module, "READ_OVER", "deadly_reader:die")
+    file = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"x": [1.0, 2.0], "y": [0.0, 1.0]}), file)
+    said = rf"^{{}}can't read data 'parquet:{re.escape(str(file))}': it is damaged, a process that read it died of SIGSEGV$"
+    with pytest.raises(DataError, match=said.format("")):
+        open_data(f"parquet:{file}", {})
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match=said.format("learner a: ")):
+        distseq.Learner(
+            "a",
+            model,
+            torch.optim.SGD(model.parameters(), 0.1),
+            data=f"parquet:{file}",
+            batch=1,
+            steps=1,
+            loss=lambda model, batch: model(batch["x"][:, None]).squeeze(1),
+        )
+
+
+def test_a_file_is_read_over_once_and_its_own_errors_are_those_of_opening_it(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"x": [1.0, 2.0]}), file)
+    open_data(f"parquet:{file}", {})
+    child = data_module._CHILD._process
+    assert child is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    # Were it read over again, there would be another process.
+    assert len(open_data(f"parquet:{file}", {})) == 2
+    assert data_module._CHILD._process is child
+    parquet.write_table(pa.table({"x": [1.0, None, 2.0]}), file)
+    with pytest.raises(DataError, match=r"^column 'x' of data 'parquet:.*' has no value at index 1$"):
+        open_data(f"parquet:{file}", {})
+    data_module._CHILD.close()
+
+
+def test_a_page_that_says_that_it_is_huge_is_refused_before_this_process_reads_it(tmp_path: Path) -> None:
+    """Found by the fuzzer: Arrow allocates what a page's header says that it unpacks to."""
+    file = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"x": np.arange(40) / 4}), file, compression="gzip")
+    content = file.read_bytes()
+    # The header of the first page: its kind, then the number of bytes that it unpacks to, 320 as a zigzag varint.
+    assert content[4:9] == b"\x15\x04\x15\x80\x05"
+    file.write_bytes(content[:7] + b"\xfe\xff\xff\xff\x0f" + content[9:])
+    with pytest.raises(DataError, match=r"it is damaged, a process that read it needed more than 1\.1 GB of memory$"):
+        open_data(f"parquet:{file}", {})
+
+
+ODD = """
+import torch
+
+class Method:
+    def __len__(self): return 8
+    def fingerprint(self): return "a"
+    def batch(self, ids): return {"x": torch.ones(len(ids))}
+
+class Number(Method):
+    fingerprint = 5
+
+class Negative(Method):
+    fingerprint = "a"
+    def __len__(self): return -1
+
+class Half(Method):
+    fingerprint = "a"
+    def __len__(self): return 2.5
+
+class Leaves(Method):
+    fingerprint = "a"
+    def batch(self, ids): raise SystemExit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Method", r"^the fingerprint of data 'odd_data:Method' must be text: got a method: is @property missing\?$"),
+        ("Number", r"^the fingerprint of data 'odd_data:Number' must be text: got a int$"),
+        ("Negative", r"^data 'odd_data:Negative' has no length: __len__\(\) should return >= 0$"),
+        ("Half", r"^data 'odd_data:Half' has no length: 'float' object cannot be interpreted as an integer$"),
+    ],
+)
+def test_a_data_set_without_length_or_fingerprint_is_named(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_data.py").write_text(ODD)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match=message):
+        open_data(f"odd_data:{name}", {})
+
+
+def test_a_data_set_that_ends_the_program_ends_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "odd_data.py").write_text(ODD)
+    monkeypatch.syspath_prepend(tmp_path)
+    source = Source("odd_data:Leaves", open_data("odd_data:Leaves", {}))
+    with pytest.raises(DataError, match=r"^data 'odd_data:Leaves', sample 2: SystemExit: 3$"):
+        source.batch(np.array([2, 3]))

@@ -41,7 +41,7 @@ def config(tmp_path: Path, device: str, kind: str = "local", dtype: str = "float
         "data_args": {"window": 5},
         "batch": 9,
     }
-    pool = {"kind": kind, "workers": 4, "hosts": 1, "device": device}
+    pool = {"kind": kind, "workers": 4, "device": device} | ({} if kind == "simulated" else {"hosts": 1})
     return from_dict({"run": {"dtype": dtype, "steps": 2}, "pool": pool, "learner": [learner]})
 
 

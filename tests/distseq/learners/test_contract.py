@@ -168,6 +168,32 @@ class PartlyUnused(Good):
         self.register_buffer("flags", torch.tensor([True, False]), persistent=False)
 
 
+class Rotary(Good):
+    def __init__(self):
+        super().__init__()
+        turn = torch.polar(torch.ones(2), torch.tensor([0.5, 2.0]))
+        self.register_buffer("turn", turn)
+        self.register_buffer("flags", torch.tensor([True, False, True, True]))
+        self.register_buffer("steps", torch.arange(4))
+        self.low = nn.Linear(4, 4).bfloat16()
+
+    def middle(self, h):
+        turned = torch.view_as_real(torch.view_as_complex(h.view(-1, 2, 2)) * self.turn).flatten(1)
+        return self.low(turned * self.flags + self.steps)
+
+
+class Turning(Good):
+    def __init__(self):
+        super().__init__()
+        self.turn = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+
+
+class Lazy(Good):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.LazyLinear(1)
+
+
 class Unseeded(Good):
     def __init__(self):
         super().__init__()
@@ -178,8 +204,6 @@ class Raises(Good):
     def forward(self, x):
         raise KeyError("two\\nlines")
 """
-
-KEYED = r"randomness must be keyed by \(seed, job, sample\)"
 
 
 @pytest.fixture(autouse=True)
@@ -212,8 +236,13 @@ def build(model: str, dtype: str = "float32", data: str = "arrays:data.npz", **m
         ("Norm", {"kind": "LayerNorm"}),
         ("Instances", {"tracked": False}),
         ("Dropout", {"p": 0.0}),
+        ("Dropout", {"p": 0.5}),
+        ("Dropout", {"p": 1e-6}),
+        ("ByPosition", {}),
+        ("NumpyNoise", {}),
         ("Keyed", {}),
         ("PartlyUnused", {}),
+        ("Rotary", {}),
     ],
 )
 def test_a_good_model_passes(model: str, args: dict[str, Any], dtype: str) -> None:
@@ -242,14 +271,12 @@ def test_a_good_model_passes(model: str, args: dict[str, Any], dtype: str) -> No
         ("Coupled", {}, "gradients of parts do not add up .* may depend on no other sample of its batch"),
         ("Centred", {}, "gradients of parts do not add up"),
         ("Baseline", {}, "losses of parts do not add up"),
-        ("Dropout", {"p": 0.5}, KEYED),
-        ("Dropout", {"p": 1e-6}, KEYED),
-        ("ByPosition", {}, f"gradients of parts do not add up .*{KEYED}"),
-        ("NumpyNoise", {}, f"computing the same row twice gives different results: {KEYED}"),
         ("Detached", {}, "the loss depends on no parameter that requires a gradient"),
         ("Elsewhere", {}, "the loss depends on no parameter that requires a gradient"),
         ("Frozen", {}, "model 'contract_models:Frozen' has no parameter that requires a gradient"),
         ("Unseeded", {}, "building the model twice from one seed gives two different values of 'features'"),
+        ("Turning", {}, r"parameter 'turn' is complex, but gradients travel as real numbers"),
+        ("Lazy", {}, r"LazyLinear 'head' has parameters without a shape: run a batch through the model"),
         ("Raises", {}, r"KeyError: 'two\\nlines'$"),
     ],
 )
@@ -259,6 +286,20 @@ def test_a_broken_contract_is_refused_with_its_reason(
     with pytest.raises(ValueError, match=f"^learner tiny: .*{reason}") as error:
         build(model, dtype, model_args=args)
     assert "\n" not in str(error.value)
+
+
+def test_casting_keeps_complex_whole_and_boolean_buffers_what_they_are() -> None:
+    for dtype in ("float32", "float64"):
+        fleet = build("Rotary", dtype)
+        for model in (fleet.learners[0].model, fleet.work.problem(0).model):
+            kept = dict(model.named_buffers())
+            assert [kept[name].dtype for name in ("turn", "flags", "steps")] == [
+                torch.complex64,
+                torch.bool,
+                torch.int64,
+            ]
+            assert torch.view_as_real(kept["turn"])[:, 1].abs().min() > 0.4, "the imaginary part is there"
+            assert {str(p.dtype) for p in model.parameters()} == {f"torch.{dtype}"}
 
 
 def test_trying_a_model_leaves_learner_and_generator_as_they_were() -> None:

@@ -10,6 +10,7 @@ from torch.optim import swa_utils
 
 import distseq
 from distseq.config.toml_file import from_dict, load_config, to_toml
+from distseq.gradients.problem import trained
 from distseq.learners.from_config import build_fleet
 from distseq.learners.learner import Learner
 
@@ -97,7 +98,8 @@ def test_groups_that_make_no_sense_are_refused_in_one_line(groups: Any, message:
 
 def totals(one: Learner, count: int) -> list[np.ndarray]:
     draws = np.random.default_rng(3)
-    return [np.r_[draws.normal(size=len(one.publish())), 4.0 * k, 4.0] for k in range(count)]
+    reached = np.ones(len(trained(one.model)))
+    return [np.r_[draws.normal(size=len(one.publish())), reached, 4.0 * k, 4.0] for k in range(count)]
 
 
 @pytest.mark.parametrize("clip", ["", "clip = 0.5\n"])
@@ -128,7 +130,7 @@ def test_a_schedule_is_as_long_as_the_optimizer_s_steps() -> None:
         ("accumulate = 0", r"accumulate in \[\[learner\]\] 'a' must be at least 1: got 0"),
         ("accumulate = 4", "learner a: steps=6 is not a multiple of accumulate=4"),
         ("accumulate = 1.5", "accumulate in .* must be an integer: got 1.5"),
-        ("ema = 0.0", "learner a: ema must be between 0 and 1: got 0.0"),
+        ("ema = 0.0", r"ema in \[\[learner\]\] 'a' must be greater than 0: got 0.0"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(more: str, message: str) -> None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
+from distseq.config.check import check
 from distseq.config.toml_file import from_dict
+from distseq.gradients.problem import trained
 from distseq.learners.from_config import build_fleet
 from distseq.learners.learner import Learner
 
@@ -35,14 +37,17 @@ def learner(**more: Any) -> Learner:
         "optimizer_args": {"lr": 0.1, "momentum": 0.5},
         **more,
     }
-    return build_fleet(from_dict({"run": {"steps": STEPS}, "learner": [one]})).learners[0]
+    config = from_dict({"run": {"steps": STEPS, "evaluate_every": 1}, "learner": [one]})
+    check(config)
+    return build_fleet(config).learners[0]
 
 
 def rates(one: Learner) -> list[float]:
     """The learning rate before each step and after the last."""
     seen = [one.optimizer.param_groups[0]["lr"]]
-    for loss in LOSSES:
-        one.apply(np.r_[np.full(len(one.publish()), 1e-3), 2 * loss, 2.0])
+    for step, loss in enumerate(LOSSES):
+        one.apply(np.r_[np.full(len(one.publish()) + len(trained(one.model)), 1e-3), 2 * loss, 2.0])
+        one.evaluated(step + 1, loss)
         seen.append(one.optimizer.param_groups[0]["lr"])
     return seen
 

@@ -1,0 +1,1 @@
+"""The trial of learners before any worker starts, against plain PyTorch and on copies."""
