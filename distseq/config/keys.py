@@ -5,6 +5,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
+LARGEST = 2**63 - 1  # of whole numbers: TOML's
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a learner: also the name of its weights file
 
 
@@ -13,21 +14,33 @@ class Meaning:
     """Describes a key in one place, from which checks, JSON schema, command line and reference are made."""
 
     description: str
-    least: int | None = None
+    least: float | None = None
+    most: float | None = None  # whole numbers without one end at LARGEST
+    above: float | None = None  # the value must be greater
+    below: float | None = None
     values: tuple[str, ...] = ()  # all that it may be
     pattern: str = ""  # regular expression of the whole value
     unset: str = ""  # what the default means, where the default itself does not say it
     option: str = ""  # of `distseq train`, and of distseq.train; empty where there is none
     shell: bool = True  # whether the option is on the command line too
     metavar: str | None = None
-    schedulers: tuple[str, ...] = ()  # kinds that use it; empty where all do
+    schedulers: tuple[str, ...] = ()  # kinds that read it; empty where all do
     pools: tuple[str, ...] = ()
+    closings: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
+    beside: str = ""  # key of the same learner without which it says nothing
+
+    @property
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """What must be chosen, and how, for the key to be read: {"scheduler": ("rounds",), "closing": ("mu",)}."""
+        kinds = {"scheduler": self.schedulers, "pool": self.pools}
+        kinds |= {"closing": self.closings, "objective": self.objectives}
+        return {kind: known for kind, known in kinds.items() if known}
 
     @property
     def users(self) -> list[str]:
-        """The kinds of scheduler and of pool that use the key, for readers: ["scheduler: pipeline, auto"]."""
-        kinds = {"scheduler": self.schedulers, "pool": self.pools}
-        return [f"{table}: {', '.join(own)}" for table, own in kinds.items() if own]
+        """What reads the key, for readers: ["scheduler: pipeline, auto"]."""
+        return [f"{kind}: {', '.join(own)}" for kind, own in self.readers.items()]
 
 
 class Key(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 from distseq.config.options import OPTIONS
 from distseq.config.schema import Config, LearnerConfig
-from distseq.scheduling.asynchronous import parse_async
+from distseq.config.silent import check_given, without_silent
 
 
 def override(config: Config, options: Mapping[str, Any]) -> Config:
@@ -29,7 +29,9 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
         # Their weights were drawn before: another seed would change the batches only, and mislead.
         raise ValueError("learners made in Python have a seed of their own each: give it to distseq.Learner")
     changed = replace(config, **_tables(config, given), learner=_learners(config, given))
-    _check_used(changed, given)
+    # A file may be trained in several ways: what it says to a pool or scheduler that an option replaces is left out.
+    changed = without_silent(changed, before=config)
+    check_given([changed], given)
     return changed
 
 
@@ -44,18 +46,3 @@ def _tables(config: Config, given: Mapping[str, Any]) -> dict[str, Any]:
 def _learners(config: Config, given: Mapping[str, Any]) -> tuple[LearnerConfig, ...]:
     # The option is meant for all learners; their own steps would win over those of [run].
     return tuple(replace(one, steps=None) for one in config.learner) if "steps" in given else config.learner
-
-
-def _check_used(config: Config, given: Mapping[str, Any]) -> None:
-    """ValueError for an option that this configuration's scheduler would not look at."""
-    kind, scheme = config.scheduler.kind, config.scheduler.scheme
-    for option in given:
-        kinds = OPTIONS[option].key.meaning.schedulers
-        if kinds and kind not in kinds:
-            raise ValueError(
-                f"{option} is an option of scheduler={' or '.join(map(repr, kinds))}: got scheduler={kind!r}"
-            )
-    # `async` is configured like a scheme, but runs as a pipeline.
-    closing = [option for option in ("closing", "cutoff", "mu") if option in given]
-    if closing and parse_async(scheme) is not None:
-        raise ValueError(f"{closing[0]} is an option of rounds, which {scheme} does not have")

@@ -1,9 +1,12 @@
 """The tables and keys of a config file, as dataclasses whose fields are the keys."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from distseq.cluster.hosts.limits import READY_WITHIN, SILENT
 from distseq.config.keys import NAME, key
+from distseq.config.upload_url import upload_folder
 
 # Prefix, before the class's name, of a model that was made in Python and has no import string. Run folders hold it.
 LIVE = "live "
@@ -12,6 +15,11 @@ DTYPES = ("float32", "float64")
 POOLS = ("ray", "local", "simulated")
 SCHEDULERS = ("auto", "rounds", "pipeline")
 DEVICES = ("cpu", "cuda", "auto")
+# Beyond these a number is a typing error, whose tables would fill the memory before anything else was said.
+WORKERS = 16_384
+PARTS = 65_536
+LONGEST = 1e7  # seconds, four months; what waits is told no longer ones
+MOST_OF_A_HOST = 1_000_000  # CPUs or GPUs
 
 
 @dataclass(frozen=True)
@@ -26,12 +34,16 @@ class RunConfig:
     )
     seed: int = key(0, description="Seed of initial weights, sampling and generated delays.", least=0, option="seed")
     evaluate_every: int = key(
-        0, description="Steps between evaluations of a learner; 0 evaluates only at the end.", least=0
+        0,
+        description="Steps between evaluations of a learner; 0 evaluates only at the end.",
+        least=0,
+        option="evaluate_every",
     )
     checks: int = key(
         8,
-        description="Jobs whose decoded gradient is compared with the gradient of the full batch.",
+        description="Maximum number of jobs whose decoded gradient is compared with the gradient of the full batch, by the pool.",
         least=0,
+        most=1_000_000,
         option="checks",
         shell=False,
     )
@@ -39,6 +51,13 @@ class RunConfig:
         "float32",
         description="Type of parameters and gradients; float64 is meant for tests of exactness.",
         values=DTYPES,
+    )
+    upload: str = key(
+        "",
+        description="Folder to which the run folder is copied when the run ends or stops: file:///FOLDER.",
+        unset="no copy",
+        option="upload",
+        metavar="URL",
     )
 
 
@@ -52,18 +71,35 @@ class PoolConfig:
         values=POOLS,
         option="pool",
     )
-    workers: int = key(8, description="Number of workers.", least=1, option="workers")
+    workers: int = key(8, description="Number of workers.", least=1, most=WORKERS, option="workers")
     hosts: int | None = key(
         None,
         description="Number of actors or processes that share the workers.",
+        least=1,
+        most=WORKERS,
         unset="one per CPU",
         option="hosts",
         pools=("ray", "local"),
     )
     address: str = key(
-        "local",
-        description="Ray cluster to connect to: HOST:PORT, auto to find one, or local to start one.",
+        "",
+        description="Ray cluster to connect to: HOST:PORT, auto for the one that runs on this machine, or local to start one.",
+        unset="RAY_ADDRESS, else the Ray of this process, else local",
         option="address",
+        pools=("ray",),
+    )
+    token_file: str = key(
+        "",
+        description="File with the token of the Ray cluster.",
+        unset="where Ray looks for it",
+        option="token_file",
+        metavar="FILE",
+        pools=("ray",),
+    )
+    insecure: bool = key(
+        False,
+        description="Use a Ray cluster without authentication that other machines can reach. For trusted networks only.",
+        option="insecure",
         pools=("ray",),
     )
     elastic: bool = key(
@@ -72,15 +108,60 @@ class PoolConfig:
         option="elastic",
         pools=("ray",),
     )
-    cpus: float = key(1.0, description="CPUs that each actor reserves.", option="cpus", pools=("ray",))
-    gpus: float = key(0.0, description="GPUs that each actor reserves.", option="gpus", pools=("ray",))
+    cpus: float = key(
+        1.0, description="CPUs that each actor reserves.", least=0, most=MOST_OF_A_HOST, option="cpus", pools=("ray",)
+    )
+    gpus: float = key(
+        0.0, description="GPUs that each actor reserves.", least=0, most=MOST_OF_A_HOST, option="gpus", pools=("ray",)
+    )
     resources: dict[str, Any] = key(
         dict, description="Custom resources that each actor reserves, by their names in the cluster.", pools=("ray",)
+    )
+    runtime_env: dict[str, Any] = key(
+        dict,
+        description="Ray runtime environment of the actors, such as env_vars, py_modules or pip.",
+        pools=("ray",),
+    )
+    log_to_driver: bool = key(
+        True,
+        description="Show what workers print.",
+        unset="yes, or what the Ray of this process does",
+        option="log_to_driver",
+        pools=("ray",),
+    )
+    ready_within: float = key(
+        READY_WITHIN,
+        description="Seconds to wait for room for the hosts, and for them to load their models.",
+        least=1,
+        most=LONGEST,
+        option="ready_within",
+        metavar="SECONDS",
+        pools=("ray", "local"),
+    )
+    silent_after: float = key(
+        SILENT,
+        description="Seconds of silence after which a host counts as hung and is replaced. A healthy host speaks each second.",
+        least=2,
+        most=LONGEST,
+        option="silent_after",
+        metavar="SECONDS",
+        pools=("ray", "local"),
     )
     delays: str = key(
         "none",
         description="Delays to inject into real workers or to simulate: a profile NAME[:base=SECONDS] or a trace file.",
         option="delays",
+    )
+    row_timeout: float | None = key(
+        None,
+        description="Seconds that a worker may compute one row; then its host is replaced and the row computed again. A row that "
+        "takes too long three times is laid to its learner, which fails.",
+        unset="20 times the slowest row of the learner so far, at least 30; 300 for its first",
+        above=0,
+        most=LONGEST,
+        option="row_timeout",
+        shell=False,
+        pools=("ray", "local"),
     )
     unfinished: str = key(
         "serial",
@@ -106,13 +187,23 @@ class PoolConfig:
     )
     prefetch: bool = key(
         True,
-        description="Hosts read the samples of their next row ahead, except for models that draw random numbers.",
+        description="Hosts read the samples of their next row ahead, except those of learners whose blocks are computed one by "
+        "one.",
         pools=("ray", "local"),
+    )
+    shared_memory: str = key(
+        "",
+        description="Folder for the vectors that local processes share, such as /dev/shm or one on a disk.",
+        unset="memory",
+        option="shared_memory",
+        shell=False,
+        pools=("local",),
     )
     stack: int = key(
         8,
         description="Maximum number of rows computed in one pass, for models of one structure, if the bits stay the same.",
         least=1,
+        most=WORKERS,
         pools=("ray", "local"),
     )
 
@@ -149,6 +240,7 @@ class SchedulerConfig:
         description="Under closing rule safe: a round lasts at least this many seconds, unless all rows arrive.",
         option="cutoff",
         schedulers=("rounds",),
+        closings=("safe",),
     )
     mu: float = key(
         1.0,
@@ -156,25 +248,45 @@ class SchedulerConfig:
         "rows arrive.",
         option="mu",
         schedulers=("rounds",),
+        closings=("mu",),
     )
-    parts: int = key(4, description="Number of parts of each job.", least=1, option="parts", schedulers=("pipeline",))
+    parts: int = key(
+        4,
+        description="Number of parts of each job.",
+        least=1,
+        most=PARTS,
+        option="parts",
+        schedulers=("pipeline",),
+    )
     copies: int = key(
-        2, description="Maximum copies of one part in flight.", least=1, option="copies", schedulers=("pipeline",)
+        2,
+        description="Maximum copies of one part in flight.",
+        least=1,
+        most=WORKERS,
+        option="copies",
+        schedulers=("pipeline",),
     )
     lanes: int = key(
         1,
         description="Number of fixed sets of workers; each job stays in one of them.",
         least=1,
+        most=WORKERS,
         option="lanes",
         schedulers=("pipeline",),
     )
     burst: int = key(
-        1, description="Maximum number of parts sent in one message.", least=1, option="burst", schedulers=("pipeline",)
+        1,
+        description="Maximum number of parts sent in one message.",
+        least=1,
+        most=PARTS,
+        option="burst",
+        schedulers=("pipeline",),
     )
     places: int = key(
         0,
         description="Number of workers that hold the data of each part, where data cannot move.",
         least=0,
+        most=WORKERS,
         unset="all",
         option="places",
         schedulers=("pipeline", "auto"),
@@ -192,9 +304,13 @@ class SchedulerConfig:
         option="prices",
         metavar="KEY=DOLLARS,...",
         schedulers=("auto",),
+        objectives=("price",),
     )
     inexact: bool = key(
-        False, description="Allow a scheme that changes the gradients: ksync or async.", option="inexact"
+        False,
+        description="Allow a scheme that changes the gradients: ksync or async.",
+        option="inexact",
+        schedulers=("rounds",),
     )
 
     def __post_init__(self) -> None:
@@ -229,15 +345,20 @@ class LearnerConfig:
         description="Name of the learner and of its weights file: letters, digits, '.', '_' and '-'.",
         pattern=NAME,
     )
-    model: str = key(description="Import string module:Name of a torch.nn.Module with per_sample_loss(batch) -> (B,).")
+    model: str = key(
+        description="Import string module:Name of a torch.nn.Module with per_sample_loss(batch) -> (B,), or -> (B,), (B,): "
+        "sums and counts."
+    )
     data: str = key(description="Data set to train on, such as csv:FILE, text:FILE or module:Class.")
-    batch: int = key(description="Samples in the batch of each job.")
+    batch: int = key(description="Samples in the batch of each job.", least=1)
     model_args: dict[str, Any] = key(dict, description="Arguments of the model.")
     data_args: dict[str, Any] = key(dict, description="Arguments of the data set.")
     evaluation: str | None = key(
         None, description="Data set to evaluate on.", unset="the held-out part of a text; none for other data"
     )
-    evaluation_args: dict[str, Any] = key(dict, description="Arguments of the data set to evaluate on.")
+    evaluation_args: dict[str, Any] = key(
+        dict, description="Arguments of the data set to evaluate on.", beside="evaluation"
+    )
     optimizer: str = key("adam", description="Optimizer of torch.optim, by the name of its class in any case.")
     optimizer_args: dict[str, Any] = key(dict, description="Arguments of the optimizer, such as lr.")
     groups: list[dict[str, Any]] = key(
@@ -250,13 +371,22 @@ class LearnerConfig:
         description="Learning-rate schedule: cosine, step or a class of torch.optim.lr_scheduler.",
         unset="constant",
     )
-    schedule_args: dict[str, Any] = key(dict, description="Arguments of the learning-rate schedule.")
-    clip: float | None = key(None, description="Maximum norm of the mean gradient.", unset="no clipping")
-    steps: int | None = key(None, description="Training steps of this learner.", unset="the steps of [run]")
+    schedule_args: dict[str, Any] = key(dict, description="Arguments of the learning-rate schedule.", beside="schedule")
+    clip: float | None = key(None, description="Maximum norm of the mean gradient.", above=0, unset="no clipping")
+    steps: int | None = key(None, description="Training steps of this learner.", least=1, unset="the steps of [run]")
     accumulate: int = key(1, description="Jobs per optimizer step, whose gradients are averaged.", least=1)
+    blocks: int | None = key(
+        None,
+        description="Blocks that a batch is cut into if the model or its data draw random numbers, each computed under its own "
+        "seed; parts are whole blocks.",
+        least=1,
+        unset="at most 64 if all draws are dropout of tensors with the batch first, else at most 8",
+    )
     ema: float | None = key(
         None,
         description="Decay of an exponential moving average of the weights, saved beside them.",
+        above=0,
+        below=1,
         unset="no average",
     )
 
@@ -285,22 +415,22 @@ class Config:
 
         for name in TABLES:
             check(getattr(self, name), f"[{name}]")
+        if self.run.upload:
+            upload_folder(self.run.upload)
         for one in self.learner:
             check(one, learner_place(vars(one)))
         _check_names(self.learner)
-        if self.pool.elastic and (self.pool.kind != "ray" or self.pool.hosts is not None):
-            raise ValueError(
-                "pool.elastic needs pool.kind 'ray' and no pool.hosts: it starts as many actors as there is room for"
-            )
+        if self.pool.elastic and self.pool.hosts is not None:
+            raise ValueError("elastic takes no hosts: it starts as many actors as there is room for")
 
 
 def _check_names(learners: tuple[LearnerConfig, ...]) -> None:
     """ValueError for no learner at all, or two that would write the same file."""
-    names = [one.name for one in learners]
+    names = Counter(one.name for one in learners)
     if not names:
         raise ValueError("a config file needs at least one [[learner]]")
     for one in learners:
-        if names.count(one.name) > 1:
+        if names[one.name] > 1:
             raise ValueError(f"two learners are named {one.name!r}")
         if one.ema is not None and f"{one.name}.ema" in names:
             raise ValueError(f"{one.name!r} with ema and {one.name + '.ema'!r} would write the same weights file")

@@ -1,10 +1,13 @@
 """Builds the scheduling strategy described by the `[scheduler]` table, once for a whole run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from distseq.coding.codes.gradient_code import OF_ONE_DECODE
 from distseq.coding.codes.registry import check_precision
+from distseq.coding.layout import check_parts, layout
 from distseq.coding.schemes.registry import parse
 from distseq.coding.schemes.scheme import Scheme
 from distseq.config.schema import Config
@@ -37,6 +40,7 @@ class Strategy:
     unfinished: str  # what happens to unfinished work (distseq.cluster.simulated)
     batch: int  # samples of the smallest batch
     places: int  # workers that hold the data of a part; 0 = all
+    most: float  # amplification of rounding errors up to which a decode is used
     question: Question  # the setting and objective by which adaptive scheduling compares candidates
 
     @property
@@ -60,7 +64,21 @@ class Strategy:
             return AdaptiveScheduler(n, question, batch=self.batch, places=self.places)
         if self.pipeline is not None:
             return PipelineScheduler(self.pipeline, n, frees=frees)
-        return round_scheduler(self.scheme, self.closing, late=self.unfinished != "lost")
+        return round_scheduler(self.scheme, self.closing, late=self.unfinished != "lost", most=self.most)
+
+    def within_blocks(self, blocks: Mapping[str, int]) -> "Strategy":
+        """The strategy for learners that draw random numbers, whose parts are whole blocks; blocks: of each such learner.
+
+        Under adaptive scheduling jobs get at most as many parts. ValueError, naming the learner, for a scheme of more parts.
+        """
+        most = min(self.batch, *blocks.values()) if blocks else self.batch
+        if self.adaptive and most < self.batch:
+            n = self.scheme.n
+            pipeline = first_pipeline(n, self.question.models, most, self.places)
+            return replace(self, batch=most, pipeline=pipeline, scheme=pipeline.scheme(n))
+        for name, count in blocks.items():
+            check_parts(f"learner {name}: ", count, layout(self.scheme.spec, self.scheme.n).parts)
+        return self
 
     def check(self, dtype: str, *, elastic: bool = False) -> None:
         """ValueError if the scheme's delay is too long for the number of models, or its code too imprecise for the dtype.
@@ -102,6 +120,7 @@ def strategy(config: Config) -> Strategy:
         unfinished=unfinished,
         batch=batch,
         places=own.places,
+        most=OF_ONE_DECODE / float(np.finfo(config.run.dtype).eps),
         question=Question(len(config.learner), unfinished, objective=own.objective, prices=paid),
     )
 

@@ -1,6 +1,7 @@
 """Reads a config file into a configuration and writes one back; errors are one line."""
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,6 +12,9 @@ import tomli_w
 
 from distseq.config.schema import TABLES, Config, LearnerConfig
 from distseq.config.validation import check_known, fill, learner_place, tables
+
+# Bytes of the largest config file, far more than a thousand learners take, and parts of the longest dotted key.
+LARGEST, PARTS = 1 << 24, 100
 
 
 def load_config(path: str | Path) -> Config:
@@ -28,13 +32,28 @@ def load_config(path: str | Path) -> Config:
     """
     try:
         with open(path, "rb") as file:
-            return from_dict(tomllib.load(file))
+            return from_dict(_parsed(file.read(LARGEST + 1)))
     except OSError as error:
         raise ValueError(f"cannot read config file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not TOML: it is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not TOML: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: its tables and lists are nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    """The tables of a config file. ValueError for a file that would take too long to parse; whatever tomllib raises."""
+    if len(content) > LARGEST:
+        raise ValueError(f"a config file may have at most {LARGEST >> 20} MiB")
+    # tomllib's time and memory grow with the square of a key's parts: 5,000 of them take 100 MB.
+    if any(part.count(b".") > PARTS for part in re.split(rb"[=,{}\[\]\n]", content)):
+        raise ValueError(f"a key may have at most {PARTS} parts")
+    # Editors on Windows write a byte order mark.
+    return tomllib.loads(content.decode("utf-8-sig"))
 
 
 def from_dict(raw: Mapping[str, Any]) -> Config:

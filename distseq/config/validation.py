@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from distseq.config.keys import NAME, Key, keys, noted
+from distseq.config.keys import LARGEST, NAME, Key, keys, noted
 
 T = TypeVar("T", bound=Hashable)
 # pydantic's words -> those of TOML, and of the project's other messages
@@ -21,11 +21,15 @@ WORDS = {
     "Input should be": "must be",
     f"String should match pattern '^{NAME}$'": "must be letters, digits, '.', '_' and '-', the first a letter or a digit",
     "greater than or equal to": "at least",
+    "less than or equal to": "at most",
     "a valid boolean": "true or false",
     "a valid ": "a ",
     "a integer": "an integer",
     "Value error, ": "",
 }
+# Of arguments. Copying, writing and reading them are recursive, here and on the workers.
+DEEPEST = 64
+SHOWN = 300  # characters of a wrong value
 # Not strict: in Python, the tables may be any Mapping and not just a dict.
 TABULAR = ConfigDict(extra="forbid")
 STRICT = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
@@ -48,13 +52,34 @@ def _type(one: Key) -> Any:
 def _field(one: Key) -> Any:
     means = one.meaning
     options: dict[str, Any] = {"description": noted(means.description, means.users, means.unset)}
-    options |= {} if means.least is None else {"ge": means.least}
+    bounds = {"ge": means.least, "le": means.most, "gt": means.above, "lt": means.below}
+    if one.kind is int and means.most is None:
+        bounds["le"] = LARGEST
+    options |= {name: bound for name, bound in bounds.items() if bound is not None}
+    if one.kind is float and {means.least, means.above} != {None}:
+        options["allow_inf_nan"] = False
     options |= {"pattern": f"^{means.pattern}$"} if means.pattern else {}
     return Field(... if one.default is MISSING else one.default, **options)
 
 
+def depth(value: Any) -> int:
+    """How deep tables and arrays are nested, at most DEEPEST + 1: what goes deeper, or in a circle, is not followed."""
+    level, found = [value], 0
+    while level and found <= DEEPEST:
+        held = [
+            one.values() if isinstance(one, Mapping) else one
+            for one in level
+            if isinstance(one, Mapping | list | tuple)
+        ]
+        found += bool(held)
+        level = [inner for values in held for inner in values] if held else []
+    return found
+
+
 def _plain(value: Any) -> Any:
     """Arguments travel to the workers as JSON, and are kept in the run folder as TOML, which has no null."""
+    if depth(value) > DEEPEST:
+        raise ValueError(f"must be nested at most {DEEPEST} deep")
     try:
         tomli_w.dumps({"value": json.loads(json.dumps(value))})
     except TypeError as error:
@@ -114,6 +139,16 @@ def _line(errors: list[ErrorDetails], kind: type[BaseModel], where: str) -> str:
     rule = error["msg"]
     for theirs, ours in WORDS.items():
         rule = rule.replace(theirs, ours)
-    # The arrays of numpy and torch are shown on several lines.
-    given = " ".join(repr(error["input"]).splitlines())
+    given = _shown(error["input"])
     return f"{name}{''.join(f'[{one!r}]' for one in inner)} in {where} {rule}: got {given}"
+
+
+def _shown(value: Any) -> str:
+    """A value on one line that is not too long."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__}"
+    # The arrays of numpy and torch are shown on several lines.
+    text = " ".join(text.splitlines())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."

@@ -2,8 +2,8 @@
 
 from hypothesis import strategies as st
 
-from distseq.config.keys import keys
-from distseq.config.schema import Config, LearnerConfig, PoolConfig, RunConfig, SchedulerConfig
+from distseq.config.keys import LARGEST, keys
+from distseq.config.schema import WORKERS, Config, LearnerConfig, PoolConfig, RunConfig, SchedulerConfig
 
 LEARNER = {"name": "a", "model": "m:M", "data": "text:x", "batch": 4}
 WHOLE = {"learner": [LEARNER]}
@@ -25,13 +25,14 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=6,
 )
+natural = st.integers(1, LARGEST)
 arguments = st.dictionaries(texts, values, max_size=3)
 learners = st.builds(
     LearnerConfig,
     name=names,
     model=texts,
     data=texts,
-    batch=st.integers(),
+    batch=natural,
     model_args=arguments,
     data_args=arguments,
     evaluation=st.none() | texts,
@@ -41,20 +42,24 @@ learners = st.builds(
     schedule=st.none() | texts,
     schedule_args=arguments,
     groups=st.lists(arguments, max_size=2),
-    clip=st.none() | st.floats(allow_nan=False),
-    steps=st.none() | st.integers(),
+    clip=st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
+    steps=st.none() | natural,
 )
 configs = st.builds(
     Config,
     st.lists(learners, min_size=1, max_size=3, unique_by=lambda one: one.name).map(tuple),
     st.builds(
-        RunConfig, steps=st.integers(1), seed=st.integers(0), checks=st.integers(0), dtype=one_of(RunConfig, "dtype")
+        RunConfig,
+        steps=natural,
+        seed=st.integers(0, LARGEST),
+        checks=st.integers(0, 10**6),
+        dtype=one_of(RunConfig, "dtype"),
     ),
     st.builds(
         PoolConfig,
         kind=one_of(PoolConfig, "kind"),
-        workers=st.integers(1),
-        hosts=st.none() | st.integers(),
+        workers=st.integers(1, WORKERS),
+        hosts=st.none() | st.integers(1, WORKERS),
         address=texts,
         delays=texts,
         unfinished=one_of(PoolConfig, "unfinished"),

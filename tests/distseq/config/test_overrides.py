@@ -25,8 +25,8 @@ def test_options_replace_keys_of_the_config_file_and_none_keeps_them() -> None:
 
 def test_every_option_is_a_key_of_the_config_file() -> None:
     for name, option in OPTIONS.items():
-        kind = (*option.key.meaning.schedulers, "rounds")[0]
-        config = override(from_dict(WHOLE), {"scheduler": kind})
+        readers = {"scheduler": "rounds"} | {kind: known[0] for kind, known in option.key.meaning.readers.items()}
+        config = override(from_dict(WHOLE), readers)
         value = getattr(getattr(config, option.table), option.key.name)
         assert override(config, {name: value}) == config
 
@@ -51,6 +51,20 @@ def test_every_option_is_a_key_of_the_config_file() -> None:
             {"scheduler": "pipeline", "objective": "price"},
             "objective is an option of scheduler='auto': got scheduler='pipeline'",
         ),
+        ({"scheme": "gc:1", "mu": 3.0}, "mu is an option of closing='mu': got closing='safe'"),
+        ({"scheme": "gc:1", "mu": 1.0}, "mu is an option of closing='mu': got closing='safe'"),
+        ({"scheme": "gc:1", "closing": "mu", "cutoff": 5.0}, "cutoff is an option of closing='safe': got closing='mu'"),
+        ({"pool": "local", "unfinished": "lost"}, "unfinished is an option of pool='simulated': got pool='local'"),
+        ({"pool": "ray", "compute": "rows"}, "compute is an option of pool='simulated': got pool='ray'"),
+        ({"pool": "simulated", "hosts": 3}, "hosts is an option of pool='ray' or 'local': got pool='simulated'"),
+        ({"pool": "local", "address": "auto"}, "address is an option of pool='ray': got pool='local'"),
+        ({"pool": "local", "cpus": 2.0}, "cpus is an option of pool='ray': got pool='local'"),
+        ({"pool": "local", "gpus": 0.0}, "gpus is an option of pool='ray': got pool='local'"),
+        ({"pool": "local", "elastic": True}, "elastic is an option of pool='ray': got pool='local'"),
+        ({"scheduler": "auto", "scheme": "gc:1"}, "scheme is an option of scheduler='rounds': got scheduler='auto'"),
+        ({"inexact": True}, "inexact is an option of scheduler='rounds': got scheduler='auto'"),
+        ({"prices": "message=1"}, "prices is an option of objective='price': got objective='seconds'"),
+        ({"scheme": "gc:1", "objective": "bogus"}, "objective in [scheduler] must be 'seconds', 'worker-seconds' or "),
         ({"scheduler": "pipeline", "mu": 1.0}, "mu is an option of scheduler='rounds': got scheduler='pipeline'"),
     ],
 )

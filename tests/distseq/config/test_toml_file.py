@@ -152,6 +152,11 @@ def test_a_mistake_is_named_in_one_line(raw: dict[str, Any], message: str | None
             ": unknown key 'step' in [run]; nearest: steps",
         ),
         (b"", ": a config file needs at least one [[learner]]"),
+        (b"x = " + b"[" * 5000 + b"]" * 5000, ": its tables and lists are nested too deeply"),
+        (b"x = " + b"{a = " * 5000 + b"1" + b"}" * 5000, ": its tables and lists are nested too deeply"),
+        # tomllib would take 100 MB for this, and hours for one that is a hundred times as long.
+        (b"a." * 5000 + b"a = 1", ": a key may have at most 100 parts"),
+        (b"#" * (2**24 + 1), ": a config file may have at most 16 MiB"),
     ],
 )
 def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, content: bytes, message: str) -> None:
@@ -274,5 +279,7 @@ accumulate = 1
 def test_a_file_in_the_run_folder_of_an_earlier_version_is_read() -> None:
     learner = LEARNER | {"model_args": {"a b": ["\x7f", 1.0], "deep": {"x": True}}, "optimizer_args": {"lr": 1e-5}}
     learner |= {"groups": [{"match": "bias$", "weight_decay": 0.0}]}
-    expected = from_dict({"learner": [learner], "run": {"steps": 3}, "pool": {"kind": "simulated", "workers": 4}})
+    expected = from_dict(
+        {"learner": [learner], "run": {"steps": 3}, "pool": {"kind": "simulated", "workers": 4, "address": "local"}}
+    )
     assert from_dict(tomllib.loads(OLD)) == expected
