@@ -6,7 +6,7 @@ everything that is not a tensor. There is no pickle, so a checkpoint from elsewh
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,30 +42,56 @@ def identity(config: Config, work: str) -> str:
     These are learners, seed, dtype and, in the fleet's description `work`, fingerprints of the data. Pool, number of workers,
     scheme and steps are not among them: they may change.
     """
-    # Steps may be raised to train longer; everything else of a learner changes what is computed.
-    learners = [{key: value for key, value in asdict(one).items() if key != "steps"} for one in config.learner]
+    # Steps may be raised to train longer; blocks count only once a learner draws, and are compared with those of its snapshot.
+    # Everything else of a learner changes what is computed.
+    free = ("steps", "blocks")
+    learners = [{key: value for key, value in asdict(one).items() if key not in free} for one in config.learner]
     return hashlib.sha256(_canonical([learners, config.run.seed, config.run.dtype, work])).hexdigest()
 
 
-def encode(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """The files of a checkpoint, name -> content. ValueError for an optimizer or schedule whose state is not plain data.
+@dataclass(frozen=True)
+class Part:
+    """One learner in a checkpoint."""
 
-    Every tensor is copied, so that training may go on while the files are written.
-    """
-    learners, files = [], {}
-    for name, snapshot in checkpoint.snapshots.items():
-        # One file per learner, so that weights can be read from a checkpoint with any safetensors library.
-        files[f"{name}.safetensors"], rest = pack(snapshot)
-        learners.append({"name": name, "step": checkpoint.steps[name], **rest})
-    state = {
-        "configuration": checkpoint.configuration,
-        "next_job": checkpoint.next_job,
-        "learners": learners,
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-    }
+    entry: str  # its entry in state.json: JSON, with keys in the order of the optimizer's state
+    canonical: str  # the same in the form that is hashed
+    digest: str  # sha256 of its safetensors file
+
+
+def part(name: str, step: int, rest: Mapping[str, Any], data: bytes) -> Part:
+    """rest, data: as `pack` returns them."""
+    entry = {"name": name, "step": step, **rest}
+    return Part(json.dumps(entry), _canonical(entry).decode(), hashlib.sha256(data).hexdigest())
+
+
+def file_name(learner: str) -> str:
+    """One file per learner, so that weights can be read from a checkpoint with any safetensors library."""
+    return f"{learner}.safetensors"
+
+
+def state_file(configuration: str, next_job: int, parts: Mapping[str, Part]) -> bytes:
+    """The content of state.json; parts: learner -> part, in the order of the run."""
+
+    # Put together from entries: most learners have not changed since the last checkpoint, and encoding hundreds of them again
+    # would take longer than to train one. Keys are in the order of `_canonical`.
+    def state(learners: Iterable[str]) -> str:
+        files = _canonical({file_name(name): one.digest for name, one in parts.items()}).decode()
+        first = f'{{"configuration":{json.dumps(configuration)},"files":{files}'
+        return f'{first},"learners":[{",".join(learners)}],"next_job":{next_job}}}'
+
     # The state has a checksum of its own, and with the files' checksums inside it covers them all.
-    envelope = {"format": FORMAT, "sha256": _seal(FORMAT, state), "state": state}
-    return {**files, STATE: json.dumps(envelope, indent=1).encode()}
+    sealed = f"[{FORMAT},{state(one.canonical for one in parts.values())}]"
+    seal = hashlib.sha256(sealed.encode()).hexdigest()
+    content = state(one.entry for one in parts.values())
+    return f'{{"format": {FORMAT}, "sha256": "{seal}", "state": {content}}}'.encode()
+
+
+def encode(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """The files of a checkpoint, name -> content. ValueError for an optimizer or schedule whose state is not plain data."""
+    packed = {name: pack(snapshot) for name, snapshot in checkpoint.snapshots.items()}
+    parts = {name: part(name, checkpoint.steps[name], rest, data) for name, (data, rest) in packed.items()}
+    files = {file_name(name): data for name, (data, _) in packed.items()}
+    return {**files, STATE: state_file(checkpoint.configuration, checkpoint.next_job, parts)}
 
 
 def read(folder: Path) -> Checkpoint:
@@ -80,23 +106,40 @@ def read(folder: Path) -> Checkpoint:
             raise ValueError(
                 f"checkpoint {folder} has format {number}, but this version of distseq reads format {FORMAT}"
             )
-        files = {name: (folder / name).read_bytes() for name in state["files"]}
+        files = {name: _file(folder, name) for name in state["files"]}
     # A file that is missing is damage like any other: the next older checkpoint may be intact.
     except OSError as error:
         raise DamagedError(f"{Path(error.filename or folder).name}: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError):
         raise DamagedError(f"{STATE} is incomplete or not JSON") from None
     for name, data in files.items():
         # Before anything is unpacked: a damaged file must not half-restore a learner.
         if hashlib.sha256(data).hexdigest() != state["files"][name]:
             raise DamagedError(f"the checksum of {name} does not match")
-    learners = {one["name"]: one for one in state["learners"]}
-    return Checkpoint(
-        state["configuration"],
-        state["next_job"],
-        {name: one["step"] for name, one in learners.items()},
-        {name: unpack(one, files[f"{name}.safetensors"]) for name, one in learners.items()},
-    )
+    try:
+        learners = {str(one["name"]): one for one in state["learners"]}
+        return Checkpoint(
+            str(state["configuration"]),
+            _count(state["next_job"]),
+            {name: _count(one["step"]) for name, one in learners.items()},
+            {name: unpack(one, files[file_name(name)]) for name, one in learners.items()},
+        )
+    # The checksum has matched, so the state was written so: by another program, or a bug.
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{STATE} is not the state of a run: {type(error).__name__}: {error}") from None
+
+
+def _file(folder: Path, name: str) -> bytes:
+    # A name that leads out of the folder could be that of a device, whose end would never come.
+    if Path(name).name != name or not (folder / name).is_file():
+        raise DamagedError(f"{name[:100]!r} is not a file of the checkpoint")
+    return (folder / name).read_bytes()
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"a number of steps or jobs must be a whole one: got {str(value)[:100]}")
+    return value
 
 
 def _seal(number: int, state: Mapping[str, Any]) -> str:

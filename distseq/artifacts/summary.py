@@ -14,21 +14,25 @@ from distseq.config.strategy import Strategy
 from distseq.engine.journal import Record
 from distseq.learners.learner import Learner
 from distseq.models.data.text import Text
-from distseq.monitoring.gradient_check import GradientCheck
+from distseq.monitoring.console import say
 from distseq.monitoring.observers import Tally
 from distseq.scheduling.adaptive.candidates import name_of as candidate_name
 from distseq.scheduling.asynchronous import marked
 from distseq.simulation.recorded import arrival_table
 from distseq.simulation.simulate import Setting, simulate
 
-# Jobs whose mean is the final training loss: the loss of one batch is too noisy to compare runs.
-LAST = 10
+# Jobs x workers of a replay at most: simulating a run takes some 10 microseconds of each, and a replay need not be longer than
+# it takes to tell two schemes apart.
+REPLAYED = 25_600
+# Of a run whose process ended in the replays: it is complete all the same.
+NO_REPLAYS: dict[str, Any] = {"replayed_seconds_per_job": {}, "not_replayed": "the process was ended before"}
 # A model's figures in summary.json, and their headings
 FIGURES = {
     "bits_per_char": "held-out bits/char",
     "unigram_bits_per_char": "unigram bits/char",
     "evaluation_loss": "held-out loss",
     "training_loss": "training loss",
+    "skipped_steps": "skipped steps",
 }
 
 
@@ -38,7 +42,6 @@ def summarize(
     learners: Iterable[Learner],
     texts: Mapping[str, Text],
     tally: Tally,
-    check: GradientCheck,
     seconds: float,
 ) -> dict[str, Any]:
     """The content of summary.json, without the replays.
@@ -62,16 +65,18 @@ def summarize(
         "waits": tally.waits,
         "total_seconds": seconds,
         "seconds_per_job": seconds / tally.jobs if tally.jobs else None,
-        "gradients_checked": len(check.differences),
-        "largest_gradient_difference": max(check.differences, default=None),
+        "gradients_checked": len(tally.differences),
+        "largest_gradient_difference": max(tally.differences, default=None),
     }
 
 
 def _model_summary(learner: Learner, text: Text | None, tally: Tally) -> dict[str, Any]:
     """The entry of one learner under "models"."""
     losses, failure = tally.losses.get(learner.name), tally.failures.get(learner.name)
-    loss = float(np.mean(losses[-LAST:])) if losses else None
+    loss = float(np.mean(losses)) if losses else None
     entry: dict[str, Any] = {"steps": learner.steps if failure is None else failure.step, "training_loss": loss}
+    if learner.name in tally.skipped:
+        entry["skipped_steps"] = tally.skipped[learner.name]
     step, held_out = tally.evaluations.get(learner.name, (-1, 0.0))
     # An earlier evaluation is not of the weights that are saved.
     if step == learner.steps:
@@ -84,8 +89,10 @@ def _model_summary(learner: Learner, text: Text | None, tally: Tally) -> dict[st
     return entry
 
 
-def replays(strategy: Strategy, records: list[Record], jobs: int) -> dict[str, Any]:
+def replays(strategy: Strategy, records: Iterable[Record], jobs: int) -> dict[str, Any]:
     """Replays the arrivals of a run in the simulator: as it was scheduled, uncoded, and under gradient coding.
+
+    Of a long run, only as many jobs as make REPLAYED with the workers.
 
     Returns {"replayed_seconds_per_job": {scheme: seconds}}; when a replay is impossible, an empty mapping and the reason under
     "not_replayed".
@@ -99,7 +106,7 @@ def replays(strategy: Strategy, records: list[Record], jobs: int) -> dict[str, A
         setting = Setting(
             arrival_table(records, own.n),
             strategy.question.models,
-            jobs,
+            min(jobs, max(2 * strategy.question.models, REPLAYED // own.n)),
             strategy.closing,
             strategy.unfinished,
             arrival="row",
@@ -111,7 +118,7 @@ def replays(strategy: Strategy, records: list[Record], jobs: int) -> dict[str, A
         for candidate in dict.fromkeys([strategy.candidate, *others]):
             result = simulate(setting, candidate)
             seconds[marked(candidate_name(candidate), result["exact"])] = result["seconds_per_job"]
-    except (ValueError, PoolError) as error:
+    except (ValueError, PoolError, OSError) as error:
         return {"replayed_seconds_per_job": {}, "not_replayed": str(error)}
     return {"replayed_seconds_per_job": seconds}
 
@@ -127,14 +134,17 @@ def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
     table = Table("model", "steps", *(FIGURES[key] for key in columns))
     for name, model in models.items():
         figures = [model.get(key) for key in columns]
-        table.add_row(name, str(model["steps"]), *("-" if one is None else f"{one:.3f}" for one in figures))
+        shown = ("-" if one is None else str(one) if isinstance(one, int) else f"{one:.4g}" for one in figures)
+        table.add_row(name, str(model["steps"]), *shown)
     console.print(table)
     rounds = f" in {summary['rounds']} rounds" if summary["rounds"] else ""
-    console.print(
-        f"{summary['jobs']} jobs{rounds}, {summary['total_seconds']:.1f} s: "
-        f"{summary['seconds_per_job']:.3f} s/job under {marked(summary['scheme'], summary['exact'])}",
-        highlight=False,
+    # Of a simulated pool no clock knows anything.
+    seconds = "virtual s" if summary.get("pool") == "simulated" else "s"
+    per_job = summary["seconds_per_job"]
+    each = (
+        "" if per_job is None else f": {per_job:.3f} {seconds}/job under {marked(summary['scheme'], summary['exact'])}"
     )
+    console.print(f"{summary['jobs']} jobs{rounds}, {summary['total_seconds']:.1f} {seconds}{each}", highlight=False)
     replayed = ", ".join(f"{spec} {seconds:.3f}" for spec, seconds in summary["replayed_seconds_per_job"].items())
     replayed = replayed or f"not possible, {summary['not_replayed']}"
     console.print(f"s/job when the same delays are replayed, with one CPU per worker: {replayed}", highlight=False)
@@ -144,4 +154,4 @@ def show(console: Console, summary: Mapping[str, Any], folder: str) -> None:
             f"{summary['largest_gradient_difference']:.1e} ({summary['gradients_checked']} jobs checked)",
             highlight=False,
         )
-    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+    say(console, f"run folder: {folder}")

@@ -17,17 +17,43 @@ from distseq.learners.fleet import Fleet
 from distseq.learners.from_config import build_fleet
 from distseq.learners.from_python import fleet_of_learners
 from distseq.learners.learner import Learner
+from distseq.learners.snapshot import Cut
+from distseq.models.data.text import notes
+from distseq.monitoring.console import say
 from distseq.scheduling.replay import compile_replays
 from distseq.scheduling.scheduler import Scheduler
+from distseq.training.pool import check_pool
 
 
-def _warn_of_empty_parts(config: Config, own: Strategy, console: Console) -> None:
+def _say_who_draws(fleet: Fleet, console: Console) -> None:
+    """Prints one line for all learners that are cut alike because they draw random numbers."""
+    names: dict[Cut, list[str]] = {}
+    for one in fleet.learners:
+        names.setdefault(one.cut, []).append(one.name)
+    for cut, drawing in names.items():
+        if cut.blocks:
+            how = "computed in one pass" if cut.joint else "each computed by a pass of its own"
+            line = f"random numbers are drawn by {', '.join(drawing)}: batches are cut into {cut.blocks} blocks, {how}"
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+def _check_device(config: Config, fleet: Fleet) -> None:
+    """ValueError where hosts of one run might draw different numbers for one block."""
+    drawing = [one.name for one in fleet.learners if one.cut.blocks]
+    if drawing and config.pool.device == "auto":
+        raise ValueError(
+            f"learner {drawing[0]} draws random numbers, which differ between CPUs and GPUs: device=auto may mix them, set "
+            "device to cpu or cuda"
+        )
+
+
+def _warn_of_empty_parts(learners: Sequence[Learner], own: Strategy, console: Console) -> None:
     """Prints one warning if some batches have fewer samples than parts: workers then start up for nothing."""
     cut = layout(own.scheme.spec, own.scheme.n)
-    empty = {one.name: cut.empty_parts(one.batch) for one in config.learner}
+    empty = {one.name: cut.empty_parts(one.batch, one.cut.blocks) for one in learners}
     if any(empty.values()):
         parts = ", ".join(f"{name} {count}" for name, count in empty.items() if count)
-        console.print(f"warning: batches smaller than the number of parts of {own.name} leave parts empty: {parts}")
+        say(console, f"warning: batches smaller than the number of parts of {own.name} leave parts empty: {parts}")
 
 
 @dataclass(frozen=True)
@@ -41,6 +67,7 @@ class PreparedRun:
     fleet: Fleet
     identity: str  # what a checkpoint of this run must match
     resume_point: ResumePoint
+    tried: tuple[str, ...]  # what is said of the trial of the learners, line by line
 
     @property
     def steps(self) -> dict[str, int]:
@@ -51,23 +78,37 @@ class PreparedRun:
 def prepare_run(
     config: Config, out: Path, console: Console, resume: bool, learners: Sequence[Learner] | None
 ) -> PreparedRun:
-    """Checks a configuration and builds the parts of its run; with `resume`, from the newest checkpoint in the folder `out`.
+    """Builds the parts of a run from a checked configuration; with `resume`, from the newest checkpoint in the folder `out`.
 
-    ValueError or FloatingPointError, with nothing written, for anything that is wrong. The cheap checks come first: building a
+    ValueError or FloatingPointError, with nothing written, for anything that is wrong. What is cheap comes first: building a
     fleet opens its data.
     """
     scheduling = strategy(config)
     trace = delays(config.pool.delays, config.pool.workers, config.run.seed)
-    scheduling.check(config.run.dtype, elastic=config.pool.elastic)
+    # A run that is resumed may be complete, and then needs no pool.
+    if not resume:
+        check_pool(config.pool)
     fleet = build_fleet(config) if learners is None else fleet_of_learners(config, learners)
+    tried = tuple(fleet.tried())
+    if config.run.evaluate_every and not any(fleet.evaluated):
+        raise ValueError(
+            f"evaluate_every={config.run.evaluate_every} is given, but no learner has data to evaluate on: give evaluation"
+        )
+    _check_device(config, fleet)
+    scheduling = scheduling.within_blocks({one.name: one.cut.blocks for one in fleet.learners if one.cut.blocks})
     # The largest model decides what a message costs at most.
     scheduler = scheduling.scheduler(max(len(learner.publish()) for learner in fleet.learners))
     # The first replay on a machine compiles for seconds: better now than while workers wait.
     if scheduling.adaptive:
         with console.status("preparing replays, which are compiled the first time on this machine"):
             compile_replays()
-    _warn_of_empty_parts(config, scheduling, console)
+    _say_who_draws(fleet, console)
+    _warn_of_empty_parts(fleet.learners, scheduling, console)
+    for line in dict.fromkeys(
+        note for one in fleet.learners for data in (one.data, one.evaluation) for note in notes(data)
+    ):
+        console.print(f"note: {line}", markup=False, highlight=False)
     own = identity(config, fleet.description)
     # Last, because it restores the learners: nothing may fail after it.
     point = resumed(out, own, fleet, console) if resume else ResumePoint((0,) * len(fleet.learners))
-    return PreparedRun(config, scheduling, scheduler, trace, fleet, own, point)
+    return PreparedRun(config, scheduling, scheduler, trace, fleet, own, point, tried)

@@ -1,16 +1,21 @@
 """Runs that are broken off in the middle, and what is asked of them afterwards."""
 
 import io
+import os
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 import distseq
+from distseq.artifacts.checkpointer import Checkpointer
 from distseq.cli.main import cli, one_line_errors
 from distseq.engine.interfaces import Observer
 from distseq.engine.journal import read_journal
@@ -48,8 +53,8 @@ clip = 0.1
 """
 
 
-class CrashError(RuntimeError):
-    pass
+class CrashError(BaseException):
+    """The end of the process, not of a call."""
 
 
 class CrashAfter(Observer):
@@ -64,6 +69,48 @@ class CrashAfter(Observer):
             raise self.error()
 
 
+@contextmanager
+def crashes() -> Iterator[None]:
+    """For a run that CrashAfter brings down, as if it were killed: nothing is kept that was not written before."""
+    with pytest.raises(CrashError), patch.object(Checkpointer, "keep", lambda *state: False):
+        yield
+
+
+class Disk:
+    """Kills the run at one of its operations on files, by their number; later ones fail as well, as those of the dead do."""
+
+    WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+    def __init__(self) -> None:
+        self.left: float | None = None  # operations until the end; None: nobody counts
+        self.folder = ""
+        # A hook cannot be removed again; it does nothing while nobody counts.
+        sys.addaudithook(self._operation)
+
+    def _operation(self, event: str, args: tuple[Any, ...]) -> None:
+        if self.left is None:
+            return
+        if event == "open":
+            counts = isinstance(args[0], str) and args[0].startswith(self.folder) and bool(args[2] & self.WRITES)
+        else:
+            counts = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link")
+        self.left -= counts
+        if counts and self.left < 0:
+            raise CrashError(f"{event} {args}")
+
+    @contextmanager
+    def killing(self, folder: Path, operation: int) -> Iterator[None]:
+        self.folder, self.left = str(folder), operation
+        try:
+            yield
+        except BaseException:
+            assert self.left < 0, "something else went wrong"
+        finally:
+            self.reached, self.left = self.left < 0, None
+
+    reached = False  # whether the latest run was killed, and did not end before
+
+
 def train(*job: Path, **options: Any) -> tuple[distseq.Result, str]:
     printed = io.StringIO()
     return distseq.train(*job, console=Console(file=printed, width=400), **options), printed.getvalue()
@@ -72,7 +119,7 @@ def train(*job: Path, **options: Any) -> tuple[distseq.Result, str]:
 def crashed(job: Path, jobs: int, name: str = "run", **options: Any) -> Path:
     """The folder of a run that broke down after so many jobs."""
     run = job.parent / name
-    with pytest.raises(CrashError):
+    with crashes():
         train(job, out=run, watchers=[CrashAfter(jobs)], **options)
     return run
 

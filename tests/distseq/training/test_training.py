@@ -114,7 +114,7 @@ def test_a_pipelined_run_needs_no_rounds_and_journals_its_arrivals_with_its_jobs
     records = list(read_journal(result.folder / "journal.jsonl"))
     jobs = [record for record in records if record["kind"] == "job"]
     assert {record["scheme"] for record in jobs} == {"gc:7,q=3"}, "how their batches were laid out"
-    assert {record["kind"] for record in records} == {"run", "job", "evaluation"}
+    assert {record["kind"] for record in records} == {"run", "job", "check", "evaluation"}
     rows = {(r["job"], group, worker) for r in jobs for group, worker in r["rows"]}
     arrived = {(job, group, worker) for r in jobs for worker, job, group, *_, stale in r["arrivals"] if not stale}
     assert len(rows) == 45
@@ -151,6 +151,16 @@ def test_plain_lines_show_progress_where_there_is_no_terminal(job: Path) -> None
     _, printed = train(job, "run")
     assert "job 15/15" in printed
     assert "bits/char" in printed
+
+
+def test_what_a_folder_of_text_leaves_out_is_said_once(job: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for name in ("a.txt", "b.md"):
+        (tmp_path / "texts" / name).write_text("to be or not to be, that is the question\n" * 50)
+    job.write_text(job.read_text().replace(f"text:{tmp_path}/text.txt", f"folder:{tmp_path}/texts"))
+    _, printed = train(job, "run", steps=1)
+    said = f"note: data 'folder:{tmp_path}/texts' leaves out 1 file that is not *.txt: b.md"
+    assert printed.replace("\n", " ").count(said) == 1
 
 
 def test_a_batch_smaller_than_the_number_of_parts_is_warned_of_and_trains(job: Path) -> None:
