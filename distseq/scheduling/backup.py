@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 
 from distseq.cluster.pool import Delivery
 from distseq.coding.plan import MiniTask
@@ -14,10 +15,15 @@ from distseq.scheduling.scheduler import Decision, Scheduler
 
 
 def round_scheduler(
-    scheme: Scheme, closing: Closing | None = None, *, late: bool = True, left: Mapping[int, int] | None = None
+    scheme: Scheme,
+    closing: Closing | None = None,
+    *,
+    late: bool = True,
+    left: Mapping[int, int] | None = None,
+    most: float = inf,
 ) -> Scheduler:
     """A RoundScheduler for any scheme (see there for the arguments), with backup tasks if the scheme asks for them."""
-    rounds = RoundScheduler(scheme, closing, late=late, left=left)
+    rounds = RoundScheduler(scheme, closing, late=late, left=left, most=most)
     return BackupScheduler(rounds) if isinstance(scheme, Backup) else rounds
 
 

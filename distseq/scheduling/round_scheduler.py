@@ -37,6 +37,7 @@ class RoundScheduler:
     closing: when a round ends; default `Safe()`.
     late: rows of an earlier round count while their job is open; False is the papers' model, in which they are lost.
     left: for learners whose latest job belongs to another scheduler, the jobs that each will open after it.
+    most: the amplification up to which a decode is used (distseq.coding.ledger).
 
     When fewer than T + 1 learners remain, jobs opened from then on go to a second ledger, under a scheme with a smaller delay
     (`scheme.within`), while the first ledger finishes its own jobs.
@@ -49,12 +50,14 @@ class RoundScheduler:
         *,
         late: bool = True,
         left: Mapping[int, int] | None = None,
+        most: float = np.inf,
     ) -> None:
         self._given = self._scheme = scheme  # the scheme as given, and the one for jobs to open
+        self._most = most
         self._closing = closing or Safe()
         self._late = late
         # Ledgers with their straggler patterns; the last one takes new jobs.
-        self._streams = [_stream(scheme)]  # the last one takes new jobs
+        self._streams = [_stream(scheme, most)]  # the last one takes new jobs
         self._ready: deque[tuple[int, int]] = deque()  # (job, learner) in order of opening
         self._left = dict(left or {})  # learner -> jobs it will open after its latest
         self._owner: dict[int, Stream] = {}  # open job -> stream
@@ -239,14 +242,14 @@ class RoundScheduler:
             self.switch(self._scheme.within(staying - 1))
         # A ledger has one scheme for its whole life, because its rows and deadlines are reckoned in that scheme's groups.
         if self._scheme != self._streams[-1].ledger.scheme:
-            self._streams.append(_stream(self._scheme))
+            self._streams.append(_stream(self._scheme, self._most))
         self._owner[job] = self._streams[-1]
         self._loads[job] = layout(self._scheme.spec, self._scheme.n).loads
         return {job: self._scheme}
 
 
-def _stream(scheme: Scheme) -> Stream:
-    return Stream(Ledger(scheme), History(scheme.models, scheme.n))
+def _stream(scheme: Scheme, most: float) -> Stream:
+    return Stream(Ledger(scheme, most=most), History(scheme.models, scheme.n))
 
 
 def _progress(send: Sequence[MiniTask], now: float, n: int) -> Progress:

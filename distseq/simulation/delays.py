@@ -4,6 +4,7 @@ from pathlib import Path
 
 from distseq.cluster.profiles import delays
 from distseq.cluster.trace import Trace, load_trace
+from distseq.config.schema import WORKERS
 from distseq.simulation.measure import run_trace
 
 PROFILE_WORKERS = 256  # default for generated profiles: as many as the recorded traces of docs/benchmarks.md have
@@ -24,6 +25,10 @@ def given_delays(
     """
     if workers is not None and workers < 1:
         raise ValueError(f"there must be at least one worker: got {workers}")
+    if workers is not None and workers > WORKERS:
+        raise ValueError(f"there can be at most {WORKERS} workers: got {workers}")
+    if seed < 0:
+        raise ValueError(f"the seed must be at least 0: got {seed}")
     sources = [one for one in (trace, profile, run) if one is not None]
     if len(sources) != 1:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Measures the delays of a pool, or reads them from a finished run, and writes them as a trace file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -14,6 +14,9 @@ from distseq.cluster.ray import check_installed
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 from distseq.coding.schemes.gradient_coding import GC
+from distseq.config.check import check, placeholder
+from distseq.config.options import OPTIONS
+from distseq.config.schema import PoolConfig
 from distseq.engine.interfaces import JobInput
 from distseq.engine.journal import MemoryJournal, read_journal
 from distseq.engine.master import Master
@@ -23,6 +26,8 @@ from distseq.simulation.recorded import arrival_table
 
 # mu of the closing rule: no round ends before every worker has answered, so that a trace has every start-up.
 PATIENCE = 1e9
+REAL = ("ray", "local")
+ROUNDS, SECONDS = 1_000_000, 86_400.0  # more are typing errors
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,9 @@ class ProbeLearner:
 
     def open(self, step: int) -> JobInput:
         return JobInput(np.zeros(0), np.arange(self.workers))
+
+    def cut_in_blocks(self, parts: int) -> int:
+        raise ValueError("it has no batch that could be cut into blocks")
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         return {}
@@ -65,11 +73,15 @@ def run_trace(run: Path) -> Trace:
     path = run / "journal.jsonl"
     if not path.is_file():
         raise ValueError(f"{run} is not a run folder: it has no journal.jsonl")
-    records: list[dict[str, Any]] = list(read_journal(path))
-    heads = [record for record in records if record["kind"] == "run"]
-    if not heads:
-        raise ValueError(f"{path} does not begin with a run record")
-    return arrival_table(records, len(heads[0]["members"]))
+    try:
+        records: list[dict[str, Any]] = list(read_journal(path))
+        heads = [record for record in records if record["kind"] == "run"]
+        if not heads:
+            raise ValueError(f"{path} does not begin with a run record")
+        return arrival_table(records, len(heads[0]["members"]))
+    # Records of other types and keys than are written, which may fail anywhere.
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path} has a record that cannot be read: {type(error).__name__}: {error}") from None
 
 
 def measure(
@@ -80,21 +92,36 @@ def measure(
     workers: int,
     hosts: int | None,
     address: str,
+    token_file: str,
+    insecure: bool,
     rounds: int,
     seconds: float,
+    say: Callable[[str], object],
+    given: Collection[str] = (),
 ) -> Trace:
-    """`distseq profile`: write the delays of a run, or of a pool that is probed now, as a trace file."""
+    """`distseq profile`: write the delays of a run, or of a pool that is probed now, as a trace file.
+
+    say: takes lines about what is awaited. given: the options that were named, which must say something: to a run none does.
+    """
+    if run is not None and (idle := sorted(set(given) - {"run", "out"})):
+        raise ValueError(f"{idle[0]} is an option of a pool that is measured: got --run")
     if workers < 1 or rounds < 1 or not 0 <= seconds < inf:
         raise ValueError(
             f"profile needs workers >= 1, rounds >= 1 and seconds >= 0: got {workers}, {rounds} and {seconds}"
         )
+    if rounds > ROUNDS or seconds > SECONDS:
+        raise ValueError(f"profile takes at most {ROUNDS} rounds of {SECONDS:g} seconds: got {rounds} of {seconds}")
+    if pool not in REAL:
+        raise ValueError(f"profile measures real workers: the pool must be ray or local, got {pool!r}")
+    wanted = placeholder(1, pool=PoolConfig(pool, workers, hosts, address))
+    check(wanted, {name: True for name in given if name in OPTIONS})
     # Before measuring, which may take minutes.
     if not out.parent.is_dir():
         raise ValueError(f"cannot write trace {out}: there is no folder {out.parent}")
     if run is not None:
         trace = run_trace(run)
     else:
-        probed = _probed_pool(pool, workers, hosts, address, seconds)
+        probed = _probed_pool(pool, workers, hosts, (address, token_file, insecure), seconds, say)
         try:
             trace = probe(probed, workers, rounds)
         finally:
@@ -106,14 +133,15 @@ def measure(
     return trace
 
 
-def _probed_pool(kind: str, workers: int, hosts: int | None, address: str, seconds: float) -> HostPool:
+def _probed_pool(
+    kind: str, workers: int, hosts: int | None, ray: tuple[str, str, bool], seconds: float, say: Callable[[str], object]
+) -> HostPool:
     if kind == "local":
         from distseq.cluster.local.pool import local_pool
 
         return local_pool(workers, probe_spec(seconds), hosts=hosts)
-    if kind == "ray":
-        check_installed("pool ray")
-        from distseq.cluster.ray.pool import ray_pool
+    check_installed("pool ray")
+    from distseq.cluster.ray.pool import ray_pool
+    from distseq.cluster.ray.session import Access
 
-        return ray_pool(workers, probe_spec(seconds), hosts=hosts, address=address)
-    raise ValueError(f"profile measures real workers: the pool must be ray or local, got {kind!r}")
+    return ray_pool(workers, probe_spec(seconds), hosts=hosts, access=Access(*ray), say=say)

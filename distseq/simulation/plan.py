@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from distseq.cluster.trace import Trace
+from distseq.config.check import check
+from distseq.config.keys import LARGEST
 from distseq.config.strategy import strategy
 from distseq.config.toml_file import load_config
 from distseq.scheduling.adaptive.candidates import candidates
@@ -16,6 +18,7 @@ from distseq.scheduling.adaptive.scheduler import described
 from distseq.scheduling.adaptive.search import select
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation.delays import given_delays
+from distseq.simulation.simulate import MODELS
 
 
 def plan(
@@ -32,13 +35,14 @@ def plan(
     unfinished: str | None = None,
     objective: str | None = None,
     prices: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Predicts what each way of scheduling takes on given delays: the best of every family, best first.
 
     config: config file whose learners, workers, batches and scheduler are used unless an argument replaces them.
     trace, profile, run: the delays: a trace or its file, "NAME[:base=SECONDS]", or a run folder; one of them, or by default
-        the config file's. `seed` is that of a profile, `slope` replaces the trace's seconds of compute per batch.
+        the config file's. `seed` is that of a profile (default: the config file's, or 0), `slope` replaces the trace's seconds
+        of compute per batch.
     workers: use the first N of the trace; by default the config file's, or all of the trace; 256 for a profile.
     models: number of learners (default 4). batch: samples per job, the maximum number of its parts.
     parameters: number of parameters of a model; 0: bytes are unknown.
@@ -54,23 +58,35 @@ def plan(
     >>> found["chosen"] == found["candidates"][0]["candidate"]
     True
     """
-    asked, own_workers, own_batch = Question(4), None, None
+    if seed is not None and (trace is not None or run is not None):
+        raise ValueError("seed is an option of a profile, whose delays are generated: got a trace or a run")
+    asked, own_workers, own_batch, own_seed = Question(4), None, None, 0
     if config is not None:
         own = load_config(Path(config))
+        check(own)
+        own_seed = own.run.seed
         described_by = strategy(own)
         asked, own_workers, own_batch = described_by.question, own.pool.workers, described_by.batch
         if trace is None and profile is None and run is None:
             profile = own.pool.delays
     question = Question(
         asked.models if models is None else models,
-        unfinished or asked.unfinished,
+        asked.unfinished if unfinished is None else unfinished,
         numbers=parameters,
-        objective=objective or asked.objective,
+        objective=asked.objective if objective is None else objective,
         prices=asked.prices if prices is None else prices_of(prices),
     )
-    for name, value, least in (("models", question.models, 1), ("batch", batch, 1), ("parameters", parameters, 0)):
+    numbers = (
+        ("models", question.models, 1, MODELS),
+        ("batch", batch, 1, LARGEST),
+        ("parameters", parameters, 0, LARGEST),
+    )
+    for name, value, least, most in numbers:
         if value is not None and value < least:
             raise ValueError(f"plan needs {name} >= {least}: got {value}")
+        if value is not None and value > most:
+            raise ValueError(f"plan takes {name} <= {most}: got {value}")
+    seed = own_seed if seed is None else seed
     table = given_delays(trace, profile, own_workers if workers is None else workers, seed, slope, run)
     return _ranked(table, question, own_batch if batch is None else batch)
 

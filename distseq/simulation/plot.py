@@ -24,6 +24,8 @@ def check_plot(path: Path) -> None:
         raise ValueError(f"cannot write plot {path}: there is no folder {path.parent}")
     if find_spec("matplotlib") is None:
         raise ValueError("a plot needs matplotlib, which is not installed: python -m pip install matplotlib")
+    # Imported now: an installation that is broken would show only after the simulation.
+    import matplotlib.figure  # noqa: F401
 
 
 def draw(
@@ -36,6 +38,9 @@ def draw(
     ValueError when the file cannot be written.
     """
     from matplotlib.figure import Figure
+
+    # What is impossible has no seconds to draw.
+    results, families = ([one for one in some if "impossible" not in one] for some in (results, families))
 
     figure = Figure(figsize=(18, 6), layout="constrained")
     by_scheme, over_time, tradeoff = figure.subplots(1, 3)

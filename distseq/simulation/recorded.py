@@ -12,8 +12,8 @@ from distseq.engine.journal import ARRIVAL
 
 
 def _arrivals(record: Mapping[str, Any]) -> list[dict[str, float]]:
-    """The arrivals of a record as mappings with the keys of ARRIVAL; none for evaluations."""
-    # Evaluations are left out: they bypass the scheduler, and a replay under another one has none.
+    """The arrivals of a record as mappings with the keys of ARRIVAL; none for evaluations and checks."""
+    # Evaluations and checks are left out: they bypass the scheduler, and a replay under another one has none.
     held = record.get("arrivals", ()) if record["kind"] in ("round", "job") else ()
     return [dict(zip(ARRIVAL, values, strict=True)) for values in held]
 

@@ -14,7 +14,7 @@ from distseq.engine.interfaces import JobInput
 from distseq.engine.journal import Journal
 from distseq.engine.master import Master
 from distseq.monitoring.observers import Tally
-from distseq.scheduling.adaptive.candidates import Candidate, family
+from distseq.scheduling.adaptive.candidates import Candidate, family, name_of
 from distseq.scheduling.adaptive.cost import FREE, Prices, Question
 from distseq.scheduling.adaptive.scheduler import AdaptiveScheduler
 from distseq.scheduling.asynchronous import AsyncTraining, allow, parse_async
@@ -27,6 +27,7 @@ from distseq.scheduling.scheduler import Scheduler
 from distseq.simulation.timeline import RecordedScheduler, Timeline
 
 AUTO = "auto"
+MODELS, JOBS = 16_384, 1_000_000_000  # more are typing errors
 NOTHING = JobInput(np.zeros(0), np.zeros(0, dtype=np.int64))
 Result = dict[str, Any]  # what `distseq simulate --json` prints of a candidate or a bound
 
@@ -40,6 +41,9 @@ class NullLearner:
 
     def open(self, step: int) -> JobInput:
         return NOTHING
+
+    def cut_in_blocks(self, parts: int) -> int:
+        raise ValueError("it has no batch that could be cut into blocks")
 
     def apply(self, total: np.ndarray) -> Mapping[str, float]:
         return {}
@@ -60,7 +64,8 @@ class Setting:
     objective, prices: what "auto" minimizes: "seconds", "worker-seconds", or "price", which needs prices.
     places: for "auto": workers that hold the data of each part, if data cannot move; 0 = all.
 
-    ValueError for no model, no job, or an unknown name.
+    One setting may be that of several candidates: what only rounds read (closing, arrival) may be set for all of them. ValueError
+    for numbers out of range and unknown names.
 
     >>> from distseq.cluster.profiles import profile
     >>> Setting(profile("bursts", 32, seed=0), models=2, jobs=10).trace.workers
@@ -83,9 +88,24 @@ class Setting:
             raise ValueError(
                 f"simulate needs at least one model and one job: got models={self.models}, jobs={self.jobs}"
             )
+        if self.models > MODELS or self.jobs > JOBS:
+            raise ValueError(
+                f"simulate takes at most {MODELS} models and {JOBS} jobs: got models={self.models}, jobs={self.jobs}"
+            )
         for name, known in (("unfinished", UNFINISHED), ("arrival", ("scheme", *ARRIVAL))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}: got {getattr(self, name)!r}")
+        if not 0 <= self.places <= self.trace.workers:
+            raise ValueError(
+                f"places must be at least 0 and at most the number of workers: got places={self.places}, "
+                f"workers={self.trace.workers}"
+            )
+        _ = self.question
+
+    @property
+    def question(self) -> Question:
+        """By which "auto" compares candidates. ValueError for an unknown objective, or one that needs prices."""
+        return Question(self.models, self.unfinished, objective=self.objective, prices=self.prices)
 
 
 @dataclass(frozen=True)
@@ -144,6 +164,10 @@ def _prepared(setting: Setting, candidate: Candidate) -> _Simulated:
     """Builds a candidate's scheduler. ValueError for a candidate that the setting does not allow."""
     if candidate == AUTO:
         return _adaptive(setting)
+    for name, usual in (("objective", "seconds"), ("prices", FREE), ("places", 0)):
+        if getattr(setting, name) != usual:
+            own = "; a pipeline has places of its own" if name == "places" else ""
+            raise ValueError(f"{name} of a setting is an option of 'auto': got candidate {name_of(candidate)!r}{own}")
     if isinstance(candidate, Pipeline):
         return _pipelined(setting, candidate)
     stale = parse_async(candidate)
@@ -186,9 +210,8 @@ def _stale(setting: Setting, stale: AsyncTraining) -> _Simulated:
 
 
 def _adaptive(setting: Setting) -> _Simulated:
-    question = Question(setting.models, setting.unfinished, objective=setting.objective, prices=setting.prices)
-    scheduler = AdaptiveScheduler(setting.trace.workers, question, places=setting.places)
+    scheduler = AdaptiveScheduler(setting.trace.workers, setting.question, places=setting.places)
     return _Simulated(
         scheduler,
-        lambda tally: {"scheme": AUTO, "exact": True, "chosen": scheduler.name, "choices": tally.choices},
+        lambda tally: {"scheme": AUTO, "exact": True, "chosen": scheduler.name, "choices": list(tally.choices)},
     )

@@ -42,7 +42,11 @@ def table(results: Sequence[Result]) -> str:
     for result in results:
         name = marked(result["scheme"], result.get("exact", True)) + (" (bound)" if "bound" in result else "")
         rows.append([_cell((result | {"scheme": name}).get(key, "-")) for key in COLUMNS])
-    return "\n".join([head, *aligned(rows, "<" + ">" * (len(COLUMNS) - 1))])
+    lines = [head, *aligned(rows, "<" + ">" * (len(COLUMNS) - 1))]
+    for result in results:
+        if "impossible" in result:
+            lines.append(f"{result['scheme']} is impossible: {result['impossible']}")
+    return "\n".join(lines)
 
 
 def _cell(value: Any) -> str:

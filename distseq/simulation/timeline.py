@@ -16,8 +16,8 @@ WORK, STRAGGLER, COPY, VAIN = KINDS = ("work", "straggler", "copy", "copy in vai
 class Span(NamedTuple):
     """The time that a worker spent on one message; between spans it waited.
 
-    kind: "work", or "copy" if a row of the message had been sent before. If not all its rows came in time (before their round
-    ended, their job was decoded, or another copy arrived): "straggler" or "copy in vain".
+    kind: "work", or "straggler" if not all its rows came in time (before their round ended, their job was decoded, or another
+    copy arrived). Of a message with a row that had been sent before: "copy", or "copy in vain" if none of its rows was decoded.
     """
 
     worker: int
@@ -35,6 +35,7 @@ class Dispatch:
     heard: float  # latest delivery
     again: bool = False  # a row of it had been sent before
     late: bool = False  # not all its rows came in time
+    used: bool = False  # a row of it was decoded
 
 
 class Timeline:
@@ -46,39 +47,64 @@ class Timeline:
     def __init__(self, unfinished: str) -> None:
         self._lost, self._serial = unfinished == "lost", unfinished == "serial"
         self._messages: list[Dispatch] = []
-        self._waiting: dict[MiniTask, deque[Dispatch]] = defaultdict(deque)  # oldest first
-        self._before: set[tuple[int, int]] = set()  # (job, group) that were sent
+        # Job -> its mini-tasks -> messages with them that are waited for, oldest first. By job, so that a decision costs what
+        # it is about, however many jobs are open.
+        self._waiting: dict[int, dict[MiniTask, deque[Dispatch]]] = defaultdict(dict)
+        self._rows: dict[int, dict[MiniTask, Dispatch]] = defaultdict(
+            dict
+        )  # job -> rows that arrived -> their messages
+        self._before: dict[int, set[int]] = defaultdict(set)  # job -> groups that were sent
         self._copied: dict[int, bool] = {}  # job -> whether a second row of a group is a copy, and not part of its code
 
     def decided(self, decision: Decision, now: float) -> None:
-        over = [task for task in self._waiting if task.job in decision.decode]
+        for job, weights in decision.decode.items():
+            rows = self._rows.pop(job, {})
+            for task in weights:
+                rows[task].used = True
+        over = [task for job in decision.decode for task in self._waiting.get(job, ())]
         for task in {*decision.cancel, *over}:
-            for message in self._waiting.pop(task, ()) if self._lost else self._waiting[task]:
+            queue = self._waiting.get(task.job, {}).get(task)
+            for message in queue or ():
                 self._give_up(message, now)
+            # Nothing more is heard of it.
+            if queue is not None and self._lost:
+                self._heard_of_all(task)
         # Under a code, rows of one group at several workers are its redundancy; only where any row suffices is a second one a
         # copy.
         self._copied |= {job: interchangeable(scheme) for job, scheme in decision.start.items()}
-        # Rows sent in this very step are compared with what was sent before it: the members of a replica set are sent
-        # together.
-        earlier, messages = set(self._before), dict[int, Dispatch]()
+        fresh, messages = set[tuple[int, int]](), dict[int, Dispatch]()  # (job, group) sent first in this step
         for task in decision.send:
             message = messages.setdefault(task.worker, Dispatch(task.worker, now, now))
-            self._waiting[task].append(message)
-            row = task.job, task.group
-            message.again |= row in (self._before if self._copied[task.job] else earlier)
-            self._before.add(row)
+            self._waiting[task.job].setdefault(task, deque()).append(message)
+            # Rows sent in this very step are compared with what was sent before it: the members of a replica set are sent
+            # together.
+            group, before = task.group, self._before[task.job]
+            message.again |= group in before and (self._copied[task.job] or (task.job, group) not in fresh)
+            if group not in before:
+                before.add(group)
+                fresh.add((task.job, group))
         self._messages += messages.values()
 
     def delivered(self, arrivals: Sequence[Delivery]) -> None:
         for delivery in arrivals:
-            queue = self._waiting[delivery.task]
+            queue = self._waiting.get(delivery.task.job, {}).get(delivery.task)
             # Empty for a delivery of a message that was given up. Where work overlaps, a delivery of a row that was requested
             # twice is counted for the first message: a delivery does not tell which it answers.
             if queue:
                 message = queue.popleft()
                 message.heard, message.late = delivery.at, message.late or delivery.stale
-            for other in queue:  # the same row, requested again
+                if not delivery.stale:
+                    self._rows[delivery.task.job].setdefault(delivery.task, message)
+            for other in queue or ():  # the same row, requested again
                 self._give_up(other, delivery.at)
+            if queue is not None and not queue:
+                self._heard_of_all(delivery.task)
+
+    def _heard_of_all(self, task: MiniTask) -> None:
+        waiting = self._waiting[task.job]
+        del waiting[task]
+        if not waiting:
+            del self._waiting[task.job]
 
     def _give_up(self, message: Dispatch, now: float) -> None:
         """Marks a message whose rows will not all be in time."""
@@ -93,7 +119,7 @@ class Timeline:
             # Under "serial" a message begins when the worker has done the one before it.
             begun = max(message.sent, free[message.worker]) if self._serial else message.sent
             if message.heard > begun:
-                kind = (VAIN if message.late else COPY) if message.again else (STRAGGLER if message.late else WORK)
+                kind = (COPY if message.used else VAIN) if message.again else (STRAGGLER if message.late else WORK)
                 spans.append(Span(message.worker, begun, message.heard, kind))
                 free[message.worker] = message.heard
         return spans

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from distseq.cluster.simulated import UNFINISHED
 from distseq.cluster.trace import Trace
 from distseq.coding.schemes.registry import parse
 from distseq.coding.schemes.scheme import Scheme
@@ -70,6 +71,8 @@ class Question:
     prices: Prices = FREE
 
     def __post_init__(self) -> None:
+        if self.unfinished not in UNFINISHED:
+            raise ValueError(f"unfinished must be one of {', '.join(UNFINISHED)}: got {self.unfinished!r}")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"the objective must be one of {', '.join(OBJECTIVES)}: got {self.objective!r}")
         if self.objective == "price" and self.prices == FREE:

@@ -22,7 +22,7 @@ from distseq.scheduling.adaptive.search import Selection
 from distseq.scheduling.backup import round_scheduler
 from distseq.scheduling.latency import LEAST
 from distseq.scheduling.pipeline import Pipeline
-from distseq.scheduling.pipeline_scheduler import PipelineScheduler
+from distseq.scheduling.pipeline_scheduler import PATIENCE, PipelineScheduler
 from distseq.scheduling.scheduler import Decision, Scheduler
 
 # Uncoded, and a pipeline that does not split: no redundancy to explain, and the least that can go wrong.
@@ -44,6 +44,9 @@ ALIKE = 1.15
 # Factor by which the median of the latest start-ups must move at once for the evidence before it to be dropped.
 SUDDEN = 1.4
 SHOWN = 8  # candidates that a journal record lists
+# Deliveries per worker during which a worker that owes rows has been silent before it counts as dead: as many as the pipeline
+# scheduler waits before it takes such a worker for idle.
+DEAD = PATIENCE
 # Workers and learners; and the median start-up, compute per batch and slowest start-ups.
 Conditions = tuple[tuple[int, ...], tuple[float, ...]]
 
@@ -84,6 +87,11 @@ class AdaptiveScheduler:
         self._heard = 0  # deliveries so far
         self._wait = 1  # deliveries per worker until the next selection
         self._selections = 0  # completed ones, since the start or the latest sudden change
+        self._owed: dict[
+            int, int
+        ] = {}  # worker that owes rows -> deliveries when it was last heard of, or first sent work
+        self._answered: set[int] = set()  # workers that have ever answered
+        self._dead = 0  # workers that were counted dead in the latest step
         self._credit = 0  # messages that the running selection may still replay
         self._next = n  # number of deliveries at which the next selection begins
         self._checked, self._usual = 0, 0.0  # deliveries at the latest check for a sudden change; median start-up then
@@ -127,6 +135,8 @@ class AdaptiveScheduler:
     def delivered(self, arrivals: Sequence[Delivery], now: float) -> None:
         for delivery in arrivals:
             self.evidence.record_delivery(delivery, self._load(delivery.task))
+            self._owed.pop(delivery.task.worker, None)
+            self._answered.add(delivery.task.worker)
         self._heard += len(arrivals)
         self._credit += MESSAGES * len(arrivals)
         for scheduler, _ in self._schedulers:
@@ -146,6 +156,7 @@ class AdaptiveScheduler:
 
     def step(self, now: float) -> Decision:
         # Before the schedulers step, so that jobs which were opened just now start under the new candidate already.
+        self._spare_the_dead(now)
         chosen = self._choose(now)
         self._schedulers = [one for one in self._schedulers[:-1] if one[1]] + self._schedulers[-1:]
         decision: Decision | None = None
@@ -164,6 +175,22 @@ class AdaptiveScheduler:
         self.evidence.record_cancelled(decision.cancel, now)
         self._forget(list(decision.decode), now)
         self.evidence.record_sent(decision.send, now, self._load)
+        for task in decision.send:
+            self._owed.setdefault(task.worker, self._heard)
+
+    def _spare_the_dead(self, now: float) -> None:
+        """Goes on without workers that do not answer any more: every part gets one copy more than there are of them."""
+        # In the order in which they were last heard of: the rest has been heard of later still.
+        patience, dead = DEAD * (len(self._workers) or self._n), 0
+        for heard in self._owed.values():
+            if self._heard - heard < patience:
+                break
+            dead += 1
+        if dead and dead != self._dead and not survives(self._candidate, self._n, dead):
+            usual = first_pipeline(len(self._workers) or self._n, self._question.models, self._batch, self._places)
+            own = self._candidate if isinstance(self._candidate, Pipeline) else usual
+            self._change(replace(own, copies=min(self._n, dead + 1)), now)
+        self._dead = dead
 
     def _choose(self, now: float) -> Mapping[str, Any] | None:
         """Advances the running selection, or begins one when it is due; the journal record when it led to a switch."""
@@ -224,14 +251,24 @@ class AdaptiveScheduler:
         grid = [c for c in candidates(n, models, self._batch) if isinstance(c, str) or c.lanes == 1]
         if self._places:
             grid = [replace(c, places=self._places) for c in grid if isinstance(c, Pipeline)]
-        always = [self._candidate] if fits(self._candidate, n, models) else []
-        always += [] if self._places else SIMPLE
+        # One that has never answered, though the others have twice, may be dead as well.
+        silent = [i for i, heard in self._owed.items() if i not in self._answered and self._heard - heard >= 2 * n]
+        dead = max(self._dead, len(silent))
+        if dead:
+            grid = [candidate for candidate in grid if survives(candidate, n, dead)]
+        own = fits(self._candidate, n, models) and survives(self._candidate, n, dead)
+        always = [self._candidate] if own else []
+        always += [] if self._places else [one for one in SIMPLE if survives(one, n, dead)]
+        if not grid and not always:
+            self._next = self._heard + n
+            return None
         seen = described(trace)
         # The cube root turns the factor ALIKE = 1.15 into 1.5 for the slowest hundredth: a few start-ups decide it, so it
         # varies more than a median without meaning a change.
         size, times = (n, models), (seen["median"], seen["compute_per_batch"], seen["slowest_hundredth"] ** (1 / 3))
         if self._promising and size == self._found_under[0] and _similar(times, self._found_under[1]):
-            grid, self._full_search = self._promising[:AGAIN], None
+            grid = [one for one in self._promising if survives(one, n, dead)][:AGAIN]
+            self._full_search = None
         else:
             self._full_search = (size, times)
         return Selection(trace, grid, question, always, most)
@@ -292,6 +329,15 @@ def fits(candidate: Candidate, n: int, models: int) -> bool:
         return parse(candidate, n).delay < models
     except ValueError:
         return False
+
+
+def survives(candidate: Candidate, n: int, dead: int) -> bool:
+    """Whether a candidate's jobs are complete without the rows of any `dead` workers."""
+    if isinstance(candidate, Pipeline):
+        return candidate.copies > dead
+    # With a delay, a missing part is done again in a later round, which may never come, and by a worker that may be dead too.
+    scheme = parse(candidate, n)
+    return dead == 0 or (scheme.delay == 0 and min(scheme.tolerance) >= dead)
 
 
 def _similar(now: Sequence[float], then: Sequence[float]) -> bool:

@@ -33,13 +33,23 @@ def _sources(package: str) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(modules, key=lambda file: file.name))
 
 
+def _cacheable() -> bool:
+    """Whether numba finds a folder to cache in: beside this file, or below the user's home; it raises where there is none."""
+    try:
+        njit(cache=True)(_cacheable)
+    except RuntimeError:
+        # Then loops are compiled anew in each process. Not cached in the temporary folder, where others could put code.
+        return False
+    return True
+
+
 # The name of a field of `state`, and with it part of the type that every loop is compiled for. numba's cache looks at the time
 # of one source file only and would go on with loops whose callees have changed; a changed type is not in the cache.
 VERSION = f"version{crc32(_sources('distseq.scheduling.replay') + _sources('distseq.scheduling'))}"
 # Loops allocate nothing, so numba need not count references to arrays (_nrt), which would take longer than the loops' own work;
 # and division by zero needs no check (error_model).
 HOW: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
-LOOP: dict[str, Any] = HOW | {"cache": True, "no_cfunc_wrapper": True}
+LOOP: dict[str, Any] = HOW | {"cache": _cacheable(), "no_cfunc_wrapper": True}
 loop = njit(**LOOP)
 # For functions that only loops call: a wrapper to call them from Python would take as long to compile as the function.
 part = njit(**LOOP | {"no_cpython_wrapper": True})

@@ -11,7 +11,7 @@ from distseq.cluster.errors import PoolError
 from distseq.cluster.local.pool import local_pool
 from distseq.cluster.trace import Trace, load_trace
 from distseq.cluster.work import WorkSpec
-from distseq.simulation.measure import probe, probe_spec
+from distseq.simulation.measure import probe, probe_spec, run_trace
 from distseq.simulation.simulate import Setting, simulate
 
 
@@ -100,10 +100,12 @@ def job(tmp_path: Path) -> Path:
     text = tmp_path / "text.txt"
     text.write_text("a line of text that is long enough to train on\n" * 40)
     path = tmp_path / "job.toml"
+    # A check takes workers' time, which a trace leaves out as it does an evaluation's.
     path.write_text(
         f"""
 [run]
 steps = 5
+checks = 0
 [pool]
 kind = "simulated"
 workers = 4
@@ -142,3 +144,24 @@ def test_a_mistake_is_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"kind": "job"},
+        {"kind": "round", "arrivals": [[1]]},
+        {"kind": "round", "arrivals": 5},
+        [],
+        5,
+        None,
+        {"kind": "run"},
+    ],
+)
+def test_a_journal_with_a_record_of_another_form_is_refused_in_one_line(tmp_path: Path, record: object) -> None:
+    head = {"kind": "run", "members": {"0": "a"}}
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (record, head)))
+    with pytest.raises(ValueError, match=r".") as error:
+        run_trace(tmp_path)
+    assert len(str(error.value).splitlines()) == 1

@@ -137,7 +137,7 @@ def test_every_combination_of_a_pipeline_s_numbers_is_a_line_beside_the_schemes(
     ("options", "message"),
     [
         ({"scheduler": "rounds"}, "--scheduler rounds needs --scheme SCHEME"),
-        ({"parts": [2]}, "--parts, --copies, --lanes and --burst are options of --scheduler pipeline"),
+        ({"parts": [2]}, "parts is an option of scheduler='pipeline': got scheduler='auto'"),
         ({"scheduler": "queue"}, "scheduler must be one of auto, rounds, pipeline: got 'queue'"),
         ({"scheduler": "pipeline", "copies": [0]}, "pipeline needs copies >= 1: got copies=0"),
         ({"scheduler": "pipeline", "lanes": [9]}, "pipeline needs lanes <= workers: got lanes=9, workers=8"),

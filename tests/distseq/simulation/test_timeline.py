@@ -8,7 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from distseq.cluster.profiles import profile
 from distseq.cluster.trace import Trace
+from distseq.engine.journal import ARRIVAL, MemoryJournal
 from distseq.scheduling.adaptive.candidates import Candidate, candidates
 from distseq.scheduling.pipeline import Pipeline
 from distseq.simulation.simulate import Setting, simulate
@@ -75,3 +77,36 @@ def test_spans_add_up_to_what_the_pool_counts(n: int, models: int, draws: np.ran
             for i in range(n):
                 own = [span for span in spans if span.worker == i]
                 assert all(a.ended <= b.begun + 1e-9 for a, b in pairwise(own))
+
+
+def test_a_copy_whose_row_is_decoded_is_not_in_vain() -> None:
+    """A message of two parts: one row of it is used, the other comes too late."""
+    trace = profile("bursts", 16, seed=0)
+    setting = Setting(trace, models=4, jobs=80)
+    pipeline, used = Pipeline(4, 2), set[tuple[int, float]]()
+    timeline, journal = Timeline(setting.unfinished), MemoryJournal()
+    simulate(setting, pipeline, timeline=timeline, journal=journal)
+    for record in journal.records:
+        if record["kind"] == "job":
+            rows = {tuple(row) for row in record["rows"]}
+            arrived = (dict(zip(ARRIVAL, one, strict=True)) for one in record["arrivals"])
+            used |= {
+                (one["worker"], one["at"])
+                for one in arrived
+                if one["job"] == record["job"] and (one["group"], one["worker"]) in rows
+            }
+    ended = {(span.worker, round(span.ended, 6)): span.kind for span in timeline.spans()}
+    kinds = [ended[one] for one in used if one in ended]
+    assert len(kinds) > 100
+    assert "copy" in kinds
+    assert "copy in vain" not in kinds
+
+
+def test_recording_costs_as_much_per_job_in_a_long_run_as_in_a_short_one() -> None:
+    """Counted, not timed: what a decision looks at is about the jobs that it is about."""
+    looked = []
+    for jobs in (200, 2000):
+        timeline = Timeline("serial")
+        simulate(Setting(profile("bursts", 8, seed=0), 4, jobs, unfinished="serial"), Pipeline(4, 2), timeline=timeline)
+        looked.append(len(timeline._waiting) + len(timeline._rows))
+    assert looked[1] <= looked[0] + 16

@@ -164,3 +164,14 @@ def test_a_lost_invocation_takes_as_long_as_it_takes_to_notice_and_the_next(draw
     times = draws.exponential(1.0, (7, n))
     times[:6:2][draws.random((3, n)) < 0.5] = np.inf
     check(Trace(times, 0.0, 1.0), parse("uncoded", n), models=1, jobs=15, unfinished="serial", whole=False, cutoff=0.0)
+
+
+def test_replays_are_compiled_where_nothing_can_be_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a read-only home and a read-only installation."""
+    from numba.core.caching import CacheImpl
+
+    from distseq.scheduling.replay.pool import _cacheable
+
+    assert _cacheable()
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    assert not _cacheable()
