@@ -1,8 +1,8 @@
 """distseq: trains many sequence models at once on workers that are often late, with exact gradients.
 
 Public names: `train`, `Learner`, `Result` and `Stopped` to train; `Observer` to watch; `load_config` to read a config file;
-`simulate`, of a candidate in a `Setting`, and `plan` to schedule without training. Each is imported from its module when it is
-first used.
+`simulate`, of a candidate in a `Setting`, and `plan` to schedule without training; `block_seeds` for what a model draws. Each is
+imported from its module when it is first used.
 """
 
 import importlib
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from distseq.cluster.system.stop_signals import Stopped as Stopped
     from distseq.config.toml_file import load_config as load_config
     from distseq.engine.interfaces import Observer as Observer
+    from distseq.gradients.randomness import block_seeds as block_seeds
     from distseq.learners.learner import Learner as Learner
     from distseq.simulation.plan import plan as plan
     from distseq.simulation.simulate import Setting as Setting
@@ -29,6 +30,7 @@ _HOMES = {
     "Result": "distseq.training.run",
     "Setting": "distseq.simulation.simulate",
     "Stopped": "distseq.cluster.system.stop_signals",
+    "block_seeds": "distseq.gradients.randomness",
     "load_config": "distseq.config.toml_file",
     "plan": "distseq.simulation.plan",
     "simulate": "distseq.simulation.simulate",
@@ -44,6 +46,7 @@ __all__ = [  # noqa: RUF022 - resolved by __getattr__; in the order in which the
     "simulate",
     "Setting",
     "plan",
+    "block_seeds",
     "__version__",
 ]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from distseq.cli.json_output import only_json
 from distseq.cli.options import like
 
 
@@ -34,7 +35,7 @@ from distseq.cli.options import like
 @click.option("--unfinished", **like("unfinished", "[default: the config file's, or serial]"))
 @click.option("--objective", **like("objective", "[default: the config file's, or seconds]", scheduler=False))
 @click.option("--prices", **like("prices", scheduler=False))
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of a generated profile.")
+@click.option("--seed", type=int, help="Seed of a generated profile.  [default: the config file's, or 0]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(config: Path | None, as_json: bool, **options: Any) -> None:
     """Predict the cost of every way of scheduling.
@@ -49,5 +50,6 @@ def plan(config: Path | None, as_json: bool, **options: Any) -> None:
     from distseq.simulation.plan import plan as made
     from distseq.simulation.tables import lines
 
-    found = made(config, **options)
-    click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
+    with only_json(as_json) as write:
+        found = made(config, **options)
+        write(json.dumps(found) if as_json else "\n".join(lines(found)))

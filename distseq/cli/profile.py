@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from distseq.cli.options import given, like
+
 
 @click.command()
 @click.option(
@@ -17,17 +19,15 @@ import click
 @click.option("--pool", default="ray", show_default=True, help="Pool to measure if no --run is given: ray or local.")
 @click.option("--workers", type=int, default=8, show_default=True, help="Number of workers to measure.")
 @click.option("--hosts", type=int, help="Number of actors or processes that share the workers.  [default: one per CPU]")
-@click.option(
-    "--address",
-    default="local",
-    show_default=True,
-    help="Ray cluster to connect to: HOST:PORT, auto to find one, or local to start one.  [pool: ray]",
-)
+@click.option("--address", default="", **like("address", default=True))
+@click.option("--token-file", default="", **like("token_file", default=True))
+@click.option("--insecure", **like("insecure") | {"default": False})
 @click.option("--rounds", type=int, default=50, show_default=True, help="Messages to each worker.")
 @click.option(
     "--seconds", type=float, default=0.0, show_default=True, help="Time that each worker computes for each message."
 )
-def profile(out: Path, **options: Any) -> None:
+@click.pass_context
+def profile(context: click.Context, /, out: Path, **options: Any) -> None:
     """Measure delays of workers and write them as a trace.
 
     Measures a pool, or reads the delays from a run. `simulate --trace` and `train --delays` read the trace.
@@ -37,7 +37,7 @@ def profile(out: Path, **options: Any) -> None:
     from distseq.cluster.trace_csv import is_csv
     from distseq.simulation.measure import measure
 
-    trace = measure(out=out, **options)
+    trace = measure(out=out, say=lambda line: click.echo(line, err=True), **options, given=given(context))
     rounds, workers = trace.times.shape
     click.echo(f"{out}: {rounds} invocations of each of {workers} workers, {trace.slope:.4g} s of compute per batch")
     # A CSV has no place for the slope, without which a replay would compute nothing.

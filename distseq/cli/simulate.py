@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from distseq.cli.options import like
+from distseq.cli.json_output import only_json
+from distseq.cli.options import given, like
 
 COMPARE = "Repeat to compare several."
 
@@ -61,7 +62,8 @@ COMPARE = "Repeat to compare several."
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the result as a JSON object, or several (a sweep: all) as a list."
 )
-def simulate(**options: Any) -> None:
+@click.pass_context
+def simulate(context: click.Context, /, **options: Any) -> None:
     """Compare ways of scheduling in virtual time.
 
     Shows the seconds per job that schemes and pipelines take on a trace, or on a generated profile of delays. Trains nothing.
@@ -76,11 +78,13 @@ def simulate(**options: Any) -> None:
     """
     from distseq.simulation.compare import simulate_schemes
 
-    results = simulate_schemes(**{k: v for k, v in options.items() if k != "as_json"})
-    if options["as_json"]:
-        # One result is an object, so that scripts for a single scheme need not unpack a list.
-        click.echo(json.dumps(results[0] if len(results) == 1 else results))
-    else:
+    as_json = options.pop("as_json")
+    with only_json(as_json) as write:
+        results = simulate_schemes(**options, given=given(context))
+        if as_json:
+            # One result is an object, so that scripts for a single scheme need not unpack a list.
+            write(json.dumps(results[0] if len(results) == 1 else results))
+    if not as_json:
         from distseq.simulation.compare import best_of_families
         from distseq.simulation.tables import table
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from distseq.cli.json_output import only_json
 from distseq.cli.options import config_options
 
 
@@ -33,15 +34,23 @@ def train(config: Path | None, resume: Path | None, out: Path | None, as_json: b
 
     import distseq
 
-    # With --json, standard output holds nothing but the object.
-    console = Console(stderr=as_json)
-    result = distseq.train(config, resume=resume, out=out, console=console, **options)
-    if as_json:
-        click.echo(json.dumps(result.summary))
-    else:
-        from distseq.artifacts.summary import show
+    # Without markup, which a folder or a scheme might be taken for.
+    console = Console(stderr=as_json, markup=False, emoji=False)
+    with only_json(as_json) as write:
+        try:
+            result = distseq.train(config, resume=resume, out=out, console=console, **options)
+        except distseq.Stopped as stop:
+            # Here, since click would take it for a plain KeyboardInterrupt.
+            click.echo(str(stop), err=True)
+            raise click.exceptions.Exit(stop.code) from None
+        if as_json:
+            write(json.dumps(result.summary))
+        else:
+            from distseq.artifacts.summary import show
+            from distseq.monitoring.forgiving import forgiving
 
-        show(console, result.summary, str(result.folder))
+            with forgiving(console):
+                show(console, result.summary, str(result.folder))
     if result.summary["failures"]:
         from distseq.engine.failures import FailedError, LearnerFailure
 

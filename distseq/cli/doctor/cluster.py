@@ -7,37 +7,61 @@ from typing import Any
 from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, count, ok
 from distseq.cli.doctor.machine import OPTIONAL, at_least, requirements
 from distseq.cluster.ray import check_installed
-from distseq.cluster.ray.auth_token import Token
+from distseq.config.schema import PoolConfig
 
 GiB = 1 << 30
 SHOWN = ("python", "ray", "torch", "distseq")
 
 
 def nodes(subject: Subject) -> dict[str, Any]:
-    """The cluster's inventory (distseq.cluster.ray.inventory). UnknownError without an address."""
-    address = subject.address
-    if address is None:
-        raise UnknownError("no address")
-    return subject.once("nodes", lambda: _survey(address, subject))
+    """The cluster's inventory (distseq.cluster.ray.inventory). UnknownError without a cluster."""
+    pool = _pool(subject)
+    address = _address(subject, pool)
+    return subject.once("nodes", lambda: _survey(address, subject, pool))
 
 
-def _survey(address: str, subject: Subject) -> dict[str, Any]:
-    token = subject.once("token", lambda: Token(None, {}))
-    # Ray would prefer these to the address that it is given.
-    for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
-        os.environ.pop(variable, None)
+def _pool(subject: Subject) -> PoolConfig:
+    """The [pool] of the config file; the default one where there is no file, or none that can be read."""
+    if subject.config is None:
+        return PoolConfig()
+    # Only now: it needs packages that may be missing, which is for other checks to say.
+    from distseq.config.toml_file import load_config
+
+    try:
+        # Not once: what is wrong with the file is another check's to say.
+        return load_config(subject.config).pool
+    except ValueError:
+        return PoolConfig()
+
+
+def _address(subject: Subject, pool: PoolConfig) -> str:
+    """The cluster that a run would use. UnknownError where it would use none."""
+    address = subject.address or pool.address or os.environ.get("RAY_ADDRESS", "")
+    if (subject.address is None and pool.kind != "ray") or address in ("", "local"):
+        raise UnknownError("no cluster")
+    return address
+
+
+def _survey(address: str, subject: Subject, pool: PoolConfig) -> dict[str, Any]:
     check_installed("a look at a cluster")
     from distseq.cluster.ray.inventory import survey
+    from distseq.cluster.ray.session import Access
 
+    token_file = str(subject.token_file or pool.token_file)
     _, needed = subject.once("requirements", requirements)
-    return survey(address, token.source, subject.python, [*(one.name for one in needed), "distseq"])
+    return survey(
+        Access(address, token_file, subject.insecure or pool.insecure),
+        subject.python,
+        [*(one.name for one in needed), "distseq"],
+    )
 
 
 def reachable(subject: Subject) -> list[Finding]:
     found = nodes(subject)["nodes"]
     cpus, memory = (sum(node[key] for node in found) for key in ("cpus", "memory"))
     nodes_ = count(len(found), "node")
-    return ok("cluster", f"{subject.address}: {nodes_}, {cpus:g} CPUs, {memory / GiB:.0f} GiB for tasks")
+    address = _address(subject, _pool(subject))
+    return ok("cluster", f"{address}: {nodes_}, {cpus:g} CPUs, {memory / GiB:.0f} GiB for tasks")
 
 
 def versions(subject: Subject) -> Iterator[Finding]:
@@ -50,7 +74,9 @@ def versions(subject: Subject) -> Iterator[Finding]:
             # The probe is a task: a node that never answered it would not run actors, either.
             yield Finding(about, "error", "does not run tasks: see its raylet.out in /tmp/ray/session_latest/logs")
             continue
-        wrong = list(differences(node["versions"], found["driver"], least, submits="://" in str(subject.address)))
+        wrong = list(
+            differences(node["versions"], found["driver"], least, submits="://" in _address(subject, _pool(subject)))
+        )
         level = "error" if any(level == "error" for level, _ in wrong) else "warning" if wrong else "ok"
         about_it = ", ".join(f"{name} {node['versions'][name] or 'missing'}" for name in SHOWN)
         yield Finding(about, level, f"{node['cpus']:g} CPUs, {about_it}" + "".join(f"; {text}" for _, text in wrong))

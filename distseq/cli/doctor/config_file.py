@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from distseq.cli.doctor.cluster import nodes
 from distseq.cli.doctor.findings import Check, Finding, Subject, UnknownError, count, ok, warning
 from distseq.cluster.ray.resources import HostResources
+from distseq.cluster.system.cpus import usable_cpus
 from distseq.coding.schemes.scheme import Scheme
 from distseq.config.schema import Config
 from distseq.config.toml_file import load_config
@@ -34,12 +35,18 @@ def config(subject: Subject) -> Config:
 
 
 def scheduled(subject: Subject) -> "Strategy":
-    """The strategy of the config file, built once."""
+    """The strategy of the config file, built and checked once."""
     # Its schedulers need numba, without which the other checks still find something.
-    from distseq.config.strategy import strategy
+    from distseq.config.check import strategy_of
 
     settings = config(subject)
-    return subject.once("strategy", lambda: strategy(settings))
+
+    def made() -> "Strategy":
+        own = strategy_of(settings)
+        own.check(settings.run.dtype, elastic=settings.pool.elastic)
+        return own
+
+    return subject.once("strategy", made)
 
 
 def parses(subject: Subject) -> list[Finding]:
@@ -51,10 +58,18 @@ def parses(subject: Subject) -> list[Finding]:
     )
 
 
+def holds(subject: Subject) -> list[Finding]:
+    """What every command checks, once the scheme is right."""
+    from distseq.config.check import check
+
+    scheduled(subject)
+    check(config(subject))
+    return []
+
+
 def scheme_holds(subject: Subject) -> list[Finding]:
     own = scheduled(subject)
     found, pipeline = own.scheme, own.pipeline
-    own.check(config(subject).run.dtype)
     if pipeline is not None:
         parts = f"{count(pipeline.parts, 'part')} per job, copies of a part: at most {pipeline.copies}"
         return ok("scheme", f"{own.heading} for {count(found.n, 'worker')}: {parts}")
@@ -65,23 +80,26 @@ def scheme_holds(subject: Subject) -> list[Finding]:
 
 
 def models(subject: Subject) -> list[Finding]:
-    from distseq.coding.import_string import load_object
+    from distseq.gradients.problem import model_factory
 
-    names = sorted({one.model for one in config(subject).learner})
-    for name in names:
-        load_object(name)
-    return ok("models", f"{', '.join(names)} can be imported")
+    named = {one.model: one.name for one in reversed(config(subject).learner)}
+    for model, learner in named.items():
+        try:
+            model_factory(model)
+        except ValueError as error:
+            raise ValueError(f"learner {learner}: {error}") from error
+    return ok("models", f"{', '.join(sorted(named))} can be imported")
 
 
 def data(subject: Subject) -> Iterator[Finding]:
-    from distseq.models.data.dataset import open_dataset
+    from distseq.gradients.data import open_data
 
     opened: dict[str, int] = {}
     for one in config(subject).learner:
         key = f"{one.data} {one.data_args}"
         # Learners often share a data set: it is opened, and reported, once.
         if key not in opened:
-            opened[key] = len(open_dataset(one.data, **one.data_args))
+            opened[key] = len(open_data(one.data, one.data_args))
             yield Finding("data", "ok", f"{one.data}: {opened[key]} samples")
 
 
@@ -118,7 +136,7 @@ def room(subject: Subject) -> list[Finding]:
 
 def _fit(subject: Subject) -> tuple[int, str]:
     """The number of hosts that there is room for, and a phrase that says where."""
-    pool, cpus = config(subject).pool, os.cpu_count() or 1
+    pool, cpus = config(subject).pool, usable_cpus()
     if pool.kind != "ray":
         return cpus, f"this machine has {count(cpus, 'CPU')}"
     needs = HostResources(pool.cpus, pool.gpus, pool.resources)
@@ -185,6 +203,7 @@ def run_folder(subject: Subject) -> list[Finding]:
 CHECKS: list[tuple[str, Check]] = [
     ("config file", parses),
     ("scheme", scheme_holds),
+    ("config file", holds),
     ("models", models),
     ("data", data),
     ("learners", contract),

@@ -28,6 +28,7 @@ class Subject:
     address: str | None = None
     python: str = "python"  # the interpreter on the cluster
     token_file: Path | None = None
+    insecure: bool = False  # accept a cluster without authentication
     _known: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], T]) -> T:

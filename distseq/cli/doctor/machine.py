@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import distseq
 from distseq.cli.doctor.findings import Check, Finding, Subject, error, ok, warning
-from distseq.cluster.ray.auth_token import PLACES, client_token
+from distseq.cluster.ray.auth_token import PLACES, client_token, readable_by_others
+from distseq.cluster.system.cpus import usable_cpus
 
 MiB = 1 << 20
 OBJECT_STORE = 512 * MiB  # of the local Ray that `distseq train` starts
@@ -122,7 +123,7 @@ def torch_devices(subject: Subject) -> list[Finding]:
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     cuda = f"CUDA devices: {count}" if count else "no CUDA"
-    return ok("torch devices", f"{torch.get_num_threads()} threads of {os.cpu_count()} CPUs, {cuda}")
+    return ok("torch devices", f"{torch.get_num_threads()} threads of {usable_cpus()} usable CPUs, {cuda}")
 
 
 def shared_memory(subject: Subject) -> list[Finding]:
@@ -137,7 +138,7 @@ def shared_memory_of(free: int) -> list[Finding]:
     text = f"{free / MiB:.0f} MiB free in {SHARED_MEMORY}"
     if free < OBJECT_STORE:
         # Docker's default is 64 MB.
-        advice = "Ray will use slow files instead, local pools may fail; start a container with --shm-size"
+        advice = "Ray will use slow files instead; start a container with --shm-size (local pools do not need it)"
         return warning("shared memory", f"{text}, a local Ray needs {OBJECT_STORE / MiB:.0f}: {advice}")
     return ok("shared memory", text)
 
@@ -171,8 +172,12 @@ def token(subject: Subject) -> list[Finding]:
     """Finds the token for Ray clusters and sets Ray's variables."""
     # Before anything imports Ray, which reads them when it is imported.
     found = client_token(os.environ, Path.home(), subject.token_file)
+    exposed = readable_by_others(os.environ, Path.home(), subject.token_file)
     os.environ |= found.variables
-    subject.once("token", lambda: found)
+    if exposed is not None:
+        return warning(
+            "Ray token", f"from {found.source}, which other users of this machine can read: chmod 600 {exposed}"
+        )
     if found.source is None:
         return ok("Ray token", f"none; clusters that require one will refuse this client. It is looked for in {PLACES}")
     return ok("Ray token", f"from {found.source}")

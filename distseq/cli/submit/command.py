@@ -4,8 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from distseq.cli.json_output import JsonLog
+from distseq.cli.options import like
 from distseq.cli.train import train
+from distseq.config.options import OPTIONS
 
 
 class WithCommand(click.Command):
@@ -39,6 +43,7 @@ class WithCommand(click.Command):
     type=click.Path(path_type=Path),
     help="File with the cluster's token.  [default: where Ray looks for it]",
 )
+@click.option("--insecure", **like("insecure") | {"default": False})
 @click.option("--python", default="python", show_default=True, help="Python interpreter on the cluster.")
 @click.option("--no-wait", is_flag=True, help="Print the id of the Ray job and exit without waiting for it.")
 @click.pass_context
@@ -52,18 +57,28 @@ def submit(context: click.Context, /, arguments: tuple[str, ...], no_wait: bool,
     """
     from distseq.cli.submit.submission import submit as run
 
+    if context.meta["command"] and context.get_parameter_source("python") is ParameterSource.COMMANDLINE:
+        raise ValueError("python is an option of a config file: a command after -- names its own program")
     # The options of train are parsed here, so that a mistake shows before anything is sent.
     with train.make_context("submit", list(arguments), parent=context) as parsed:
         # False is a flag that was not given.
-        given = {key: value for key, value in parsed.params.items() if value not in (None, False)}
+        given = {key: value for key, value in parsed.params.items() if value is not None and value is not False}
     config, as_json = given.pop("config", None), given.pop("as_json", False)
-    passed = {key: value if value is True else str(value) for key, value in given.items()}
-    return run(
+    # Of a flag that is true by default, False was given.
+    given |= {
+        key: False
+        for key, value in parsed.params.items()
+        if value is False and key in OPTIONS and OPTIONS[key].key.default is True
+    }
+    log = JsonLog()
+    code = run(
         config,
-        passed | ({"json": True} if as_json else {}),
+        given | ({"json": True} if as_json else {}),
         context.meta["command"],
         wait=not no_wait,
-        write=lambda text: click.echo(text, nl=False),
+        write=log.write if as_json and not no_wait else lambda text: click.echo(text, nl=False),
         say=lambda line: click.echo(line, err=True),
         **options,
     )
+    log.close()
+    return code

@@ -1,5 +1,6 @@
 """Copies the running distseq, as a plain package, to a folder that Ray uploads."""
 
+import re
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -23,6 +24,34 @@ def _copy(source: Traversable, target: Path) -> None:
             (target / entry.name).write_bytes(entry.read_bytes())
 
 
+# Files that hold secrets, wherever they lie; a pattern is Ray's, which is git's.
+SECRETS = (
+    ".env",
+    ".env.*",
+    ".envrc",
+    ".netrc",
+    ".pypirc",
+    ".git-credentials",
+    ".aws",
+    ".ssh",
+    "*.pem",
+    "id_rsa",
+    "id_ed25519",
+)
+# Run folders, whose checkpoints may be large, and an environment, which is not the cluster's.
+OURS = ("/runs", ".git", ".venv", "__pycache__")
+
+
 def excludes(working_dir: Path) -> list[str]:
-    """Names in a working directory to leave out: a distseq of its own, which would be imported before the staged one."""
-    return [f"/{name}" for name in ("distseq", "distseq.py") if (working_dir / name).exists()]
+    """Patterns of what of a working directory is never sent: secrets, run folders, environments and a distseq of its own."""
+    # A distseq of its own would be imported before the staged one.
+    own = [f"/{name}" for name in ("distseq", "distseq.py") if (working_dir / name).exists()]
+    # Run folders elsewhere, made with --out: they hold a journal beside the configuration.
+    journals = [path for depth in ("*", "*/*") for path in working_dir.glob(f"{depth}/journal.jsonl")]
+    runs = [path.parent.relative_to(working_dir) for path in journals if (path.parent / "config.toml").is_file()]
+    return [*SECRETS, *OURS, *own, *sorted(f"/{_literal(run.as_posix())}" for run in runs)]
+
+
+def _literal(path: str) -> str:
+    """The pattern that matches a path and no other."""
+    return re.sub(r"([][*?!#\\ ])", r"\\\1", path)

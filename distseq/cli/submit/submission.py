@@ -5,14 +5,19 @@ import secrets
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distseq.cli.submit import working_dir as travel
 from distseq.cli.submit.package import excludes, stage
+from distseq.cluster.profiles import PROFILES
 from distseq.cluster.ray import check_installed
 from distseq.cluster.ray.auth_token import client_token
+from distseq.cluster.ray.metadata import RUN
+from distseq.coding.schemes.registry import own_class
+from distseq.config.check import check
+from distseq.config.options import OPTIONS
 from distseq.config.overrides import override
 from distseq.config.schema import Config
 from distseq.config.toml_file import load_config
@@ -36,7 +41,7 @@ class Request:
 
 
 def request(
-    config: Path | None, options: Mapping[str, str | bool], command: Sequence[str], working_dir: Path, python: str
+    config: Path | None, options: Mapping[str, Any], command: Sequence[str], working_dir: Path, python: str
 ) -> Request:
     """The Ray job that trains a config file below `working_dir`, resumes a run, or runs a command.
 
@@ -63,9 +68,10 @@ def request(
     words = [] if config is None else [_below(config, working_dir)]
     # On the cluster's head, "auto" is the cluster itself.
     for key, value in {**options, "pool": "ray", "address": "auto"}.items():
-        if key not in ("out", "resume") and value is not False:
+        if key not in ("out", "resume"):
             # Options travel as words of the command line, so that Ray's dashboard shows how the run was started.
-            words += [f"--{key.replace('_', '-')}"] + ([] if value is True else [str(value)])
+            name = key.replace("_", "-")
+            words += [f"--no-{name}"] if value is False else [f"--{name}"] + ([] if value is True else [str(value)])
     place = "--resume" if "resume" in options else "--out"
     line = shlex.join([python, "-m", "distseq", "train", *words])
     return Request(job, f"{line} {place} {_for_shell(run)}", run)
@@ -87,12 +93,13 @@ def _below(config: Path, working_dir: Path) -> str:
 
 def submit(
     config: Path | None,
-    options: Mapping[str, str | bool],
+    options: Mapping[str, Any],
     command: Sequence[str],
     *,
     address: str,
     working_dir: Path,
     token_file: Path | None,
+    insecure: bool,
     python: str,
     wait: bool,
     write: Callable[[str], object],
@@ -107,21 +114,24 @@ def submit(
     if not folder.is_dir():
         raise ValueError(f"working dir {working_dir} is not a folder")
     wanted = request(config, options, command, folder, python)
-    settings = None if config is None else _with_files(load_config(config), options)
-    # Before Ray is imported, which reads the variables when it is.
-    token = client_token(os.environ, Path.home(), token_file)
-    os.environ |= token.variables
-    # Ray would prefer these to the address that it is given.
-    for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
-        os.environ.pop(variable, None)
+    # Here too, so that a mistake is told before anything is sent.
+    settings = None if config is None else _checked(load_config(config), options)
+    # Here, so that a file without a token is found before the working dir is looked at.
+    client_token(os.environ, Path.home(), token_file)
     check_installed("distseq submit")
+    from distseq.cluster.ray import runtime_env
     from distseq.cluster.ray.jobs import JobServer
+    from distseq.cluster.ray.session import Access
 
+    if settings is not None:
+        runtime_env.check(settings.pool.runtime_env)
     _check_folder(folder, config, settings)
-    server = JobServer(address, token.source)
+    server = JobServer(Access(address, str(token_file or ""), insecure))
     _send(server, wanted, folder, say)
     if wanted.run is not None:
-        say(f"run folder on the cluster's head: {wanted.run}")
+        say(
+            f"run folder on the cluster's head: {wanted.run}; to copy it: distseq fetch {wanted.job} --address {address}"
+        )
     if not wait:
         write(f"{wanted.job}\n")
         return 0
@@ -139,7 +149,23 @@ def _send(server: "JobServer", wanted: Request, folder: Path, say: Callable[[str
             "excludes": excludes(folder),
             "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
         }
-        server.submit(wanted.job, wanted.entrypoint, environment, say)
+        # By which `distseq fetch` finds the run folder of a job.
+        metadata = {} if wanted.run is None else {RUN: wanted.run}
+        server.submit(wanted.job, wanted.entrypoint, environment, say, metadata=metadata)
+
+
+def _checked(config: Config, options: Mapping[str, Any]) -> Config:
+    """The configuration that is trained on the cluster. ValueError when the cluster would refuse it."""
+    own = {name: value for name, value in options.items() if name in OPTIONS}
+    settings = override(config, own | {"pool": "ray"})
+    pool, scheduler = settings.pool, settings.scheduler
+    # A trace or a scheme of one's own is in the working dir, or on the cluster: `left_behind` looks for it.
+    if pool.delays.partition(":")[0] not in PROFILES:
+        pool = replace(pool, delays="none")
+    if own_class(scheduler.scheme) is not None:
+        scheduler = replace(scheduler, scheme="uncoded")
+    check(replace(settings, pool=pool, scheduler=scheduler))
+    return settings
 
 
 def _check_folder(folder: Path, path: Path | None, settings: Config | None) -> None:
@@ -151,11 +177,8 @@ def _check_folder(folder: Path, path: Path | None, settings: Config | None) -> N
     if problem is not None:
         raise ValueError(f"working dir {folder} {problem}")
     if path is not None and _below(path, folder) not in sent:
-        raise ValueError(f"config file {path} is left out by an ignore file of the working dir {folder}")
+        raise ValueError(
+            f"config file {path} is left out by an ignore file of the working dir {folder}, or is never sent"
+        )
     for missing in () if settings is None else travel.left_behind(settings, sent, folder):
         raise ValueError(f"{missing}: send a folder that holds it with --working-dir")
-
-
-def _with_files(config: Config, options: Mapping[str, str | bool]) -> Config:
-    """The configuration with those options of train that may name a file, which must then be in the working directory."""
-    return override(config, {name: options[name] for name in ("delays", "scheme") if name in options})

@@ -121,7 +121,7 @@ MISTAKES = [
     ("train no-model.toml", "module distseq.models.char_lstm has no 'CharLSTN'"),
     ("train no-optimizer.toml", "unknown optimizer 'adamm'; known: "),
     ("train no-schedule.toml", "unknown schedule 'cosin'; known: "),
-    ("train no-steps.toml", "learner b: steps must be a whole number of at least 1: got 0"),
+    ("train no-steps.toml", "no-steps.toml: steps in [[learner]] 'b' must be at least 1: got 0"),
     (f"{TRAIN} --scheme gc:4", "an (n, s) code needs 0 <= s < n: got n=4, s=4"),
     (f"{TRAIN} --scheme srsgc:2,3,2", "srsgc:2,3,2 has delay T=2 and needs at least T + 1 learners: got 2"),
     (f"{TRAIN} --scheme raptor", "unknown scheme 'raptor'; known: uncoded, "),
@@ -182,7 +182,7 @@ def test_a_pool_that_gives_up_is_one_line_and_one(folder: Path, capsys: pytest.C
     assert one_line_errors(lambda: cli(command.split(), prog_name="distseq", standalone_mode=False)) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("error: worker 1 lost ")
+    assert err.startswith("error: no candidate gets through: uncoded: worker 1 lost ")
     assert err.count("\n") == 1
 
 

@@ -40,9 +40,9 @@ def test_a_package_is_there_new_enough_and_importable(version, load, level: str,
 
 
 def test_a_missing_package_that_little_needs_is_a_warning() -> None:
-    found = machine.package(machine.Requirement("ray", "2.52", "ray[default]>=2.52"), missing, str)
+    found = machine.package(machine.Requirement("ray", "2.59", "ray[default]>=2.59"), missing, str)
     assert (found.level, found.text.partition(",")[0]) == ("warning", "is not installed")
-    assert found.text.endswith(": python -m pip install 'ray[default]>=2.52'")
+    assert found.text.endswith(": python -m pip install 'ray[default]>=2.59'")
 
 
 def test_what_is_missing_comes_with_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_what_is_missing_comes_with_one_command(monkeypatch: pytest.MonkeyPatch)
     )
     *_, last = machine.packages(Subject())
     assert last[:2] == ("packages", "error")
-    assert last.text.endswith(": python -m pip install 'ray[default]>=2.52' 'click>=8.1'")
+    assert last.text.endswith(": python -m pip install 'ray[default]>=2.59' 'click>=8.1'")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_every_dependency_is_looked_at() -> None:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("ray[default]>=2.52", ("ray", "2.52", "ray[default]>=2.52")),
+        ("ray[default]>=2.59", ("ray", "2.59", "ray[default]>=2.59")),
         ("numpy>=1.26; platform_system == 'Nowhere'", None),
         ('pytest>=8; extra == "test"', None),
     ],

@@ -36,10 +36,24 @@ def test_the_staged_package_works_alone(tmp_path: Path) -> None:
 
 
 def test_a_distseq_of_the_working_dir_stays_behind(tmp_path: Path) -> None:
-    assert excludes(tmp_path) == []
+    always = excludes(tmp_path)
     (tmp_path / "distseq").mkdir()
     (tmp_path / "distseq.py").touch()
-    assert excludes(tmp_path) == ["/distseq", "/distseq.py"]
+    assert set(excludes(tmp_path)) - set(always) == {"/distseq", "/distseq.py"}
+
+
+def test_secrets_and_run_folders_stay_behind(tmp_path: Path) -> None:
+    from distseq.cluster.ray.working_dir import contents
+
+    stays = [".env", "sub/.env", ".env.local", ".envrc", ".netrc", ".ssh/id_rsa", "deploy.pem", "runs/a-1/weights/a.x"]
+    stays += [
+        f"{run}/{name}" for run in ("out", "deep/[red]x", "a b") for name in ("journal.jsonl", "config.toml", "x")
+    ]
+    goes = ["job.toml", "nets.py", "texts/runs/a.txt", "environment.py", "deep/r/x", "half/journal.jsonl", "env/x"]
+    for name in (*stays, *goes):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert sorted(contents(tmp_path, excludes(tmp_path))) == sorted(goes)
 
 
 def test_what_is_too_large_is_named_largest_first() -> None:
