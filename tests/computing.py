@@ -10,7 +10,7 @@ from typing import Any
 
 FOLDERS = (
     # A page of the documentation starts what it starts in processes of its own, in a folder of its own.
-    *("tests/coding/", "tests/docs/", "tests/kernels/", "tests/models/", "tests/project/"),
+    *("tests/coding/", "tests/differential/", "tests/docs/", "tests/kernels/", "tests/models/", "tests/project/"),
     *(
         f"tests/distseq/{folder}/"
         for folder in ("artifacts", "config", "engine", "gradients", "scheduling", "simulation")

@@ -1,5 +1,6 @@
 """What every test stands on: the environment, the pace of Hypothesis, the folder of shared data, and beside what it may run."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -87,10 +88,19 @@ def shared() -> Path:
 def ray_session() -> Iterator[None]:
     """One local Ray for all tests of a process; four logical CPUs, whatever the machine has."""
     import ray
+    from ray._private.authentication_test_utils import reset_auth_token_state
 
-    ray.init(
-        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 1024 * 1024
-    )
+    # Ray keeps the mode of authentication that the process first needed; an earlier test may have needed it without a cluster.
+    reset_auth_token_state()
+    # Ray's workers import from the folder it was started in, which a test that comes first may have left.
+    with contextlib.chdir(Path(__file__).resolve().parents[1]):
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=256 * 1024 * 1024,
+        )
     yield
     ray.shutdown()
 
@@ -120,5 +130,6 @@ def _maker(request: pytest.FixtureRequest) -> "Callable[..., HostPool]":
         return local_pool
     request.getfixturevalue("ray_session")
     from distseq.cluster.ray.pool import ray_pool
+    from distseq.cluster.ray.transport import Hosting
 
-    return ray_pool if request.param == "ray" else partial(ray_pool, inline=0)
+    return ray_pool if request.param == "ray" else partial(ray_pool, hosting=Hosting(inline=0))

@@ -1,4 +1,4 @@
-"""Processes as /proc has them: who descends from whom, who is still there, what shared memory they hold."""
+"""Processes as /proc has them: who descends from whom, and who is still there."""
 
 import time
 from collections.abc import Collection, Iterable
@@ -70,31 +70,3 @@ def hosts_below(pid: int) -> set[Process]:
     forked = {process for process in below if FORKSERVER in command_line(process)}
     children = set[Process]().union(*(descendants(server.pid) for server in forked))
     return running(actors | (forked & children))
-
-
-def orphaned_blocks() -> set[Path]:
-    """Blocks of shared memory as Python names them that no process of this machine has mapped."""
-    found = set(Path("/dev/shm").glob("psm_*"))
-    everybody = [Process(int(path.name), 0) for path in Path("/proc").glob("[0-9]*")]
-    return {path for path in found - shared_blocks(everybody) if path.exists()}
-
-
-def orphans_left_after(seconds: float, before: Collection[Path]) -> set[Path]:
-    """Orphaned blocks beside those before; those of another test's dying pool, which go, are given so many seconds."""
-    end = time.monotonic() + seconds
-    while (left := orphaned_blocks() - set(before)) and time.monotonic() < end:
-        time.sleep(0.1)
-    return left
-
-
-def shared_blocks(processes: Iterable[Process]) -> set[Path]:
-    """Blocks of shared memory that these processes have mapped and that have a name."""
-    blocks = set[Path]()
-    for process in processes:
-        try:
-            maps = Path(f"/proc/{process.pid}/maps").read_text()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        names = {line.partition(" /dev/shm/")[2] for line in maps.splitlines()}
-        blocks |= {Path("/dev/shm", name) for name in names if name and not name.endswith("(deleted)")}
-    return blocks

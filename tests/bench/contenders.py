@@ -65,6 +65,8 @@ class Deadline:
     def failed(self, learner: int) -> int:
         raise AssertionError(f"learner {learner} has failed")
 
+    def trained(self) -> None: ...
+
     def stopping(self) -> bool:
         return self._pool.now() > self._end
 

@@ -3,6 +3,7 @@
 python -m tests.project.sizes
 """
 
+import signal
 from collections import Counter
 from collections.abc import Iterable
 
@@ -33,4 +34,6 @@ def show(title: str, counted: Iterable[tuple[int, str]]) -> None:
 
 
 if __name__ == "__main__":
+    # Quietly, as other filters end when nobody reads on (`make sizes | head`).
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     main()

@@ -11,6 +11,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # Module -> the distribution that brings it, where that has another name.
 BRINGS = {
     "botocore": "boto3",
+    "grpc": "ray",
     "pydantic_core": "pydantic",
     "tomli_w": "tomli-w",
     "xdist": "pytest-xdist",
@@ -20,7 +21,7 @@ BRINGS = {
 # reference that tests compare with (docs/decisions/019-scipy.md).
 NOT_IMPORTED = {"boto3", "scipy"}
 # Data sets of these kinds name the package where it is missing.
-OPTIONAL = {"pyarrow", "datasets"}
+OPTIONAL = {"datasets"}
 
 
 def declared(lines: list[str]) -> set[str]:
