@@ -1,8 +1,9 @@
-# make run | test | test-long | check | sizes | same-bytes | bench | bench-NAME | regimes | docs | schema | wheel | zip | clean
+# make run | test | test-long | fuzz | check | sizes | same-bytes | bench | bench-NAME | regimes | docs | schema | wheel | zip | clean
 #   PYTHON    the interpreter the environment is made from (3.11 or newer)
 #   VENV      where the environment lies
 #   PIP_ARGS  more options of pip install, such as an index of your own
 #   ARGS      more options of `distseq train`, for `make run`, or of a benchmark
+#   COUNT     mutants of each kind of file, for `make fuzz`
 #   TRACES    a folder of recorded traces, for `make bench-scheduling`
 #   OLD       the commit that `make same-bytes` compares with
 PYTHON   ?= python3
@@ -16,7 +17,7 @@ PYTEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: run test test-long same-bytes check sizes bench bench-gpu regimes docs schema wheel zip clean
+.PHONY: run test test-long fuzz same-bytes check sizes bench bench-gpu regimes docs schema wheel zip clean
 
 run: $(INSTALLED)
 	$(BIN)/distseq train examples/main.toml $(ARGS)
@@ -31,6 +32,10 @@ test: $(INSTALLED)
 test-long: $(INSTALLED)
 	$(PYTEST) -m "(long or hypothesis) and not alone" --hypothesis-profile thorough --durations 10 --timeout 1800
 	$(PYTEST) -m "long and alone" --numprocesses 0 --durations 10
+
+# Mutants of files and messages, some thousand of each kind, with their counts. `make fuzz ARGS=parquet`: of one kind.
+fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(or $(COUNT),10000) $(ARGS)
 
 # Whether this checkout computes, to the byte, what an older commit did.
 same-bytes: $(INSTALLED)
