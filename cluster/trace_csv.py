@@ -76,7 +76,9 @@ def _seconds(number: int, column: int, cell: str) -> float:
     if seconds < 0:
         raise ValueError(f"line {number}, column {column}: {_shortened(cell)} seconds are negative")
     if np.isinf(seconds) and not LOST.fullmatch(cell.strip()):
-        raise ValueError(f"line {number}, column {column}: {_shortened(cell)} does not fit float64; write inf if it is lost")
+        raise ValueError(
+            f"line {number}, column {column}: {_shortened(cell)} does not fit float64; write inf if it is lost"
+        )
     return seconds
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -100,7 +101,22 @@ def torch_schedule(name: str, args: Mapping[str, Any], optimizer: Optimizer, ste
         schedule = kind(optimizer, **{**implied, **args})
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"schedule {name} with {dict(args)}: {error}") from None
+    check_length(schedule, steps, f"{name} with {dict(args)}")
+    return schedule
+
+
+def check_length(schedule: Schedule, steps: int, name: str) -> None:
+    """ValueError for a schedule that raises before the learner's `steps` optimizer steps are made."""
     # OneCycleLR raises at the step after its last: better now than at the end of a long run.
     if getattr(schedule, "total_steps", steps) < steps:
-        raise ValueError(f"schedule {name} with {dict(args)} ends before the learner's {steps} steps")
-    return schedule
+        raise ValueError(f"schedule {name} ends before the learner's {steps} steps")
+
+
+def check_step(optimizer: Optimizer) -> None:
+    """ValueError for an optimizer such as LBFGS, whose step computes the loss again."""
+    closure = signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is Parameter.empty:
+        raise ValueError(
+            f"{type(optimizer).__name__} computes the loss again within each step, but a step here has one gradient, which "
+            "workers computed: use an optimizer whose step() needs no closure"
+        )
