@@ -22,7 +22,7 @@ from distseq.cluster.hosts.host_pool import HostPool
 from distseq.cluster.pool import Payload, Pool
 from distseq.cluster.probe import feature
 from distseq.cluster.simulated import SimulatedPool
-from distseq.cluster.system.atomic_files import write_synced
+from distseq.cluster.system.atomic_files import write_bytes
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 from distseq.coding.schemes.registry import parse
@@ -317,7 +317,7 @@ def test_a_broken_learner_without_a_checkpoint_is_never_written(tmp_path: Path) 
     def disk(path: Path, data: bytes) -> None:
         if full:
             raise OSError(28, "No space left on device")
-        write_synced(path, data)
+        write_bytes(path, data)
 
     learner, printed = falling(), io.StringIO()
     console = Console(file=printed, width=400)
