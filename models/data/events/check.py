@@ -3,6 +3,8 @@
 import numpy as np
 
 LARGEST = np.iinfo(np.int64).max
+# Node ids lie below, so that sums of two of them fit int64.
+IDS = 2**62
 
 
 class BadEventError(ValueError):
@@ -29,9 +31,10 @@ def whole(name: str, values: np.ndarray, floats: bool = False) -> np.ndarray:
 
 
 def ids(name: str, values: np.ndarray) -> np.ndarray:
-    """(E,) int64 node ids. BadEventError for a negative one."""
+    """(E,) int64 node ids. BadEventError for one that is negative or at least IDS."""
     found = whole(name, values)
     refuse(name, found, found < 0, "is negative: nodes are numbered from 0")
+    refuse(name, found, found >= IDS, "is too large: nodes have numbers below 2^62")
     return found
 
 
