@@ -43,7 +43,7 @@ def events(name: str, batches: tuple[int, ...], args: tuple[str, ...], as_json: 
 
     Example: distseq events snap:CollegeMsg.txt --arg sort=true --batch 200 --batch 1000
     """
-    from distseq.models.data.events.readers import open_events
+    from distseq.models.data.events import open_events
 
     with only_json(as_json) as write:
         stream = open_events(name, **_arguments(args)).stream

@@ -9,9 +9,8 @@ from random import Random
 
 import numpy as np
 
-from distseq.models.data.events.data import EventData
+from distseq.models.data.events import EventData, open_events
 from distseq.models.data.events.folder import save_events
-from distseq.models.data.events.readers import open_events
 from distseq.models.data.events.statistics import of_batch, recurrence
 from distseq.models.data.events.stream import EventStream
 from tests.fuzz import archives, tables

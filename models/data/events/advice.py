@@ -31,7 +31,7 @@ def advice(found: Sequence[BatchStatistics]) -> str:
             " above it",
         )
     else:
-        replay, parallel, above = f"replay of fewer than {stale[0].batch} events", "", " at every batch"
+        replay, parallel, above = f"replay with fewer than {stale[0].batch} events", "", " at every batch"
     wide = [one for one in stale if one.width >= WIDTH]
     if not wide:
         width = f"{stale[-1].width:.1f} events a level at batch {stale[-1].batch}"

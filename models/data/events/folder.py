@@ -27,7 +27,7 @@ def save_events(data: EventData, folder: str | Path) -> None:
     ValueError if there is something of this name already, or it can't be written; then nothing is left behind.
 
     >>> import tempfile
-    >>> from distseq.models.data.events.readers import open_events
+    >>> from distseq.models.data.events import open_events
     >>> with tempfile.TemporaryDirectory() as place:
     ...     save_events(open_events("flights"), f"{place}/flights")
     ...     len(open_events(f"folder:{place}/flights").stream)

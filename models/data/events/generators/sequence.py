@@ -10,13 +10,13 @@ from distseq.models.data.events.data import EventData
 from distseq.models.data.events.stream import EventStream
 
 # Visits of a category, as a share of its items, up to which items that are not taken yet are found by drawing again.
-FULL = 0.5
+FULL = 0.75
 
 
 def sequence(
     events: int = 40_000,
     users: int = 400,
-    items: int = 2300,
+    items: int = 1150,
     categories: int = 23,
     strides: int = 3,
     jump: float = 0.1,
@@ -109,7 +109,7 @@ def _new_items(draws: np.random.Generator, src: np.ndarray, category: np.ndarray
     """(E,) items of the categories, none twice for a user."""
     per = items_of.shape[1]
     item = items_of[category, draws.integers(per, size=len(src))]
-    # At most FULL of a category is taken, so a drawing fails at most that often: the number of repeats halves each time.
+    # At most FULL of a category is taken, so that a drawing fails at most that often, and the repeats soon die out.
     while len(again := np.flatnonzero(_occurrence(src * items_of.size + item))):
         item[again] = items_of[category[again], draws.integers(per, size=len(again))]
     return np.asarray(item)

@@ -88,9 +88,8 @@ def _read(spec: str, path: str, names: list[str], delimiter: str | None) -> np.n
 
 
 def _holds(cells: list[str], names: list[str]) -> bool:
-    if len(cells) != len(names):
-        return False
     try:
+        # Strict: another number of cells is a ValueError too.
         for cell, name in zip(cells, names, strict=True):
             int(cell) if KINDS[name] == "i8" else float(cell) if name != "-" else None
     except ValueError:

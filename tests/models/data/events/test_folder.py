@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from distseq.models.data.events import EventStream
-from distseq.models.data.events.data import EventData
+from distseq.models.data.events import EventData, EventStream, open_events
 from distseq.models.data.events.folder import load_events, save_events
-from distseq.models.data.events.readers import open_events
 from distseq.models.data.events.split import Split
 
 FULL = EventData(

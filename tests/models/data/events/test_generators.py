@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distseq.models.data.events import EventStream
-from distseq.models.data.events.readers import open_events
+from distseq.models.data.events import EventStream, open_events
 from distseq.models.data.events.split import chronological
 from distseq.models.data.events.statistics import recurrence
 
@@ -27,14 +26,14 @@ def walks() -> EventStream:
 
 def test_no_edge_of_a_sequence_repeats(walks: EventStream) -> None:
     assert recurrence(walks).seen == 0
-    assert (walks.nodes, walks.destinations) == (2700, (400, 2700))
+    assert (walks.nodes, walks.destinations) == (1550, (400, 1550))
     assert len(np.unique(walks.src)) == 400
     assert walks.dst.min() >= 400
 
 
 def categories(walks: EventStream) -> np.ndarray:
     """(E,) the category of each event's item, which the generator draws first from the same seed."""
-    return np.asarray(np.random.default_rng(0).permutation(np.arange(2300) % CATEGORIES)[walks.dst - 400])
+    return np.asarray(np.random.default_rng(0).permutation(np.arange(1150) % CATEGORIES)[walks.dst - 400])
 
 
 def ranks(scores: np.ndarray, own: np.ndarray) -> float:
@@ -121,7 +120,7 @@ def test_one_hub_may_have_every_event() -> None:
         (
             "sequence",
             {"users": 2},
-            r"sequence needs more items: a user takes \d+ of the 100 of one category, .*users=2,",
+            r"sequence needs more items: a user takes \d+ of the 50 of one category, .*users=2,",
         ),
         ("sequence", {"events": 4.5}, "data 'sequence': events must be int: got 4.5"),
         ("sequence", {"seed": True}, "data 'sequence': seed must be int: got True"),

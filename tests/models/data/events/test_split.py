@@ -7,8 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from distseq.models.data.events import EventStream
-from distseq.models.data.events.readers import open_events
+from distseq.models.data.events import EventStream, open_events
 from distseq.models.data.events.split import Split, chronological, from_column, hold_out
 
 

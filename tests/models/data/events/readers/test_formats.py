@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from distseq.models.data.events.data import EventData
-from distseq.models.data.events.readers import open_events
+from distseq.models.data.events import EventData, open_events
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from distseq.models.data.events.readers import open_events
+from distseq.models.data.events import open_events
 from distseq.models.data.events.readers.pyg import from_temporal_data
 from distseq.models.data.events.readers.tgb import from_tgb
 
