@@ -108,10 +108,12 @@ class HistoricalNegatives:
     def _fresh(self, events: np.ndarray, rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """(R,) bool: neither seen by the event's source in training nor its own."""
         seen = _in(self._seen, self._key(self.src[events][rows], candidates))
-        return ~seen & ~_in(self._own, self._key(self._moment[events][rows], candidates))
+        fresh: np.ndarray = ~seen & ~_in(self._own, self._key(self._moment[events][rows], candidates))
+        return fresh
 
-    def _key(self, of: np.ndarray, destination: np.ndarray) -> np.ndarray:
-        return np.asarray(of, np.int64) * self.size + destination
+    def _key(self, of: np.ndarray, destination: np.ndarray | int) -> np.ndarray:
+        key: np.ndarray = np.asarray(of, np.int64) * self.size + destination
+        return key
 
     def _pairs(self, keys: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows, destinations) of all pairs in sorted keys whose first is `of` (n,)."""

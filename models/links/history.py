@@ -51,31 +51,31 @@ class History:
 
     def pair_count(self, src: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """(n, K) int64: events of src (n,) with each candidate (n, K)."""
-        return self._pair_count[self._pairs(src, candidates)]
+        return _at(self._pair_count, self._pairs(src, candidates))
 
     def pair_time(self, src: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """(n, K) int64: the time of the latest event of src with each candidate, or NEVER."""
-        return self._pair_time[self._pairs(src, candidates)]
+        return _at(self._pair_time, self._pairs(src, candidates))
 
     def pair_event(self, src: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """(n, K) int64: the index of the latest event of src with each candidate, or -1."""
-        return self._pair_event[self._pairs(src, candidates)]
+        return _at(self._pair_event, self._pairs(src, candidates))
 
     def dst_count(self, candidates: np.ndarray) -> np.ndarray:
         """(n, K) int64: events that had each candidate as their destination."""
-        return self._dst_count[self._known(candidates)]
+        return _at(self._dst_count, self._known(candidates))
 
     def dst_time(self, candidates: np.ndarray) -> np.ndarray:
         """(n, K) int64: the time of the latest event that had each candidate as its destination, or NEVER."""
-        return self._dst_time[self._known(candidates)]
+        return _at(self._dst_time, self._known(candidates))
 
     def src_count(self, src: np.ndarray) -> np.ndarray:
         """(n,) int64: events that had src as their source."""
-        return self._src_count[self._known(src)]
+        return _at(self._src_count, self._known(src))
 
     def src_event(self, src: np.ndarray) -> np.ndarray:
         """(n,) int64: the index of the latest event that had src as its source, or -1."""
-        return self._src_event[self._known(src)]
+        return _at(self._src_event, self._known(src))
 
     def _known(self, ids: np.ndarray) -> np.ndarray:
         # Ids of no event share the last, blank place.
@@ -92,3 +92,8 @@ class History:
 
 def _blank(size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(size, np.int64), np.full(size, NEVER)
+
+
+def _at(table: np.ndarray, places: np.ndarray) -> np.ndarray:
+    found: np.ndarray = table[places]
+    return found

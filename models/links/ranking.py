@@ -28,7 +28,8 @@ def ranks(positive: np.ndarray, negative: np.ndarray, valid: np.ndarray | None =
     own = positive[:, None]
     above = ((negative > own) & shown).sum(1)
     at_least = ((negative >= own) & shown).sum(1)
-    return 1 + 0.5 * (above + at_least)
+    rank: np.ndarray = 1 + 0.5 * (above + at_least)
+    return rank
 
 
 def mrr(rank: np.ndarray) -> float:

@@ -36,7 +36,7 @@ def step(matrices: Sequence[Matrix], options: Options, *, full_precision: bool =
     for value, (_, gradient, momentum) in zip(values, matrices, strict=True):
         value.grad = gradient
         optimizer.state[value]["momentum_buffer"] = momentum
-    optimizer.step()
+    optimizer.step()  # type: ignore[no-untyped-call]
 
 
 def _own_step(matrices: Sequence[Matrix], options: Options, dtype: torch.dtype | None) -> None:
