@@ -3,6 +3,8 @@
 Shapes: n events, K negatives of each, R candidates of all rows one after the other; D destinations, as offsets from the first.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from distseq.models.links.keyed import bits, whole_numbers
@@ -64,15 +66,19 @@ class HistoricalNegatives:
         src, moment, n = self.src[events], self._moment[events], len(events)
         rows, candidates = self._pairs(self._seen, src)
         allowed = ~_in(self._own, self._key(moment[rows], candidates))
-        others_seen = np.bincount(rows[allowed], minlength=n)
-        own = np.bincount(self._pairs(self._own, moment)[0], minlength=n)
-        unseen = self.size - own - others_seen
-        whole = self.count >= unseen + others_seen
-        from_seen = np.where(whole, others_seen, np.minimum(self.most_seen, others_seen))
+        seen = np.bincount(rows[allowed], minlength=n)
+        own_rows, own = self._pairs(self._own, moment)
+        unseen = self.size - np.bincount(own_rows, minlength=n) - seen
+        whole = self.count >= seen + unseen
+        from_seen = np.where(whole, 0, np.minimum(self.most_seen, seen))
+        allowed &= from_seen[rows] > 0
         keys = bits(self.seed, SEEN, events[rows[allowed]], candidates[allowed])
-        seen = _smallest(rows[allowed], candidates[allowed], keys, from_seen)
-        rest = self._unseen(events, np.minimum(self.count - from_seen, unseen), unseen)
-        return self._filled(n, seen, rest)
+        drawn = [_smallest(rows[allowed], candidates[allowed], keys, from_seen)]
+        drawn += self._unseen(events, np.where(whole, 0, np.minimum(self.count - from_seen, unseen)), unseen)
+        # All but its own: nothing is drawn.
+        others = np.repeat(whole[:, None], self.size, 1)
+        others[own_rows, own] = False
+        return self._filled(n, [*drawn, np.nonzero(others)])
 
     def _unseen(self, events: np.ndarray, wanted: np.ndarray, there: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """(rows, candidates) of destinations that are neither seen in training nor the events' own, `wanted` of each row."""
@@ -122,10 +128,9 @@ class HistoricalNegatives:
         within = np.arange(len(rows)) - np.repeat(np.cumsum(end - begin) - (end - begin), end - begin)
         return rows, keys[begin[rows] + within] - self._key(of[rows], 0)
 
-    def _filled(
-        self, n: int, seen: tuple[np.ndarray, np.ndarray], rest: list[tuple[np.ndarray, np.ndarray]]
-    ) -> np.ndarray:
-        rows, candidates = (np.concatenate(each) for each in zip(seen, *rest, strict=True))
+    def _filled(self, n: int, drawn: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray:
+        """(n, width): each row its candidates, in any order; -1 where it has no more."""
+        rows, candidates = (np.concatenate(each) for each in zip(*drawn, strict=True))
         order = np.argsort(rows, kind="stable")
         found = np.full((n, self.width), -1, np.int64)
         found[rows[order], _places(rows[order])] = self.first + candidates[order]
@@ -159,5 +164,6 @@ def _smallest(
 
 def _places(rows: np.ndarray) -> np.ndarray:
     """The place of each among those of its row; rows are sorted."""
-    first = np.searchsorted(rows, rows)
-    return np.arange(len(rows)) - first
+    first = np.searchsorted(rows, np.arange(rows[-1] + 1 if len(rows) else 0))
+    places: np.ndarray = np.arange(len(rows)) - first[rows]
+    return places

@@ -43,6 +43,7 @@ def test_each_key_gives_other_numbers_that_are_uniform(key: str) -> None:
 def test_keys_do_not_stand_for_each_other() -> None:
     found = [bits(*keys)[0] for keys in np.ndindex(3, 3, 3, 3)]  # type: ignore[call-overload]
     assert len(set(found)) == 81
+    assert 0 not in found, "a finalizer leaves 0 as it is"
 
 
 @given(st.integers(1, 50), st.integers(1, 7), st.integers(0, 3))
@@ -133,6 +134,19 @@ def test_hist_rnd_draws_each_of_its_sets_uniformly(size: int) -> None:
     assert_uniform(found[:, :2], range(4))
     others = [each for each in range(4, size) if each != 5]
     assert_uniform(np.searchsorted(others, found[:, 2:]), range(len(others)))
+
+
+def test_hist_rnd_draws_the_same_of_many_destinations_however_batches_are_cut() -> None:
+    """Sources have seen few and many, so that they need sequences of different lengths."""
+    sources = np.repeat(np.arange(12), np.arange(12))
+    train = (sources, np.arange(len(sources)))
+    split = (np.arange(12), np.full(12, 299), np.zeros(12, int))
+    negatives = HistoricalNegatives(train, split, (0, 300), 20, seed=4)
+    alone = np.concatenate([negatives(k, k + 1) for k in range(12)])
+    np.testing.assert_array_equal(negatives(0, 12), alone)
+    assert (alone >= 0).all()
+    tight = HistoricalNegatives(train, split, (0, 300), 60, seed=4)
+    np.testing.assert_array_equal(tight(0, 12), np.concatenate([tight(k, k + 1) for k in range(12)]))
 
 
 def test_hist_rnd_refuses_what_it_cannot_draw() -> None:
