@@ -1,20 +1,19 @@
 """Reads .npz files: sizes are compared, and bounded, before anything is unpacked or allocated. Never unpickles."""
 
-import math
 import os
 import zipfile
 from collections import Counter
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
+
+from distseq.coding.npy_file import check_header
 
 # Bytes that one byte of a deflated member can unpack to, at most (258 bytes in 2 bits).
 DEFLATE = 1032
 # Characters of a name that a message repeats.
 LONGEST = 100
-HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
@@ -69,27 +68,6 @@ def _check_directory(members: list[zipfile.ZipInfo]) -> None:
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(member) as file:
-        _check_header(file, member)
+        check_header(file, repr(_name(member)), member.file_size)
     with archive.open(member) as file:
         return np.asarray(npy.read_array(file, allow_pickle=False))
-
-
-def _check_header(file: IO[bytes], member: zipfile.ZipInfo) -> None:
-    """ValueError unless the array that the header describes is as large as what follows it."""
-    if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
-        raise ValueError(f"member {_name(member)!r} is not an array")
-    file.seek(0)
-    version = npy.read_magic(file)
-    if version not in HEADERS:
-        raise ValueError(f"array {_name(member)!r} has format {version}, which only arrays with named fields have")
-    try:
-        shape, _, dtype = HEADERS[version](file)
-    # The header is a Python expression: what is wrong in it may raise a SyntaxError, TokenError, RecursionError, ...
-    except Exception as error:
-        raise ValueError(f"array {_name(member)!r} has no readable header: {type(error).__name__}") from None
-    if dtype.hasobject:
-        raise ValueError(f"Object arrays cannot be loaded: array {_name(member)!r} holds Python objects, not numbers")
-    # Python's integers: numpy's would overflow on the shapes that matter here.
-    size, left = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
-    if size != left or any(length < 0 for length in shape):
-        raise ValueError(f"array {_name(member)!r} of shape {shape} takes {size} bytes, and the file has {left}")

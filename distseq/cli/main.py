@@ -11,6 +11,7 @@ import click
 from distseq import __version__
 from distseq.cli.broken_packages import broken_package
 from distseq.cli.doctor.command import doctor
+from distseq.cli.events import events
 from distseq.cli.fetch.command import fetch
 from distseq.cli.json_output import silence_output
 from distseq.cli.plan import plan
@@ -50,7 +51,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (train, simulate, plan, profile, submit, fetch, doctor):
+for command in (train, simulate, plan, profile, events, submit, fetch, doctor):
     cli.add_command(command)
 
 

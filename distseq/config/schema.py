@@ -325,9 +325,10 @@ class SchedulerConfig:
 class CheckpointConfig:
     """[checkpoint]: what is kept to resume from."""
 
-    every: int = key(
-        50,
+    every: int | None = key(
+        None,
         description="Jobs between checkpoints, of all learners together; 0 writes one only when the run ends or is stopped.",
+        unset="50 jobs, and more where a checkpoint takes more than a twentieth of their time",
         least=0,
         option="checkpoint_every",
         shell=False,
@@ -359,7 +360,10 @@ class LearnerConfig:
     evaluation_args: dict[str, Any] = key(
         dict, description="Arguments of the data set to evaluate on.", beside="evaluation"
     )
-    optimizer: str = key("adam", description="Optimizer of torch.optim, by the name of its class in any case.")
+    optimizer: str = key(
+        "adam",
+        description="muon (Adam for what is no matrix), or an optimizer of torch.optim by the name of its class, in any case.",
+    )
     optimizer_args: dict[str, Any] = key(dict, description="Arguments of the optimizer, such as lr.")
     groups: list[dict[str, Any]] = key(
         list,

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from distseq.coding.import_string import load_object
 
 if TYPE_CHECKING:
     import torch
+
+D = TypeVar("D")
 
 # Strings, so that a reader's module is imported only when it is used: one needs the datasets library, others take long to import.
 OPENERS = {
@@ -52,13 +54,14 @@ def open_dataset(spec: str, /, **args: Any) -> Dataset:
     prefix, _, rest = spec.partition(":")
     if rest and prefix in OPENERS:
         try:
-            opener = load_object(OPENERS[prefix])
+            opener: Callable[..., Dataset] = load_object(OPENERS[prefix])
         except ValueError as error:
             if isinstance(error.__cause__, ModuleNotFoundError):
                 raise missing_package(spec, str(error.__cause__.name)) from None
             raise
         return call_opener(spec, opener, [rest], args)
-    return call_opener(spec, load_opener(spec), [], args)
+    own: Callable[..., Dataset] = load_opener(spec)
+    return call_opener(spec, own, [], args)
 
 
 def checked(name: str, dataset: Dataset) -> Dataset:
@@ -142,7 +145,7 @@ def load_opener(path: str) -> Callable[..., Any]:
         raise
 
 
-def call_opener(spec: str, opener: Callable[..., Dataset], names: list[str], args: dict[str, Any]) -> Dataset:
+def call_opener(spec: str, opener: Callable[..., D], names: list[str], args: dict[str, Any]) -> D:
     """The opened data set. ValueError for arguments that the opener doesn't take."""
     # Bound before the call, so that a TypeError raised inside the opener is not taken for a wrong argument.
     try:

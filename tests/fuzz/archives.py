@@ -62,7 +62,7 @@ DTYPES = [
 ]
 
 
-def _saved(**arrays: np.ndarray) -> Callable[[], list[bytes]]:
+def saved(**arrays: np.ndarray) -> Callable[[], list[bytes]]:
     def seeds() -> list[bytes]:
         contents = []
         for save in (np.savez, np.savez_compressed):
@@ -154,14 +154,14 @@ RNG = np.random.default_rng(0)
 TRACE = Kind(
     "trace.npz",
     "t.npz",
-    _saved(times=RNG.random((3, 4)), load=np.array(0.5), slope=np.array(2.0), master=np.array(0.1)),
+    saved(times=RNG.random((3, 4)), load=np.array(0.5), slope=np.array(2.0), master=np.array(0.1)),
     load_trace,
     own=OWN,
 )
 ARRAYS = Kind(
     "arrays",
     "a.npz",
-    _saved(x=RNG.random((3, 4)), y=np.arange(3), b=np.ones((3, 2, 2), bool)),
+    saved(x=RNG.random((3, 4)), y=np.arange(3), b=np.ones((3, 2, 2), bool)),
     lambda path: open_dataset(f"arrays:{path}").batch(np.arange(1)),
     own=OWN,
 )

@@ -1,6 +1,6 @@
 """All kinds of files and messages that are fuzzed."""
 
-from tests.fuzz import archives, messages, runs, tables
+from tests.fuzz import archives, events, messages, runs, tables
 
 KINDS = {
     kind.name: kind
@@ -16,6 +16,11 @@ KINDS = {
         tables.PARQUET,
         archives.ARRAYS,
         tables.TEXT,
+        events.EVENTS_NPZ,
+        events.JODIE,
+        events.SNAP,
+        events.EVENTS_NPY,
+        events.EVENTS_HEADER,
         messages.REPORTS,
         messages.FRAMES,
     )

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("coding", "cluster", "kernels", "models")
-DATA = {"distseq/py.typed", "distseq/config/schema.json"}
+DATA = {"distseq/py.typed", "distseq/config/schema.json", "distseq/models/data/events/flights_40k.npz"}
 
 
 def run(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
@@ -71,7 +71,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     names = set(files_of(wheel))
     modules = {path.relative_to(ROOT) for folder in ("distseq", *FOLDERS) for path in (ROOT / folder).rglob("*.py")}
     shipped = {path.as_posix() if path.parts[0] == "distseq" else f"distseq/{path.as_posix()}" for path in modules}
-    assert names == shipped | {"distseq/py.typed", "distseq/config/schema.json"}
+    assert names == shipped | DATA
 
 
 def test_the_wheel_carries_its_licence_and_its_command(wheel: Path) -> None:

@@ -22,7 +22,8 @@ def test_the_staged_package_is_what_a_wheel_would_hold(tmp_path: Path) -> None:
     modules = [path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
     wheel = {path.as_posix() if path.parts[0] == "distseq" else f"distseq/{path.as_posix()}" for path in modules}
     assert package == tmp_path / "distseq"
-    assert files == wheel | {"distseq/py.typed", "distseq/config/schema.json"}
+    data = {"distseq/py.typed", "distseq/config/schema.json", "distseq/models/data/events/flights_40k.npz"}
+    assert files == wheel | data
 
 
 def test_the_staged_package_works_alone(tmp_path: Path) -> None:

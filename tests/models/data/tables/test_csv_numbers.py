@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distseq.models.data.dataset import open_dataset
-from distseq.models.data.tables import csv_file
+from distseq.models.data.tables import csv_table
 
 
 @pytest.fixture(autouse=True)
@@ -187,8 +187,8 @@ def test_wrong_arguments_are_refused_in_one_line(args: dict[str, Any], message: 
 
 
 def test_mistakes_beyond_the_first_block_have_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_file, "BLOCK", 200)
-    monkeypatch.setattr(csv_file, "LINE", 200)
+    monkeypatch.setattr(csv_table, "BLOCK", 200)
+    monkeypatch.setattr(csv_table, "LINE", 200)
     lines = [f"{k},{k / 4}" for k in range(1000)]
     assert read("\n".join(["a,y", *lines]))["inputs"].tolist() == [[k, k / 4] for k in range(1000)]
     lines[777] = "777,oh"

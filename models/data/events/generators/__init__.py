@@ -1,0 +1,1 @@
+"""Generated event streams, each drawn from one seed."""
