@@ -9,6 +9,7 @@ from torch import nn
 
 from distseq.learners.optimizers.groups import matched, trained_names
 from distseq.learners.optimizers.muon import Muon
+from distseq.learners.optimizers.schedules import check_finite
 
 Optimizer = torch.optim.Optimizer
 
@@ -59,7 +60,9 @@ def check_step(optimizer: Optimizer) -> None:
 
 
 def _made(name: str, kind: Callable[..., Optimizer], args: Mapping[str, Any], parameters: Any) -> Optimizer:
+    check_finite(f"optimizer {name}", args)
     try:
         return kind(parameters, **args)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer {name} with {dict(args)}: {error}") from None
+    # An IndexError, say, for a list that is too short.
+    except Exception as error:
+        raise ValueError(f"optimizer {name} with {dict(args)}: {' '.join(str(error).split())}") from None
