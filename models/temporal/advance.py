@@ -12,9 +12,11 @@ from torch import Tensor
 from distseq.models.temporal.graph import Graph
 from distseq.models.temporal.model import TemporalModel, row_time, waiting
 from distseq.models.temporal.state import Changes, Fields, State
+from distseq.models.temporal.threads import one_thread
 
 
 @torch.no_grad()
+@one_thread()
 def changes(model: TemporalModel, graph: Graph, state: State, batch: slice) -> Changes:
     """What the events of a batch change, all at once."""
     options = model.options

@@ -1,7 +1,7 @@
 """Attention of one query over a few keys each, with the query projected instead of the keys.
 
-With keys and values from the same x_j, head h scores q_h . (W_k x_j) = (W_k^T q_h) . x_j and sums a_j W_v x_j = W_v sum_j a_j x_j:
-two products over Q queries instead of two over Q k keys. A bias of the keys would add the same number to all scores of a query
+With keys and values from the same x_j, a head scores q . W_k x_j = W_k^T q . x_j and sums a_j W_v x_j = W_v sum_j a_j x_j: two
+products over Q queries instead of two over Q k keys. A bias of the keys would add the same number to all scores of a query
 and vanish in the softmax. x_j = [part | part | ...] is never concatenated, so no gradient is formed for parts that are constant.
 
 Shapes: Q queries, K keys, H heads, D size of a head, P width of a part, W width.

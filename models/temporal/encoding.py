@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-# Relative change of w for a change of 1 in the parameter of time="slow": with it an optimizer's step of 1e-3 moves w by 1e-5 of it.
+# Relative change of w for a change of 1 in the parameter of time="slow": an optimizer's step of 1e-3 moves w by 1e-5 of w.
 SLOW = 0.01
 
 

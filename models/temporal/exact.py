@@ -1,11 +1,13 @@
 """Mode exact: inside one batch, for each event the memory that batch size 1 would give it.
 
-Each event makes two versions, one of each endpoint: row = cell([own | other | f | phi(t - t_own)], own) from both endpoints' latest
-rows before it. Events whose endpoints' rows are known form a level; no two events of a level share a node, so a level is one
+Each event makes two versions, one of each endpoint: row = cell([own | other | f | phi(t - t_own)], own) from both's latest rows
+before it. Events whose endpoints' rows are known form a level; no two events of a level share a node, so a level is one
 update of a matrix, and any order that respects the levels gives the same rows. The rows are constants (no gradient): who reads a
 version recomputes its one update from own and other (distseq.models.temporal.versions).
 Shapes: b events, 2 b versions (of event i: 2 i of src, 2 i + 1 of dst), V nodes of the batch, d width.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from distseq.models.temporal.graph import Graph
 from distseq.models.temporal.model import TemporalModel, row_time
 from distseq.models.temporal.state import Changes, State
+from distseq.models.temporal.threads import one_thread
 from distseq.models.temporal.updaters import RecurrentUpdater
 from distseq.models.temporal.versions import Versions
 
@@ -50,6 +53,7 @@ def previous(ends: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
+@one_thread()
 def exact_versions(model: TemporalModel, graph: Graph, state: State, batch: slice) -> tuple[Versions, Changes]:
     """All versions of a batch, and what the batch changes: of each node the last version's inputs, not its output."""
     assert isinstance(model.updater, RecurrentUpdater)
@@ -94,7 +98,7 @@ def _scan(
 ) -> None:
     """Fills the table's last rows level by level; `cuts` are the first version of each level and one past the last."""
     behind = len(table) - len(own)
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, end in pairwise(cuts):
         rows = table.index_select(0, own[start:end])
         new = updater.step(rows, table.index_select(0, other[start:end]), constant[start:end])
         table[behind + start : behind + end] = new

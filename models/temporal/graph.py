@@ -42,7 +42,8 @@ class Graph:
 
     def first_simultaneous(self, events: np.ndarray) -> np.ndarray:
         """The first event with the time of each event: exactly those before it have t' < t."""
-        return np.searchsorted(self.time, self.time[events])
+        found: np.ndarray = np.searchsorted(self.time, self.time[events])
+        return found
 
     def ends(self, batch: slice) -> np.ndarray:
         """(2 b,) the endpoints of a batch's events in order: src of the first, dst of the first, src of the second."""

@@ -50,7 +50,8 @@ def part_loss(model: TemporalModel, prepared: Prepared, events: np.ndarray) -> T
     # In mode pres there are no versions, so a node is its own row id.
     owned = prepared.nodes[np.isin(prepared.last, events)] if model.options.mode == "pres" else None
     rows = read(model, prepared, queries.own, queries.near, owned)
-    h = embedded(model, prepared, queries, rows, drop)[torch.from_numpy(index)].split(len(events))
+    found = embedded(model, prepared, queries, rows, drop)[torch.from_numpy(index)]
+    h = found.view(len(ends), len(events), model.options.width)
 
     def kept(slot: int) -> Tensor | None:
         return prepared.draws.kept((events,), slot, model.options.width, rate, h[0].dtype) if drop else None

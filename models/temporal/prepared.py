@@ -19,8 +19,8 @@ class Prepared:
     """A batch and the state before it, which must not be changed in place while parts are computed.
 
     batch: its events, start .. stop of the stream. order: (b,) which versions each event reads, those of smaller order.
-    start: (b,) the first event of each event's micro-batch. nodes: (V,) those of the batch, sorted, and last: (V,) their last events.
-    after: the state after the batch where the scan has made it, or what changes.
+    start: (b,) the first event of each event's micro-batch. nodes: (V,) those of the batch, sorted. last: (V,) their last events.
+    after: the state after the batch, or what changes, where the scan has made it.
     """
 
     graph: Graph
@@ -42,7 +42,8 @@ def prepare(model: TemporalModel, graph: Graph, state: State, batch: slice, draw
     """
     check_batch(graph, state, batch)
     b, size = np.arange(batch.start, batch.stop), batch.stop - batch.start
-    versions, after, micro = Versions.none(state), None, size
+    after: State | Changes | None = None
+    versions, micro = Versions.none(state), size
     if model.options.mode == "exact":
         versions, after = exact_versions(model, graph, state, batch)
         micro = 1
