@@ -27,22 +27,19 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and flush it to disk."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, which the operating system brings to disk when it likes."""
+    path.write_bytes(data)
 
 
 def write_folder(
     path: Path,
     files: Mapping[str, bytes],
-    write: Write = write_synced,
+    write: Write = write_bytes,
     linked: Mapping[str, Path] | None = None,
     copied: Mapping[str, Path] | None = None,
 ) -> None:
-    """Write a folder of files under a temporary name beside `path` and rename it, replacing a folder that is there.
+    """Write a folder of files under a temporary name beside `path`, flush it to disk and rename it, replacing what is there.
 
     linked, copied: names of further files, and existing files that get these names, too, or are copied.
 
@@ -53,29 +50,32 @@ def write_folder(
         temporary.mkdir(parents=True)
         for name, data in files.items():
             write(temporary / name, data)
-        for name, source in (linked or {}).items():
-            _link(source, temporary / name, write)
-        for name, source in (copied or {}).items():
+        copies = {name: source for name, source in (linked or {}).items() if not _linked(source, temporary / name)}
+        for name, source in {**copies, **(copied or {})}.items():
             write(temporary / name, source.read_bytes())
+        # After all have been written, which takes two thirds of the time of one by one. What is linked was synced before.
+        for name in (*files, *copies, *(copied or {})):
+            _sync(temporary / name)
         # The names in a folder are data of the folder, which is synced by itself; below, so is the new name in its parent.
-        _sync_folder(temporary)
+        _sync(temporary)
         # A folder that is not empty cannot be replaced by a rename, so the old one goes first, in one step.
         remove_folder(path)
         temporary.rename(path)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_folder(path.parent)
+    _sync(path.parent)
 
 
-def _link(source: Path, path: Path, write: Write) -> None:
-    """Give a file a second name, or copy it where the file system has no hard links. FileNotFoundError if it is gone."""
+def _linked(source: Path, path: Path) -> bool:
+    """Give a file a second name; False where the file system has no hard links. FileNotFoundError if the file is gone."""
     try:
         os.link(source, path)
     except FileNotFoundError:
         raise
     except OSError:
-        write(path, source.read_bytes())
+        return False
+    return True
 
 
 def remove_folder(path: Path) -> None:
@@ -122,7 +122,8 @@ def remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def _sync_folder(path: Path) -> None:
+def _sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

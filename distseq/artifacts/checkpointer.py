@@ -11,14 +11,18 @@ from typing import Any
 from rich.console import Console
 
 from distseq.artifacts.checkpoint import STATE, Part, file_name, newest, numbered, part, state_file
-from distseq.cluster.system.atomic_files import Write, remove_folder, sweep, write_folder, write_synced
+from distseq.cluster.system.atomic_files import Write, remove_folder, sweep, write_bytes, write_folder
 from distseq.cluster.system.background_writer import Writer
+from distseq.cluster.system.pace import Pace
 from distseq.config.schema import CheckpointConfig
 from distseq.learners.learner import Learner
 from distseq.learners.state_files import Tensors, file_of, separate
 from distseq.monitoring.console import say
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
+# Without `every`: the fewest jobs between two checkpoints, and the share of the time that they may take. Hundreds of small
+# learners make 50 steps in the time of a checkpoint or two, and half a run's time would be spent on them.
+EVERY, SHARE = 50, 0.05
 # A checkpoint shares the files of learners that have not changed with the one before the last, never with the last, from which
 # they are copied: of two neighbours a damaged file spoils one only.
 APART = 2
@@ -60,7 +64,7 @@ def write_checkpoint(
     jobs: int,
     files: Mapping[str, bytes],
     keep: int,
-    write: Write = write_synced,
+    write: Write = write_bytes,
     linked: Mapping[str, Path] | None = None,
     copied: Mapping[str, Path] | None = None,
 ) -> None:
@@ -95,7 +99,7 @@ class Checkpointer:
         stopping: Callable[[], bool],
         *,
         when_trained: Callable[[], object] = lambda: None,
-        write: Write = write_synced,
+        write: Write = write_bytes,
     ) -> None:
         self._folder, self._learners, self._configuration = folder, learners, configuration
         self._config, self._console, self._stopping, self._write = config, console, stopping, write
@@ -104,7 +108,8 @@ class Checkpointer:
         # number of jobs (docs/decisions/008).
         self._writer, self._warned = Writer(), set[str]()
         self._steps, self._next_job = [0] * len(learners), 0
-        self._submitted = 0
+        self._submitted, self._last = 0, 0  # checkpoints, and the jobs in the last one
+        self._pace = Pace(SHARE)
         self._latest: deque[Sketch] = deque(maxlen=APART)  # submitted since the last error
         # Of the writer's thread: the newest state on disk, and the latest checkpoints there.
         self._written: Versions | None = None
@@ -118,6 +123,7 @@ class Checkpointer:
     def begin(self, done: Sequence[int], next_job: int, *, resumed: bool) -> None:
         """Begins at these steps: writes checkpoint 0 of a new run, or removes what a resumed run has passed over."""
         self._steps, self._next_job = list(done), next_job
+        self._last = self.jobs
         if not resumed:
             # Checkpoint 0, so that a run that is killed before its first periodic one can be resumed like any other. Before the
             # first job: a folder without a checkpoint is one of a run that never began.
@@ -132,9 +138,15 @@ class Checkpointer:
 
     def applied(self, done: Sequence[int], next_job: int) -> None:
         self._steps, self._next_job = list(done), next_job
-        # Counted over all learners: what a crash costs is jobs to do again.
-        if self._config.every and self.jobs % self._config.every == 0:
+        if self._due():
             self._submit()
+
+    def _due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        # Jobs are counted over all learners: what a crash costs is jobs to do again.
+        if self._config.every is None:
+            return self.jobs - self._last >= EVERY and self._pace.due()
+        return self._config.every > 0 and self.jobs % self._config.every == 0
 
     def failed(self, learner: int) -> int:
         """Returns the steps of a failed learner, after restoring the newest checkpoint if it broke in the middle of a step."""
@@ -202,12 +214,13 @@ class Checkpointer:
             self._latest.clear()
         versions, before = self._versions(), self._latest[-1] if self._latest else None
         # Copied here, in the loop, while every learner is between two steps; the rest is left to the thread.
-        changed = {
-            one.name: separate(one.snapshot())
-            for one in self._learners
-            if before is None or before.versions[one.name] != versions[one.name]
-        }
-        self._submitted += 1
+        with self._pace.taking():
+            changed = {
+                one.name: separate(one.snapshot())
+                for one in self._learners
+                if before is None or before.versions[one.name] != versions[one.name]
+            }
+        self._submitted, self._last = self._submitted + 1, self.jobs
         index = None if before is None else before.index
         draft = Draft(self._submitted, self.jobs, self._next_job, versions, changed, index)
         self._latest.append(Sketch(draft.index, draft.jobs, versions, {}))
@@ -215,6 +228,10 @@ class Checkpointer:
 
     def _save(self, draft: Draft) -> None:
         """Runs in the writer's thread."""
+        with self._pace.taking():
+            self._write_draft(draft)
+
+    def _write_draft(self, draft: Draft) -> None:
         if draft.before is None:
             self._on_disk.clear()
         elif not self._on_disk or self._on_disk[-1].index != draft.before:

@@ -325,9 +325,10 @@ class SchedulerConfig:
 class CheckpointConfig:
     """[checkpoint]: what is kept to resume from."""
 
-    every: int = key(
-        50,
+    every: int | None = key(
+        None,
         description="Jobs between checkpoints, of all learners together; 0 writes one only when the run ends or is stopped.",
+        unset="50 jobs, and more where a checkpoint takes more than a twentieth of their time",
         least=0,
         option="checkpoint_every",
         shell=False,

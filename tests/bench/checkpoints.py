@@ -1,6 +1,6 @@
 """What checkpoints cost: seconds per job of many small learners with them and without, by the clock and of the driver's CPU.
 
-make bench-checkpoints ARGS="--learners 256 --every 50"
+make bench-checkpoints ARGS="--learners 256 --steps 20"
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Clock(distseq.Observer):
             self.ended = np.array([time.perf_counter(), time.process_time()])
 
 
-def seconds_per_job(every: int, options: argparse.Namespace, folder: Path) -> np.ndarray:
+def seconds_per_job(every: int | None, options: argparse.Namespace, folder: Path) -> np.ndarray:
     total = options.learners * options.steps
     # Not the first jobs, in which everything is done for the first time.
     clock = Clock(options.learners, total)
@@ -81,8 +81,8 @@ def seconds_per_job(every: int, options: argparse.Namespace, folder: Path) -> np
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--learners", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--every", type=int, default=None, help="jobs between checkpoints; by default as of a user")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pool", default="local")
@@ -93,7 +93,8 @@ def main() -> None:
     options = parser.parse_args()
     parameters = sum(p.numel() for p in Model(options.width).parameters())
     print(
-        f"{options.learners} learners of {parameters} parameters, Adam, pool {options.pool}, {options.workers} workers"
+        f"{options.learners} learners of {parameters} parameters, Adam, pool {options.pool}, {options.workers} workers, "
+        f"a checkpoint every {options.every or 'so many'} jobs"
     )
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         # In turns: a machine that becomes slower meanwhile does so for both.
@@ -105,7 +106,7 @@ def main() -> None:
         without, kept = np.median([[pair[0][k], pair[1][k]] for pair in pairs], axis=0)
         ratio = np.median([pair[1][k] / pair[0][k] for pair in pairs])
         print(
-            f"{what:<18} {1e3 * without:8.2f} ms/job without checkpoints, {1e3 * kept:8.2f} with one every {options.every}: "
+            f"{what:<18} {1e3 * without:8.2f} ms/job without checkpoints, {1e3 * kept:8.2f} with them: "
             f"{ratio:.3f} times"
         )
 

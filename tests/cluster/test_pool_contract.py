@@ -237,7 +237,12 @@ def pool_of(kind: str, work: WorkSpec) -> Pool:
 
 # A simulated pool computes in the driver's own process: a row that ends that, or never ends, ends or holds the run itself.
 @pytest.mark.parametrize(
-    "kind", ["local", *(pytest.param(k, marks=[pytest.mark.ray, pytest.mark.slow]) for k in ("ray", "ray-kept"))]
+    "kind",
+    [
+        "local",
+        pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow]),
+        pytest.param("ray-kept", marks=[pytest.mark.ray, pytest.mark.long]),
+    ],
 )
 @pytest.mark.parametrize("how", ["exit", "hang"])
 def test_a_row_that_takes_its_hosts_along_is_a_fault_in_the_end_and_every_other_row_arrives(

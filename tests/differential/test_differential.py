@@ -43,7 +43,6 @@ def try_all(which: st.SearchStrategy[Run], count: int, pool: dict[str, Any] | No
     return found
 
 
-@pytest.mark.long
 def test_any_run_is_what_plain_pytorch_does_or_is_refused() -> None:
     assert try_all(runs(draws=False, counts=False), 900).draws > 30
 
@@ -52,12 +51,10 @@ def test_dropout_and_other_draws_are_those_of_a_loop_that_seeds_each_block() -> 
     try_all(runs(draws=True, counts=False), 300)
 
 
-@pytest.mark.long
 def test_losses_with_counts_are_divided_by_the_sum_of_counts() -> None:
     try_all(runs(draws=False, counts=True), 300)
 
 
-@pytest.mark.long
 def test_runs_that_are_stopped_and_resumed_end_as_if_they_were_not() -> None:
     assert try_all(runs(stops=True), 300).stopped
 

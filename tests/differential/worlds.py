@@ -77,6 +77,11 @@ class World:
         # A part of these kernels' second derivatives would be missing.
         return self.loss == "penalized" and (kernels or "reentrant" in self.blocks)
 
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether torch itself, in some of its versions and sizes, has no second derivative of it."""
+        return self.loss == "penalized" and not {"torch_attention", "transformer"}.isdisjoint(self.blocks)
+
     def data(self, evaluation: bool = False) -> TensorDataset:
         """Samples to train on, or others to evaluate on."""
         return tensors(**self.drawn, evaluation=evaluation)

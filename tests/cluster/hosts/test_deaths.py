@@ -93,8 +93,8 @@ def check_sum(pool: HostPool, tasks: list[MiniTask]) -> None:
     [
         ("segfault", "gradient"),
         ("exit", "evaluation"),
-        pytest.param("read segfault", "gradient", marks=heavy()),
-        pytest.param("segfault", "evaluation", marks=heavy()),
+        pytest.param("read segfault", "gradient", marks=heavy(pytest.mark.long)),
+        pytest.param("segfault", "evaluation", marks=heavy(pytest.mark.long)),
     ],
 )
 def test_a_learner_whose_rows_kill_their_process_gets_a_fault_and_the_others_their_rows(

@@ -18,7 +18,7 @@ from torch import nn
 
 from distseq.artifacts.checkpoint import FORMAT, Checkpoint, _seal, encode, newest, numbered, read
 from distseq.artifacts.checkpointer import Checkpointer, write_checkpoint
-from distseq.cluster.system.atomic_files import write_synced
+from distseq.cluster.system.atomic_files import write_bytes
 from distseq.config.schema import CheckpointConfig
 from distseq.engine.interfaces import Observer
 from distseq.learners.learner import Learner
@@ -151,7 +151,7 @@ class Failing:
         self.left, self.error = left, error
 
     def __call__(self, path: Path, data: bytes) -> None:
-        write_synced(path, data[: self.left])
+        write_bytes(path, data[: self.left])
         self.left -= len(data)
         if self.left < 0:
             raise self.error
@@ -318,7 +318,7 @@ def test_a_checkpoint_writes_what_has_changed_and_shares_no_file_with_its_neighb
 
     def write(path: Path, data: bytes) -> None:
         written.append(path.stem)
-        write_synced(path, data)
+        write_bytes(path, data)
 
     console = Console(file=io.StringIO())
     checkpointer = Checkpointer(tmp_path, ours, "c", CheckpointConfig(1, keep), console, lambda: False, write=write)
@@ -341,6 +341,38 @@ def test_a_checkpoint_writes_what_has_changed_and_shares_no_file_with_its_neighb
     # The last but one changed "a" alone: with what is copied or linked, that is all there was to encode.
     assert written == ["c", "state"] + ([] if keep == 1 else ["a"])
     checkpointer.close()
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds", "numbers"),
+    # A checkpoint of .04 s takes a twentieth of the time of 80 jobs, four of which it lasts itself.
+    [
+        (None, 0.04, [0, 76, 152]),
+        (None, 0.002, [0, 50, 100, 150, 200]),
+        (40, 0.04, [0, 40, 80, 120, 160, 200]),
+        (0, 0.04, [0]),
+    ],
+)
+def test_checkpoints_that_take_long_are_rare_unless_their_number_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int | None, seconds: float, numbers: list[int]
+) -> None:
+    now = 0.0
+
+    def write(path: Path, data: bytes) -> None:
+        nonlocal now
+        now += seconds / 2  # of two files
+        write_bytes(path, data)
+
+    monkeypatch.setattr("distseq.cluster.system.pace.time.monotonic", lambda: now)
+    one, console = learner(), Console(file=io.StringIO())
+    checkpointer = Checkpointer(tmp_path, [one], "c", CheckpointConfig(every, 99), console, lambda: False, write=write)
+    checkpointer.begin([0], 0, resumed=False)
+    for job in range(1, 201):
+        now += 0.01
+        checkpointer.applied([job], job)
+        checkpointer._writer.flush()
+    checkpointer.close()
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == numbers
 
 
 def named(name: str) -> Learner:

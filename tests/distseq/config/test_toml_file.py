@@ -281,5 +281,6 @@ def test_a_file_in_the_run_folder_of_an_earlier_version_is_read() -> None:
     learner |= {"groups": [{"match": "bias$", "weight_decay": 0.0}]}
     expected = from_dict(
         {"learner": [learner], "run": {"steps": 3}, "pool": {"kind": "simulated", "workers": 4, "address": "local"}}
+        | {"checkpoint": {"every": 50}}
     )
     assert from_dict(tomllib.loads(OLD)) == expected

@@ -22,7 +22,7 @@ from distseq.cluster.hosts.host_pool import HostPool
 from distseq.cluster.pool import Payload, Pool
 from distseq.cluster.probe import feature
 from distseq.cluster.simulated import SimulatedPool
-from distseq.cluster.system.atomic_files import write_synced
+from distseq.cluster.system.atomic_files import write_bytes
 from distseq.cluster.trace import Trace
 from distseq.cluster.work import WorkSpec
 from distseq.coding.schemes.registry import parse
@@ -187,15 +187,20 @@ def test_the_others_go_on_and_the_failure_is_told_once(
     assert json.loads((result.folder / "summary.json").read_text()) == result.summary
 
 
+SEGFAULT = "was ended by SIGSEGV|died"
+HANG = r"took [\d.]+ s, longer than its limit of 3 s \(row_timeout\)"
+
+
 @pytest.mark.parametrize(
-    ("how", "cause"),
+    ("pool", "how", "cause"),
     [
-        ("segfault", "was ended by SIGSEGV|died"),
-        pytest.param("hang", r"took [\d.]+ s, longer than its limit of 3 s \(row_timeout\)", marks=pytest.mark.slow),
+        ("local", "segfault", SEGFAULT),
+        pytest.param("local", "hang", HANG, marks=pytest.mark.slow),
+        pytest.param("ray", "segfault", SEGFAULT, marks=pytest.mark.ray),
+        pytest.param("ray", "hang", HANG, marks=[pytest.mark.ray, pytest.mark.long]),
     ],
-    ids=["segfault", "hang"],
+    ids=["local-segfault", "local-hang", "ray-segfault", "ray-hang"],
 )
-@pytest.mark.parametrize("pool", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_learner_whose_rows_kill_their_process_or_never_end_fails_alone(
     job: Path, pool: str, how: str, cause: str, request: pytest.FixtureRequest
 ) -> None:
@@ -213,7 +218,7 @@ def test_a_learner_whose_rows_kill_their_process_or_never_end_fails_alone(
     assert result.summary["jobs"] == 2 * STEPS + BAD
 
 
-@pytest.mark.parametrize("how", ["raise", "nan"])
+@pytest.mark.parametrize("how", ["raise", pytest.param("nan", marks=pytest.mark.long)])
 def test_a_resumed_run_tries_again_where_the_learner_was(job: Path, how: str) -> None:
     written(job.parent, how)
     run = train(job, out=job.parent / "run")[0].folder
@@ -317,7 +322,7 @@ def test_a_broken_learner_without_a_checkpoint_is_never_written(tmp_path: Path) 
     def disk(path: Path, data: bytes) -> None:
         if full:
             raise OSError(28, "No space left on device")
-        write_synced(path, data)
+        write_bytes(path, data)
 
     learner, printed = falling(), io.StringIO()
     console = Console(file=printed, width=400)

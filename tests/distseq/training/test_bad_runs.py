@@ -118,6 +118,8 @@ def assert_one_error(ended: Ended, codes: tuple[int, ...], message: str) -> None
 
 
 POOLS = ["local", pytest.param("ray", marks=pytest.mark.ray)]
+# What the driver does with a row, whatever the pool.
+MOSTLY_LOCAL = ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.long])]
 
 
 @pytest.mark.ray
@@ -160,7 +162,7 @@ def test_a_model_that_workers_cannot_import_is_one_error(folder: Path, pool: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", MOSTLY_LOCAL)
 def test_a_model_that_workers_build_in_another_size_is_one_error(folder: Path, pool: str) -> None:
     ended = train(folder, "two_sizes:build", "--pool", pool)
     assert_one_error(ended, (1,), r"the model has \d+ parameters, the vector \d+")
@@ -168,7 +170,7 @@ def test_a_model_that_workers_build_in_another_size_is_one_error(folder: Path, p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", MOSTLY_LOCAL)
 @pytest.mark.parametrize("which", ["All", "Some"])
 def test_a_row_of_the_wrong_length_is_one_error(folder: Path, pool: str, which: str) -> None:
     ended = train(folder, "distseq.models.char_lstm:CharLSTM", "--pool", pool, script=SHORT.replace("WHICH", which))
