@@ -27,8 +27,9 @@ class Attention(nn.Module):
         self.key = nn.Parameter(torch.empty(width, keys))
         self.value = nn.Parameter(torch.empty(width, keys))
         self.merge, self.out = Linear(2 * width, width), Linear(width, width)
-        for matrix in (self.key, self.value):
-            nn.init.xavier_uniform_(matrix)
+        # As TGN does: torch's default shrinks embeddings in each layer, and a model would say nothing for a hundred steps.
+        for matrix in (self.query.weight, self.key, self.value, self.merge.weight, self.out.weight):
+            nn.init.xavier_normal_(matrix)
 
     def forward(
         self, own: Tensor, constant: Tensor, parts: Sequence[Tensor], valid: Tensor, kept: Tensor | None = None

@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from distseq.models.temporal.graph import Graph
 from distseq.models.temporal.model import TemporalModel, row_time
@@ -75,7 +74,11 @@ def exact_versions(model: TemporalModel, graph: Graph, state: State, batch: slic
     table = raw["memory"].new_empty(V + count, model.options.width)
     table[:V] = model.flush(graph, raw)
     cuts = np.searchsorted(level[order], np.arange(level.max(initial=-1) + 2)).tolist()
-    _scan(model.updater, table, torch.from_numpy(own[order]), torch.from_numpy(other[order]), constant, cuts)
+    step = model.updater.stepper()
+    pairs = torch.from_numpy(np.stack([own[order], other[order]], 1))
+    for first, last in pairwise(cuts):
+        both = table.index_select(0, pairs[first:last].flatten()).view(last - first, -1)
+        table[V + first : V + last] = step(both, constant[first:last])
     # By node, then by event; both versions of a self-loop are the same.
     by_node = np.argsort(compact, kind="stable")
     fields = {
@@ -88,17 +91,6 @@ def exact_versions(model: TemporalModel, graph: Graph, state: State, batch: slic
         "valid": torch.ones(count, dtype=torch.bool),
     }
     versions = Versions(state, ends[by_node], events[by_node] - batch.start, fields, len(ends) // 2 + 1)
-    last = versions.last()
-    at = torch.from_numpy(last)
-    return versions, Changes(nodes, events[by_node][last], {name: field[at] for name, field in fields.items()})
-
-
-def _scan(
-    updater: RecurrentUpdater, table: Tensor, own: Tensor, other: Tensor, constant: Tensor, cuts: list[int]
-) -> None:
-    """Fills the table's last rows level by level; `cuts` are the first version of each level and one past the last."""
-    behind = len(table) - len(own)
-    for start, end in pairwise(cuts):
-        rows = table.index_select(0, own[start:end])
-        new = updater.step(rows, table.index_select(0, other[start:end]), constant[start:end])
-        table[behind + start : behind + end] = new
+    final = versions.last()
+    at = torch.from_numpy(final)
+    return versions, Changes(nodes, events[by_node][final], {name: field[at] for name, field in fields.items()})

@@ -15,6 +15,8 @@ class LinkHead(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.enter, self.out = Linear(2 * width, width), Linear(width, 1)
+        nn.init.xavier_normal_(self.enter.weight)
+        nn.init.xavier_normal_(self.out.weight)
 
     def halves(self, source: Tensor, destination: Tensor) -> tuple[Tensor, Tensor]:
         """W_src h + b and W_dst h, each (..., W)."""
@@ -33,6 +35,8 @@ class ClassHead(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         self.enter, self.out = Linear(width, width), Linear(width, classes)
+        nn.init.xavier_normal_(self.enter.weight)
+        nn.init.xavier_normal_(self.out.weight)
 
     def forward(self, h: Tensor, kept: Tensor | None = None) -> Tensor:
         hidden = torch.relu(self.enter(h))

@@ -3,15 +3,18 @@
 Shapes: R rows, d width, F features, G gates, S slots.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from distseq.kernels import rnn
+from distseq.kernels.cells import CELLS
 from distseq.kernels.linear import Linear, linear
 from distseq.models.temporal.attention import Attention
 from distseq.models.temporal.options import Options
 
-CELLS = {"gru": "gru", "rnn": "elman"}
+NAMES = {"gru": "gru", "rnn": "elman"}  # of the cells in distseq.kernels.cells
 
 
 class RecurrentUpdater(nn.Module):
@@ -22,7 +25,7 @@ class RecurrentUpdater(nn.Module):
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        self.cell, d = CELLS[options.updater], options.width
+        self.cell, d = NAMES[options.updater], options.width
         gates = 3 if self.cell == "gru" else 1
         raw = 2 * d + options.features + options.time_width
         # The first linear map of a raw message: of the perceptron if there is one, else of the cell.
@@ -37,22 +40,39 @@ class RecurrentUpdater(nn.Module):
 
     def forward(self, own: Tensor, other: Tensor, rest: Tensor) -> Tensor:
         """(R, d) from memory and the other endpoint's memory (R, d) and [f | phi] (R, F + time)."""
-        return self._step(self.enter(torch.cat([own, other, rest], 1)), own)
+        x = self._entered(self.enter(torch.cat([own, other, rest], 1)))
+        x_BTHGD = x.view(len(x), 1, 1, -1, own.shape[1])
+        return rnn(x_BTHGD, self.recurrent, (own[:, None],), cell=self.cell, bias=self.inner)[0][:, 0, 0]
 
     def constant(self, rest: Tensor) -> Tensor:
         """What [f | phi] adds to the first linear map: the part of a step that needs no memory."""
         return linear(rest, self.enter.weight[:, -rest.shape[1] :], self.enter.bias)
 
-    def step(self, own: Tensor, other: Tensor, constant: Tensor) -> Tensor:
-        """`forward` from what `constant` has returned."""
-        ends = torch.cat([own, other], 1)
-        return self._step(torch.addmm(constant, ends, self.enter.weight[:, : ends.shape[1]].mT), own)
+    def stepper(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """`forward`, without gradient, as a function of both ends [own | other] (R, 2 d) and what `constant` has returned.
 
-    def _step(self, x: Tensor, own: Tensor) -> Tensor:
-        if self.second is not None and self.gates is not None:
-            x = self.gates(self.second(torch.relu(x)))
-        x_BTHGD = x.view(len(x), 1, 1, -1, own.shape[1])
-        return rnn(x_BTHGD, self.recurrent, (own[:, None],), cell=self.cell, bias=self.inner)[0][:, 0, 0]
+        Of plain operations on matrices laid out once: a level of mode exact has few rows, for which the border around
+        distseq.kernels.rnn takes ten times as long as the step itself.
+        """
+        d, step = self.recurrent.shape[-1], CELLS[self.cell].step
+        ends_to_x = self.enter.weight[:, : 2 * d].mT.contiguous()
+        own_to_gates = self.recurrent[0].transpose(0, 1).reshape(d, -1)
+        # The second bias of a GRU is inside its reset, on the last gate only.
+        inner = own_to_gates.new_zeros(own_to_gates.shape[1])
+        if self.inner is not None:
+            inner[-d:] = self.inner[0]
+
+        def apply(ends: Tensor, constant: Tensor) -> Tensor:
+            own = ends[:, :d]
+            x = self._entered(torch.addmm(constant, ends, ends_to_x)).view(len(ends), 1, -1, d)
+            product = torch.addmm(inner, own, own_to_gates).view_as(x)
+            return step(x, product, (own[:, None],))[0][:, 0]
+
+        return apply
+
+    def _entered(self, x: Tensor) -> Tensor:
+        """The gates' inputs from what `enter` has returned."""
+        return x if self.second is None or self.gates is None else self.gates(self.second(torch.relu(x)))
 
 
 class MailboxUpdater(nn.Module):
@@ -66,6 +86,8 @@ class MailboxUpdater(nn.Module):
         parts = (2 * options.width, options.features, options.time_width)
         self.attention = Attention(options.width, options.time_width, parts, options.heads)
         self.norm = nn.LayerNorm(options.width)
+        # Rows of norm 1, like those of gated cells: with sqrt(d) the head begins far from saying nothing, and learns late.
+        nn.init.constant_(self.norm.weight, options.width**-0.5)
 
     def forward(
         self, own: Tensor, zero: Tensor, mail: Tensor, features: Tensor, encoding: Tensor, valid: Tensor
