@@ -4,6 +4,7 @@ from distseq.models.temporal.draws import Draws as Draws
 from distseq.models.temporal.graph import Graph as Graph
 from distseq.models.temporal.model import TemporalModel as TemporalModel
 from distseq.models.temporal.modes import advance as advance
+from distseq.models.temporal.modes import changes as changes
 from distseq.models.temporal.modes import class_logits as class_logits
 from distseq.models.temporal.modes import negatives as negatives
 from distseq.models.temporal.modes import part_loss as part_loss

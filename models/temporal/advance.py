@@ -17,7 +17,7 @@ from distseq.models.temporal.threads import one_thread
 
 @torch.no_grad()
 @one_thread()
-def changes(model: TemporalModel, graph: Graph, state: State, batch: slice) -> Changes:
+def batch_changes(model: TemporalModel, graph: Graph, state: State, batch: slice) -> Changes:
     """What the events of a batch change, all at once."""
     options = model.options
     nodes, last = graph.last_events(batch)

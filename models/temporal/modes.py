@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, softplus
 
-from distseq.models.temporal.advance import changes
+from distseq.models.temporal.advance import batch_changes
 from distseq.models.temporal.embed import distinct, embedded, read
 from distseq.models.temporal.graph import Graph
 from distseq.models.temporal.heads import LinkHead
 from distseq.models.temporal.model import TemporalModel
 from distseq.models.temporal.prepared import Prepared, check_batch, prepare
-from distseq.models.temporal.state import State
+from distseq.models.temporal.state import Changes, State
 
 NEGATIVES, POSITIVE_HEAD, NEGATIVE_HEAD = 0, 1, 2  # slots of draws
 TILE = 2048  # queries that `scores` embeds at once, so that its buffers do not grow with the number of candidates
@@ -75,19 +75,25 @@ def part_loss(model: TemporalModel, prepared: Prepared, events: np.ndarray) -> T
     return total + model.options.beta / len(prepared.nodes) * lost.sum()
 
 
-def advance(model: TemporalModel, graph: Graph, state: State, batch: slice, prepared: Prepared | None = None) -> State:
-    """The state after a batch, from the parameters before its step; the state given is left as it is.
+def changes(
+    model: TemporalModel, graph: Graph, state: State, batch: slice, prepared: Prepared | None = None
+) -> Changes:
+    """What a batch changes in the state before it, from the parameters before its step; `state.apply` puts it in.
 
     `prepared`, of the same state, batch and parameters, saves a second scan in modes replay and exact. ValueError as in prepare.
     """
     check_batch(graph, state, batch)
     if prepared is None and model.options.mode in ("replay", "exact"):
         prepared = prepare(model, graph, state, batch)
-    after = prepared.after if prepared is not None else None
-    if isinstance(after, State):
-        return after
+    if prepared is not None and prepared.after is not None:
+        return prepared.after
+    return batch_changes(model, graph, state, batch)
+
+
+def advance(model: TemporalModel, graph: Graph, state: State, batch: slice, prepared: Prepared | None = None) -> State:
+    """The state after a batch, as in `changes`; the state given is left as it is."""
     new = state.copy()
-    new.apply(changes(model, graph, state, batch) if after is None else after, batch.stop)
+    new.apply(changes(model, graph, state, batch, prepared), batch.stop)
     return new
 
 

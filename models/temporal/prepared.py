@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from distseq.models.temporal.advance import changes
+from distseq.models.temporal.advance import batch_changes
 from distseq.models.temporal.draws import Draws
 from distseq.models.temporal.exact import exact_versions
 from distseq.models.temporal.graph import Graph
@@ -20,7 +20,7 @@ class Prepared:
 
     batch: its events, start .. stop of the stream. order: (b,) which versions each event reads, those of smaller order.
     start: (b,) the first event of each event's micro-batch. nodes: (V,) those of the batch, sorted. last: (V,) their last events.
-    after: the state after the batch, or what changes, where the scan has made it.
+    after: what the batch changes, where the scan has made it.
     """
 
     graph: Graph
@@ -32,7 +32,7 @@ class Prepared:
     start: np.ndarray
     nodes: np.ndarray
     last: np.ndarray
-    after: State | Changes | None
+    after: Changes | None
 
 
 def prepare(model: TemporalModel, graph: Graph, state: State, batch: slice, draws: Draws | None = None) -> Prepared:
@@ -42,7 +42,7 @@ def prepare(model: TemporalModel, graph: Graph, state: State, batch: slice, draw
     """
     check_batch(graph, state, batch)
     b, size = np.arange(batch.start, batch.stop), batch.stop - batch.start
-    after: State | Changes | None = None
+    after: Changes | None = None
     versions, micro = Versions.none(state), size
     if model.options.mode == "exact":
         versions, after = exact_versions(model, graph, state, batch)
@@ -66,16 +66,20 @@ def check_batch(graph: Graph, state: State, batch: slice) -> None:
         raise ValueError(f"the state includes {state.position} events, so the next batch begins there: got {batch}")
 
 
-def _replayed(model: TemporalModel, graph: Graph, state: State, batch: slice) -> tuple[Versions, State]:
-    """A version for each node that a micro-batch changes, and the state after the last one."""
+def _replayed(model: TemporalModel, graph: Graph, state: State, batch: slice) -> tuple[Versions, Changes]:
+    """A version for each node that a micro-batch changes, and the last one of each."""
     work, made, micro = state.copy(), [], model.options.micro
     for start in range(batch.start, batch.stop, micro):
         part = slice(start, min(start + micro, batch.stop))
-        made.append(changes(model, graph, work, part))
+        made.append(batch_changes(model, graph, work, part))
         work.apply(made[-1], part.stop)
     nodes = np.concatenate([each.nodes for each in made])
     order = np.repeat(np.arange(len(made)), [len(each.nodes) for each in made])
     by_node = np.lexsort((order, nodes))
     at = torch.from_numpy(by_node)
     fields = {name: torch.cat([each.fields[name] for each in made])[at] for name in made[0].fields}
-    return Versions(state, nodes[by_node], order[by_node], fields, len(made)), work
+    versions = Versions(state, nodes[by_node], order[by_node], fields, len(made))
+    last = versions.last()
+    event = np.concatenate([each.event for each in made])[by_node]
+    final = {name: field[torch.from_numpy(last)] for name, field in fields.items()}
+    return versions, Changes(versions.nodes[last], event[last], final)

@@ -85,12 +85,14 @@ class State:
         at = torch.from_numpy(nodes)
         return {"node": at} | {name: field.index_select(0, at) for name, field in self.fields.items()}
 
-    def apply(self, changes: Changes, position: int) -> None:
-        """Puts new rows in, in place."""
+    def apply(self, changes: Changes, position: int) -> Changes:
+        """Puts new rows in, in place; what was there is returned, so that the state can be put back."""
+        before = changes._replace(fields=self.rows(changes.nodes))
         at = torch.from_numpy(changes.nodes)
         for name, field in self.fields.items():
             field.index_copy_(0, at, changes.fields[name])
         self.position = position
+        return before
 
     def copy(self) -> "State":
         """A state that shares nothing with this one."""

@@ -54,25 +54,45 @@ class RecurrentUpdater(nn.Module):
         Of plain operations on matrices laid out once: a level of mode exact has few rows, for which the border around
         distseq.kernels.rnn takes ten times as long as the step itself.
         """
-        d, step = self.recurrent.shape[-1], CELLS[self.cell].step
+        d, cell = self.recurrent.shape[-1], CELLS[self.cell].step
         ends_to_x = self.enter.weight[:, : 2 * d].mT.contiguous()
         own_to_gates = self.recurrent[0].transpose(0, 1).reshape(d, -1)
+        if self.inner is not None and self.second is None:
+            return _gru_stepper(ends_to_x, own_to_gates, self.inner[0])
         # The second bias of a GRU is inside its reset, on the last gate only.
         inner = own_to_gates.new_zeros(own_to_gates.shape[1])
         if self.inner is not None:
             inner[-d:] = self.inner[0]
 
-        def apply(ends: Tensor, constant: Tensor) -> Tensor:
+        def step(ends: Tensor, constant: Tensor) -> Tensor:
             own = ends[:, :d]
             x = self._entered(torch.addmm(constant, ends, ends_to_x)).view(len(ends), 1, -1, d)
             product = torch.addmm(inner, own, own_to_gates).view_as(x)
-            return step(x, product, (own[:, None],))[0][:, 0]
+            return cell(x, product, (own[:, None],))[0][:, 0]
 
-        return apply
+        return step
 
     def _entered(self, x: Tensor) -> Tensor:
         """The gates' inputs from what `enter` has returned."""
         return x if self.second is None or self.gates is None else self.gates(self.second(torch.relu(x)))
+
+
+def _gru_stepper(ends_to_x: Tensor, own_to_gates: Tensor, inner: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """A GRU's step as one product: the gates r and z add x and the recurrent product, n needs them apart."""
+    d = len(own_to_gates)
+    to_all = torch.cat([ends_to_x, ends_to_x.new_zeros(2 * d, d)], 1)
+    to_all[:d, : 2 * d] += own_to_gates[:, : 2 * d]
+    to_all[:d, 3 * d :] = own_to_gates[:, 2 * d :]
+
+    def step(ends: Tensor, constant: Tensor) -> Tensor:
+        x = torch.mm(ends, to_all)
+        x[:, : 3 * d] += constant
+        x[:, 3 * d :] += inner
+        r, z = x[:, : 2 * d].sigmoid_().split(d, 1)
+        n = torch.addcmul(x[:, 2 * d : 3 * d], r, x[:, 3 * d :]).tanh_()
+        return torch.lerp(n, ends[:, :d], z)
+
+    return step
 
 
 class MailboxUpdater(nn.Module):

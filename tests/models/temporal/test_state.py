@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from distseq.models.temporal import Graph, State, advance, state_bytes
-from distseq.models.temporal.advance import changes
+from distseq.models.temporal import Graph, State, advance, changes, state_bytes
 from distseq.models.temporal.options import Options, options_of
 from distseq.models.temporal.state import layout, merged
 from tests.models.temporal.streams import model_of, stream_of
@@ -65,6 +64,17 @@ def test_advancing_leaves_the_state_it_starts_from(given: dict[str, Any]) -> Non
     state = advance(model, graph, model.state(graph), slice(0, 20))
     digest = state.digest()
     assert advance(model, graph, state, slice(20, 40)).digest() != digest
+    assert state.digest() == digest
+
+
+@options
+def test_changes_in_place_can_be_taken_back(given: dict[str, Any]) -> None:
+    model, graph = model_of(**given), Graph(stream_of(events=40))
+    state = advance(model, graph, model.state(graph), slice(0, 20))
+    digest, expected = state.digest(), advance(model, graph, state, slice(20, 40)).digest()
+    before = state.apply(changes(model, graph, state, slice(20, 40)), 40)
+    assert state.digest() == expected
+    state.apply(before, 20)
     assert state.digest() == digest
 
 
