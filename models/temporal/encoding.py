@@ -30,7 +30,8 @@ class TimeEncoding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) for time differences (...)."""
         if self.kind == "frozen":
-            return torch.cos(x[..., None] * self.start)
+            # In place: a fresh tensor of this size costs as much as the cosines.
+            return (x[..., None] * self.start).cos_()
         if self.kind == "learned":
             return torch.cos(x[..., None] * self.w + self.b)
         return torch.cos(x[..., None] * (self.start * (1 + SLOW * self.w)) + SLOW * self.b)

@@ -31,7 +31,7 @@ from distseq.models.temporal import (
     prepare,
 )
 
-FEATURES, SIZES, REPEATS = 172, (200, 800, 3200), 7
+FEATURES, SIZES, REPEATS = 172, (200, 800, 3200), 5
 MODES = {"parallel": {}, "pres": {}, "replay": {"micro": 200}, "exact": {}}
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from distseq.models.temporal import Graph, State, advance, changes, state_bytes
+from distseq.models.temporal.advance import batch_changes
 from distseq.models.temporal.options import Options, options_of
 from distseq.models.temporal.state import layout, merged
 from tests.models.temporal.streams import model_of, stream_of
@@ -104,9 +105,9 @@ def test_an_epoch_begins_with_trackers_at_zero_and_memory_as_it_was() -> None:
 def test_changes_of_parts_merge_into_those_of_the_batch_in_any_order(given: dict[str, Any], seed: int) -> None:
     model, graph = model_of(**given), Graph(stream_of(events=80, seed=seed))
     state = advance(model, graph, model.state(graph), slice(0, 40))
-    whole, rng = changes(model, graph, state, slice(40, 80)), np.random.default_rng(seed)
+    whole, rng = batch_changes(model, graph, state, slice(40, 80)), np.random.default_rng(seed)
     cuts = np.unique([40, 80, *rng.integers(40, 80, 4)]).tolist()
-    parts = [changes(model, graph, state, slice(a, b)) for a, b in pairwise(cuts)]
+    parts = [batch_changes(model, graph, state, slice(a, b)) for a, b in pairwise(cuts)]
     together = merged([parts[i] for i in rng.permutation(len(parts))])
     assert np.array_equal(together.nodes, whole.nodes)
     assert np.array_equal(together.event, whole.event)
