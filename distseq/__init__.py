@@ -1,8 +1,8 @@
 """distseq: trains many sequence models at once on workers that are often late, with exact gradients.
 
-Public names: `train`, `Learner`, `Result` and `Stopped` to train; `Observer` to watch; `load_config` to read a config file;
-`simulate`, of a candidate in a `Setting`, and `plan` to schedule without training; `block_seeds` for what a model draws. Each is
-imported from its module when it is first used.
+Public names: `train`, `Learner`, `Result` and `Stopped` to train; `Muon`, an optimizer; `Observer` to watch; `load_config` to
+read a config file; `simulate`, of a candidate in a `Setting`, and `plan` to schedule without training; `block_seeds` for what a
+model draws. Each is imported from its module when it is first used.
 """
 
 import importlib
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from distseq.engine.interfaces import Observer as Observer
     from distseq.gradients.randomness import block_seeds as block_seeds
     from distseq.learners.learner import Learner as Learner
+    from distseq.learners.optimizers.muon import Muon as Muon
     from distseq.simulation.plan import plan as plan
     from distseq.simulation.simulate import Setting as Setting
     from distseq.simulation.simulate import simulate as simulate
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 # `import distseq` alone imports none of them, so that it stays light.
 _HOMES = {
     "Learner": "distseq.learners.learner",
+    "Muon": "distseq.learners.optimizers.muon",
     "Observer": "distseq.engine.interfaces",
     "Result": "distseq.training.run",
     "Setting": "distseq.simulation.simulate",
@@ -39,6 +41,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - resolved by __getattr__; in the order in which they are met
     "train",
     "Learner",
+    "Muon",
     "Observer",
     "Result",
     "Stopped",

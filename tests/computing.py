@@ -21,6 +21,7 @@ FILES = {
     "tests/distseq/cli/test_cli.py",
     "tests/distseq/learners/test_contract.py",
     "tests/distseq/learners/test_lr_schedules.py",
+    "tests/distseq/learners/test_muon.py",
     "tests/distseq/training/test_exactness.py",
 }
 # Of those folders, what starts pools and does not say "ray" or "local" in its name.

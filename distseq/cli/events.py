@@ -32,7 +32,7 @@ BATCHES = (50, 200, 800, 3200)
 def events(name: str, batches: tuple[int, ...], args: tuple[str, ...], as_json: bool) -> None:
     """Show statistics of an event stream, by temporal batch.
 
-    NAME is what `data` would be in a config file: flights (comes with distseq), jodie:FILE.csv, ml:ml_NAME.csv, snap:FILE.txt,
+    NAME is a specification of event data: flights (comes with distseq), jodie:FILE.csv, ml:ml_NAME.csv, snap:FILE.txt,
     tgb:FILE.npz, tgb-seq:NAME.csv, tgl:FOLDER, npz:FILE.npz, folder:FOLDER, or a generator, sequence or hubs.
 
     pending: events that share a node with an earlier one of their batch, so that their memory is stale. dropped: messages that

@@ -360,7 +360,10 @@ class LearnerConfig:
     evaluation_args: dict[str, Any] = key(
         dict, description="Arguments of the data set to evaluate on.", beside="evaluation"
     )
-    optimizer: str = key("adam", description="Optimizer of torch.optim, by the name of its class in any case.")
+    optimizer: str = key(
+        "adam",
+        description="muon (Adam for what is no matrix), or an optimizer of torch.optim by the name of its class, in any case.",
+    )
     optimizer_args: dict[str, Any] = key(dict, description="Arguments of the optimizer, such as lr.")
     groups: list[dict[str, Any]] = key(
         list,

@@ -14,7 +14,8 @@ from distseq.gradients.threads import one_thread
 from distseq.gradients.work import GradientWork
 from distseq.learners.fleet import Fleet, check_evaluations, tried, work_spec
 from distseq.learners.learner import Learner, check_learner_model
-from distseq.learners.optimizers import torch_optimizer, torch_schedule
+from distseq.learners.optimizers.by_name import torch_optimizer
+from distseq.learners.optimizers.schedules import torch_schedule
 from distseq.models.data.dataset import Dataset
 from distseq.models.data.held_out import held_out
 
@@ -93,9 +94,8 @@ def _learner(config: Config, m: int, data: Dataset, evaluation: Dataset | None) 
     # An optimizer over no parameters would raise, but without a word about the learner.
     if not trained(model):
         raise ValueError(f"learner {one.name}: model {one.model!r} has no parameter that requires a gradient")
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     with _named(one):
-        optimizer = torch_optimizer(one.optimizer, one.optimizer_args, named, one.groups)
+        optimizer = torch_optimizer(one.optimizer, one.optimizer_args, model, one.groups)
         # The schedule is stepped with the optimizer, once in `accumulate` jobs.
         updates = steps // one.accumulate
         schedule = None if one.schedule is None else torch_schedule(one.schedule, one.schedule_args, optimizer, updates)

@@ -19,7 +19,8 @@ from distseq.gradients.problem import EXTRAS, Loss, row_length, trained
 from distseq.gradients.threads import one_thread
 from distseq.learners.decoded import after_hooks, set_gradients, with_counts
 from distseq.learners.modes import evaluation_weights, switches, to_training
-from distseq.learners.optimizers import Optimizer, Schedule
+from distseq.learners.optimizers.by_name import Optimizer
+from distseq.learners.optimizers.schedules import Schedule
 from distseq.learners.snapshot import NOT_CUT, Cut, Snapshot, check_compatible, described
 from distseq.learners.trials.refusals import check_model
 from distseq.models.data.held_out import held_out

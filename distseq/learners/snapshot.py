@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from distseq.learners.optimizers import LENGTH, Optimizer, Schedule
+from distseq.learners.optimizers.by_name import Optimizer
+from distseq.learners.optimizers.schedules import LENGTH, Schedule
 from distseq.models.data.dataset import Dataset
 
 

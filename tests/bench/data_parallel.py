@@ -175,7 +175,7 @@ class Model:
         from torch.nn.parallel import DistributedDataParallel
 
         from distseq.gradients.problem import build_model, trained
-        from distseq.learners.optimizers import torch_optimizer
+        from distseq.learners.optimizers.by_name import torch_optimizer
 
         class Losses(torch.nn.Module):
             def __init__(self, model: torch.nn.Module) -> None:
@@ -190,8 +190,7 @@ class Model:
         model = build_model(one.model, one.model_args, 0, torch.float32)
         self._parameters = trained(model)
         torch.nn.utils.vector_to_parameters(torch.from_numpy(given[f"parameters-{m}"]), self._parameters)
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        self._optimizer = torch_optimizer(one.optimizer, one.optimizer_args, named, one.groups)
+        self._optimizer = torch_optimizer(one.optimizer, one.optimizer_args, model, one.groups)
         self._losses, self._data, self._clip = DistributedDataParallel(Losses(model)), data, one.clip
         self.ids = given[f"ids-{m}"]
 

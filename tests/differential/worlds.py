@@ -29,6 +29,8 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "Adadelta": {"lr": 0.5, "eps": 1e-3},
     "RMSprop": {"lr": 0.005, "eps": 1e-2, "momentum": 0.5, "centered": True},
     "ASGD": {"lr": 0.05},
+    # In bfloat16 a step is a matter of the last digit (tests/distseq/learners/test_muon.py).
+    "Muon": {"lr": 0.01, "eps": 1e-3, "full_precision": True, "adam_lr": 0.01, "adam_eps": 1e-3},
 }
 SCHEDULES: dict[str, dict[str, Any]] = {
     "StepLR": {"step_size": 2, "gamma": 0.5},
@@ -107,8 +109,13 @@ class World:
         parameters: Any = own
         if self.groups:
             parameters = [{"params": own[:2], "lr": 0.02}, {"params": own[2:]}]
-        kind = getattr(torch.optim, self.optimizer.split()[0])
-        optimizer = kind(parameters, **OPTIMIZERS[self.optimizer])
+        optimizer: Any
+        if self.optimizer == "Muon":
+            groups = [{"match": "^entry", "lr": 0.02, "adam_lr": 0.02}] if self.groups else []
+            optimizer = distseq.Muon(model, groups=groups, **OPTIMIZERS["Muon"])
+        else:
+            kind = getattr(torch.optim, self.optimizer.split()[0])
+            optimizer = kind(parameters, **OPTIMIZERS[self.optimizer])
         schedule: Any = None
         if self.schedule is not None:
             schedule = getattr(torch.optim.lr_scheduler, self.schedule)(optimizer, **SCHEDULES[self.schedule])

@@ -50,6 +50,8 @@ optimizer_args = {{ lr = 0.02, momentum = 0.9 }}
 [[learner]]
 name = "clipped"
 clip = 0.1
+optimizer = "muon"
+optimizer_args = {{ lr = 0.02, full_precision = true }}
 """
 
 

@@ -22,6 +22,7 @@ from distseq.cluster.system.atomic_files import write_bytes
 from distseq.config.schema import CheckpointConfig
 from distseq.engine.interfaces import Observer
 from distseq.learners.learner import Learner
+from distseq.learners.optimizers.muon import Muon
 from distseq.learners.state_files import DamagedError
 from tests.distseq.artifacts.crashing import (
     JOBS,
@@ -128,7 +129,11 @@ def test_a_newer_format_is_refused(job: Path) -> None:
 def learner(seed: int = 0, optimizer: str = "Adam", inputs: int = 3, **args: Any) -> Learner:
     torch.manual_seed(seed)
     model = nn.Linear(inputs, 2)
-    made = getattr(torch.optim, optimizer)(model.parameters(), lr=0.1, **args)
+    made: torch.optim.Optimizer
+    if optimizer == "Muon":
+        made = Muon(model, lr=0.1, **args)
+    else:
+        made = getattr(torch.optim, optimizer)(model.parameters(), lr=0.1, **args)
     return Learner("m", model, made, data=range(9), batch=2, steps=9, loss=no_loss)
 
 
@@ -236,6 +241,8 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("RMSprop", {"momentum": 0.5, "centered": True}),
     ("NAdam", {}),
     ("Rprop", {}),
+    ("Muon", {"weight_decay": 0.1}),
+    ("Muon", {"full_precision": True, "adam_betas": (0.8, 0.9)}),
 ]
 
 

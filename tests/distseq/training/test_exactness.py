@@ -37,6 +37,13 @@ from distseq.scheduling.scheduler import Decision, Scheduler
 from tests.distseq.scheduling.test_round_scheduler import Through
 
 N, MODELS, STEPS = 8, 4, 4
+OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
+    ("adam", {}),
+    ("sgd", {}),
+    # Orthogonalized in bfloat16, weights would agree to the bit or not at all.
+    ("muon", {"full_precision": True}),
+    ("sgd", {}),
+]
 FR = ["uncoded", "gc:2", "gc:1,q=3", "srsgc:1,2,3", "srsgc:2,3,4", "msgc:1,2,2", "msgc:1,3,8", "msgc:2,3,3"]
 CYCLIC = [f"{spec},code=cyclic" for spec in FR if spec != "uncoded" and spec != "msgc:1,3,8"]
 FR += ["redispatch:2,copies=2", "backup:50"]
@@ -57,8 +64,8 @@ def job(text: Path, dtype: str) -> Config:
         {
             "name": f"m{m}",
             "batch": 24 + m,
-            "optimizer": "sgd" if m % 2 else "adam",
-            "optimizer_args": {"lr": 0.05},
+            "optimizer": OPTIMIZERS[m][0],
+            "optimizer_args": {"lr": 0.05, **OPTIMIZERS[m][1]},
             "clip": 1.0,
         }
         for m in range(MODELS)

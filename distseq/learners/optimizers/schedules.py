@@ -1,0 +1,44 @@
+"""Builds torch's learning-rate schedules from their names and arguments in a config file."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch.optim import Optimizer, lr_scheduler
+
+Schedule = lr_scheduler.LRScheduler
+
+SHORT = {"cosine": "CosineAnnealingLR", "step": "StepLR"}
+# Schedules made from functions or other schedules, which a config file cannot hold.
+UNWRITABLE = ("LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
+# Schedule -> the argument that defaults to the learner's number of steps.
+LENGTH = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
+
+
+def torch_schedule(name: str, args: Mapping[str, Any], optimizer: Optimizer, steps: int) -> Schedule:
+    """Builds torch.optim.lr_scheduler's schedule of that name (case ignored), or `cosine` or `step`.
+
+    steps: how often it will be stepped, which is the default of its length. ValueError for an unknown name, arguments that it
+    does not take, or a schedule that ends before the learner does.
+    """
+    known: dict[str, Callable[..., Schedule]] = {
+        key.lower(): value
+        for key, value in vars(lr_scheduler).items()
+        if isinstance(value, type) and issubclass(value, Schedule) and key not in UNWRITABLE and key[0] != "_"
+    }
+    # The abstract base class.
+    del known["lrscheduler"]
+    known |= {short: known[full.lower()] for short, full in SHORT.items()}
+    if name.lower() not in known:
+        raise ValueError(f"unknown schedule {name!r}; known: {', '.join(sorted(known))}")
+    kind = known[name.lower()]
+    # OneCycleLR takes its length either as total_steps or as epochs x steps_per_epoch, not both.
+    length = LENGTH.get(kind.__name__)
+    implied = {length: steps} if length is not None and not {"epochs", "steps_per_epoch"} & args.keys() else {}
+    try:
+        schedule = kind(optimizer, **{**implied, **args})
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"schedule {name} with {dict(args)}: {error}") from None
+    # OneCycleLR raises at the step after its last: better now than at the end of a long run.
+    if getattr(schedule, "total_steps", steps) < steps:
+        raise ValueError(f"schedule {name} with {dict(args)} ends before the learner's {steps} steps")
+    return schedule
