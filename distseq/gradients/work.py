@@ -157,7 +157,8 @@ class GradientWork:
 
         def flat(begin: int, end: int, samples: Any = None) -> torch.Tensor:
             batch = problem.source.batch(ids[begin:end]) if samples is None else samples
-            with one_thread():
+            # Whatever another learner's model has left switched off in this process.
+            with one_thread(), torch.enable_grad():
                 return self._pass(problem, payload, ids[begin:end], weights[begin:end], batch)
 
         whole = partial(flat, 0, len(ids), samples)
@@ -181,7 +182,7 @@ class GradientWork:
         self._load(problem, payload)
 
         def whole() -> torch.Tensor:
-            with one_thread():
+            with one_thread(), torch.enable_grad():
                 return self._pass(problem, payload, ids, np.ones(len(ids)), problem.source.batch(ids))
 
         found = in_one_pass(whole, blocks_of_row(_numbers(payload, ids, None), _seeds(payload)), self._device)
@@ -234,7 +235,7 @@ class GradientWork:
         batches = [moved(each.samples, self._device) for each in requests]
         vectors_MP = self._tensor([each.payload.parameters for each in requests])
         weights_MB = self._tensor([each.weights for each in requests])
-        with one_thread():
+        with one_thread(), torch.enable_grad():
             stack = partial(stacked_gradients, models, vectors_MP, batches, weights_MB)
             rows_M, counts_MB = undrawn(stack, self._device)
             for m, each in enumerate(requests):

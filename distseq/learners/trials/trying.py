@@ -10,6 +10,7 @@ from distseq.cluster.errors import DrawsError, FaultError
 from distseq.cluster.pool import Payload
 from distseq.cluster.system.cpu_time import timed
 from distseq.gradients.problem import Problem, load_vector, trained
+from distseq.gradients.randomness import same, states
 from distseq.gradients.work import GradientWork
 from distseq.learners.learner import Learner
 from distseq.learners.randomness import BLOCKS, is_joint
@@ -18,7 +19,7 @@ from distseq.learners.trials.contract import check_contract
 from distseq.learners.trials.copies import CopyError, beside_state, copied_learner, copied_model
 from distseq.learners.trials.kinds import further
 from distseq.learners.trials.plain import plain_problem
-from distseq.learners.trials.trial import compare, reaches
+from distseq.learners.trials.trial import CPU, compare, reaches
 
 T = TypeVar("T")
 # Samples that are tried beside the batch of the first step, and jobs' time that all of it may take.
@@ -129,9 +130,15 @@ class _Trying:
 
     def _step(self, copy: Learner, total: np.ndarray) -> None:
         """Makes the copy's first optimizer step, and packs a checkpoint of it."""
+        before = states(CPU)
         # Until the optimizer steps once: only then do it, the schedule and the average run.
         for _ in range(copy.accumulate):
             copy.apply(total)
+        if not same(before, states(CPU)):
+            raise ValueError(
+                "its optimizer, or a hook of its parameters, draws random numbers, which a resumed run would not draw again: let "
+                "them come from a generator whose state is in the optimizer's state_dict()"
+            )
         # Now, because an optimizer's state has nothing in it before its first step: what a checkpoint cannot hold shows here,
         # and not after an hour.
         pack(copy.snapshot())

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -372,3 +373,33 @@ def test_a_run_at_the_minimum_of_its_loss_is_rounding_and_no_mistake() -> None:
     )
     result, _ = train(one)
     assert result.summary["failures"] == []
+
+
+class Langevin(torch.optim.SGD):
+    """Adds noise to the weights."""
+
+    def step(self, closure: Any = None) -> Any:
+        found = super().step(closure)
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.add_(torch.randn_like(p), alpha=1e-3)
+        return found
+
+
+def test_an_optimizer_that_draws_is_refused_since_a_resumed_run_would_draw_anew() -> None:
+    model = Net()
+    optimizer = Langevin(model.parameters(), 0.1)
+    refused(
+        lambda: learner(model, optimizer=optimizer), "its optimizer, or a hook of its parameters, draws random numbers"
+    )
+
+
+def test_gradients_are_computed_though_another_model_has_switched_them_off() -> None:
+    one = fleet(learner(Net()))
+    o = one.learners[0].open(0)
+    payload = o.payload(0, 0, 0, "uncoded", 1)
+    expected = one.work.row(payload, o.ids, np.ones(len(o.ids)))
+    with torch.no_grad():
+        found = one.work.row(payload, o.ids, np.ones(len(o.ids)))
+    assert expected[:-2].any()
+    assert np.array_equal(found, expected)
