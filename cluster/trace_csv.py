@@ -4,11 +4,15 @@ A first line without a number is a header of names. An empty cell, NaN or inf is
 """
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
 
 SUFFIX = ".csv"
+# Digits of ASCII, or a word for a lost invocation: float() would also take 1_0, and digits of other scripts.
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+LOST = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 # Characters of a cell that a message repeats.
 LONGEST = 100
 
@@ -71,15 +75,16 @@ def _seconds(number: int, column: int, cell: str) -> float:
     seconds = float(cell)
     if seconds < 0:
         raise ValueError(f"line {number}, column {column}: {_shortened(cell)} seconds are negative")
+    if np.isinf(seconds) and not LOST.fullmatch(cell.strip()):
+        raise ValueError(
+            f"line {number}, column {column}: {_shortened(cell)} does not fit float64; write inf if it is lost"
+        )
     return seconds
 
 
 def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    text = cell.strip()
+    return bool(NUMBER.fullmatch(text) or LOST.fullmatch(text))
 
 
 def _shortened(cell: str) -> str:

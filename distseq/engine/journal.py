@@ -16,8 +16,10 @@ resume: the run was resumed with a new pool, whose seconds and invocations count
     each learner in the checkpoint; job records above it whose step is not smaller do not count.
 """
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,6 +63,8 @@ class FileJournal:
 
     def __init__(self, path: Path, *, resume: bool = False, warn: Callable[[str], object] | None = None) -> None:
         self.path, self._warn = path, warn
+        if resume and path.exists():
+            _check_regular(path)
         self._file = os.open(
             path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (0 if resume else os.O_EXCL), 0o644
         )
@@ -116,6 +120,7 @@ def read_journal(path: Path, *, start: int = 0, damaged: Callable[[str], object]
     A last line that was cut short by a crash is left out. ValueError for any other bad line; with `damaged`, bad lines are left
     out, too, and it is told of each.
     """
+    _check_regular(path)
     with open(path, "rb") as file:
         file.seek(start)
         for number, line in enumerate(file, 1):
@@ -129,6 +134,13 @@ def read_journal(path: Path, *, start: int = 0, damaged: Callable[[str], object]
                 if damaged is None:
                     raise ValueError(text) from None
                 damaged(text)
+
+
+def _check_regular(path: Path) -> None:
+    """OSError for a pipe or a device, which may wait or go on for ever."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def _record(line: bytes) -> Record:

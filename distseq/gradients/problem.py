@@ -104,20 +104,21 @@ def losses(problem: Problem, ids: np.ndarray, batch: Any) -> torch.Tensor:
 def losses_and_counts(problem: Problem, ids: np.ndarray, batch: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(B,) losses of samples `ids`, whose `batch` has been read, and (B,) counts, None where the loss returns none.
 
-    Both are on the model's device, counts in its parameters' dtype and without a gradient. ValueError for any other shape, and
-    for a count that is negative or not finite, naming its sample.
+    Both are on the model's device and in its parameters' dtype, counts without a gradient. ValueError for any other shape, for
+    losses of less precision than the parameters, and for a count that is negative or not finite, naming its sample.
     """
-    device, own = problem.parameters[0].device, problem.loss is None
+    device, dtype, own = problem.parameters[0].device, problem.parameters[0].dtype, problem.loss is None
     batch = batch if device.type == "cpu" else moved(batch, device)
     found = problem.model.per_sample_loss(batch) if own else problem.loss(problem.model, batch)  # type: ignore[operator, misc]
     what = problem.loss_name
     losses_B, counts_B = pair(found, what)
     _check_vector(losses_B, len(ids), what, "losses")
+    losses_B = _precise(losses_B, dtype, what)
     if counts_B is not None:
         _check_vector(counts_B, len(ids), what, "counts")
         if counts_B.is_complex():
             raise ValueError(f"{what} must return counts that are real numbers: got {counts_B.dtype}")
-        counts_B = counts_B.detach().to(device, problem.parameters[0].dtype)
+        counts_B = counts_B.detach().to(device, dtype)
         check_counts(counts_B, ids, what)
     return losses_B, counts_B
 
@@ -136,6 +137,19 @@ def _check_vector(values: Any, length: int, what: str, of: str) -> None:
         raise ValueError(f"{what} must return a tensor of ({length},) {of}: got {type(values).__name__}")
     if values.shape != (length,):
         raise ValueError(f"{what} must return ({length},) {of}: got shape {tuple(values.shape)}")
+
+
+def _precise(losses_B: torch.Tensor, dtype: torch.dtype, what: str) -> torch.Tensor:
+    """Losses in the dtype of the parameters. ValueError where they are of less precision, or no real floating point numbers.
+
+    float64 targets make float64 losses of a float32 model. A half-precision loss has a gradient in which the weights of a row
+    are rounded: rows of a code would not add up to the batch's.
+    """
+    if losses_B.dtype != dtype and not (losses_B.dtype is torch.float64 and dtype is torch.float32):
+        wanted = " or float64" if dtype is torch.float32 else ""
+        got, own = (str(one).removeprefix("torch.") for one in (losses_B.dtype, dtype))
+        raise ValueError(f"{what} must return losses of {own}{wanted}, as its parameters are {own}: got {got}")
+    return losses_B.to(dtype)
 
 
 def check_counts(counts_B: torch.Tensor, ids: np.ndarray, what: str) -> None:

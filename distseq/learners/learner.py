@@ -1,6 +1,7 @@
 """The Learner: a model being trained, which opens jobs and applies their decoded gradients."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -19,8 +20,8 @@ from distseq.gradients.problem import EXTRAS, Loss, row_length, trained
 from distseq.gradients.threads import one_thread
 from distseq.learners.decoded import after_hooks, set_gradients, with_counts
 from distseq.learners.modes import evaluation_weights, switches, to_training
-from distseq.learners.optimizers.by_name import Optimizer
-from distseq.learners.optimizers.schedules import Schedule
+from distseq.learners.optimizers.by_name import Optimizer, check_step
+from distseq.learners.optimizers.schedules import Schedule, check_length
 from distseq.learners.snapshot import NOT_CUT, Cut, Snapshot, check_compatible, described
 from distseq.learners.trials.refusals import check_model
 from distseq.models.data.held_out import held_out
@@ -156,6 +157,9 @@ class Learner:
         _whole(self.name, "steps", steps, 1)
         if steps % self.accumulate:
             raise ValueError(f"learner {self.name}: steps={steps} is not a multiple of accumulate={self.accumulate}")
+        if self.schedule is not None:
+            with _naming(self.name):
+                check_length(self.schedule, steps // self.accumulate, type(self.schedule).__name__)
         self._steps = steps
 
     @property
@@ -251,7 +255,8 @@ class Learner:
             # Its bits must not depend on the number of threads, those of sums in hooks and optimizers included.
             with one_thread():
                 stepped = self._add(total)
-        except Exception as error:  # an optimizer, a schedule or a hook may raise anything
+        # An optimizer, a schedule or a hook may raise anything, SystemExit too, which would end the other learners.
+        except (Exception, SystemExit) as error:
             raise FaultError(fault_of(error)) from error
         self.whole = True
         return metrics if stepped else {**metrics, "skipped": 1}
@@ -357,8 +362,14 @@ def _whole(name: str, what: str, value: Any, least: int) -> None:
 
 def check_learner_model(name: str, model: nn.Module) -> None:
     """ValueError naming the learner and what of its model cannot be trained on workers."""
-    try:
+    with _naming(name):
         check_model(model)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"learner {name}: {error}") from None
 
@@ -370,14 +381,18 @@ def _check_numbers(learner: Learner) -> None:
         _whole(learner.name, "blocks", learner.blocks, 1)
         if learner.blocks > learner.batch:
             raise ValueError(f"learner {learner.name}: blocks={learner.blocks} is more than batch={learner.batch}")
-    if learner.clip is not None and not learner.clip > 0:
-        raise ValueError(f"learner {learner.name}: clip must be > 0: got {learner.clip}")
-    if learner.ema is not None and not 0 < learner.ema < 1:
-        raise ValueError(f"learner {learner.name}: ema must be between 0 and 1: got {learner.ema}")
+    clip: Any = learner.clip
+    if clip is not None and not (isinstance(clip, int | float | np.floating) and clip > 0):
+        raise ValueError(f"learner {learner.name}: clip must be > 0: got {clip!r}")
+    ema: Any = learner.ema
+    if ema is not None and not (isinstance(ema, int | float | np.floating) and 0 < ema < 1):
+        raise ValueError(f"learner {learner.name}: ema must be between 0 and 1: got {ema!r}")
 
 
 def _check_optimizer(name: str, model: nn.Module, optimizer: Optimizer, schedule: Schedule | None) -> None:
     """ValueError unless the optimizer trains parameters of the model and no others, on the CPU, with its own schedule."""
+    with _naming(name):
+        check_step(optimizer)
     # By identity: equal tensors of another model would be stepped without ever reaching this one.
     moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not moved & {id(p) for p in trained(model)}:

@@ -95,7 +95,11 @@ def simulate_schemes(
     A candidate that needs rows of a worker that never answers comes last and is "impossible". ValueError for options that do not
     go together, PoolError if every candidate is impossible.
     """
+    pipelined = {"parts": parts, "copies": copies, "lanes": lanes, "burst": burst, "places": places}
     named = _named(schemes, _pipelines(scheduler, parts, copies, lanes, burst, places), scheduler, sweep)
+    own = [name for name, value in pipelined.items() if value not in (None, (), [], 0)]
+    if sweep and own:
+        raise ValueError(f"{own[0]} is an option of --scheduler pipeline: --sweep makes its own pipelines")
     _check_alone(given, sweep, trace, named)
     table = given_delays(trace, profile, workers, seed, slope)
     rule = closing_rule(closing, cutoff=cutoff, mu=mu)
@@ -103,8 +107,7 @@ def simulate_schemes(
     setting = Setting(table, models, jobs, rule, unfinished, arrival, inexact, objective, paid, places)
     # A sweep stands for itself: it makes its own schemes and pipelines.
     shown: list[Candidate] = ["uncoded", Pipeline()] if sweep else named
-    own = {"parts": parts, "copies": copies, "lanes": lanes, "burst": burst}
-    given = {*given, *(name for name, value in own.items() if value not in (None, (), []))}
+    given = {*given, *own}
     said = SchedulerConfig(AUTO, "", closing, cutoff, mu, objective=objective, prices=price or "", inexact=inexact)
     check_candidates([_described(setting, said, one) for one in shown], dict.fromkeys(_options(given), True))
     least = bounds_of(setting) if bounds else []

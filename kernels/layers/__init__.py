@@ -47,6 +47,8 @@ def layers_of(text: str, width: int) -> list[Layer]:
     >>> [type(layer).__name__ for layer in layers_of("ssm:states=16*2,attention:window=64", width=32)]
     ['SSM', 'SSM', 'Attention']
     """
+    if not isinstance(text, str):
+        raise ValueError(f"layers must be text such as 'lstm*2' or 'ssm,attention:window=64': got {text!r}")
     made: list[Layer] = []
     for item in map(str.strip, text.split(",")):
         name, options, count = parsed(item, LAYERS)

@@ -38,6 +38,8 @@ def test_none_is_none() -> None:
         ("lstm*", "count must be a whole number from 1 to 1000"),
         ("lstm,", "a layer must be one of lstm, gru, .*: got ''"),
         ("LSTM", "a layer must be one of lstm, gru, .*: got 'LSTM'"),
+        (["lstm", "gru"], r"layers must be text such as .*: got \['lstm', 'gru'\]"),
+        (3, "layers must be text such as .*: got 3"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_what_can(text: str, message: str) -> None:

@@ -1,6 +1,7 @@
 """Builds optimizers from their names and arguments in a config file."""
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from distseq.learners.optimizers.groups import matched, trained_names
 from distseq.learners.optimizers.muon import Muon
+from distseq.learners.optimizers.schedules import check_finite
 
 Optimizer = torch.optim.Optimizer
 
@@ -47,8 +49,20 @@ def torch_optimizer(
     return _made(name, known[name.lower()], args, [{"params": rest}, *made] if rest and made else rest or made)
 
 
+def check_step(optimizer: Optimizer) -> None:
+    """ValueError for an optimizer such as LBFGS, whose step computes the loss again."""
+    closure = signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is Parameter.empty:
+        raise ValueError(
+            f"{type(optimizer).__name__} computes the loss again within each step, but a step here has one gradient, which "
+            "workers computed: use an optimizer whose step() needs no closure"
+        )
+
+
 def _made(name: str, kind: Callable[..., Optimizer], args: Mapping[str, Any], parameters: Any) -> Optimizer:
+    check_finite(f"optimizer {name}", args)
     try:
         return kind(parameters, **args)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer {name} with {dict(args)}: {error}") from None
+    # An IndexError, say, for a list that is too short.
+    except Exception as error:
+        raise ValueError(f"optimizer {name} with {dict(args)}: {' '.join(str(error).split())}") from None

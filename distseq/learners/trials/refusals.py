@@ -17,6 +17,8 @@ def check_model(model: nn.Module) -> None:
         if isinstance(tensor, torch.Tensor) and tensor.dtype is torch.complex128:
             raise ValueError(f"{name!r} is complex128, which files of weights cannot hold: use complex64")
     for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.layout is not torch.strided:
+            raise ValueError(f"parameter {name!r} is sparse, but rows are dense: hold its values as a dense tensor")
         if parameter.requires_grad and parameter.is_complex():
             raise ValueError(
                 f"parameter {name!r} is complex, but gradients travel as real numbers: hold it as a real tensor of shape "
@@ -42,6 +44,9 @@ def check_model(model: nn.Module) -> None:
 
 
 def _wrong(module: nn.Module) -> Iterator[str]:
+    # Parameters of its copies are no leaves, and it cannot be pickled.
+    if isinstance(module, torch.jit.ScriptModule):
+        yield "is compiled by torch.jit, and workers need copies that train: use the module that it was compiled from"
     if any(
         is_lazy(tensor) for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None
     ):

@@ -57,7 +57,7 @@ def named(learner: Learner, action: Callable[[], T]) -> T:
         return action()
     except FloatingPointError as error:
         raise FloatingPointError(f"learner {learner.name}: {error}") from None
-    except Exception as error:  # a user's model may raise anything
+    except (Exception, SystemExit) as error:  # a user's model may raise anything
         message = " ".join(str(error).splitlines()[:1]).removeprefix(f"learner {learner.name}: ")
         kind = "" if isinstance(error, ValueError | FaultError) else f"{type(error).__name__}: "
         raise ValueError(f"learner {learner.name}: {kind}{message}") from error

@@ -44,6 +44,8 @@ def prices(spec: str) -> Prices:
     known, given = [f.name for f in fields(Prices)], dict[str, float]()
     for word in spec.split(","):
         key, _, value = word.strip().partition("=")
+        if key in given:
+            raise ValueError(f"a price must be given once: got {key} twice in {spec!r}")
         try:
             given[key] = float(value)
         except ValueError:

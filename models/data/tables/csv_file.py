@@ -24,6 +24,8 @@ def open_csv(
     """
     spec = f"csv:{path}"
     check_dtype(spec, dtype)
+    if not isinstance(classes, bool):
+        raise ValueError(f"data {spec!r}: classes must be true or false: got {classes!r}")
     if classes and target is None:
         raise ValueError(f"data {spec!r}: classes needs a target")
     if not isinstance(delimiter, str) or len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':

@@ -1,6 +1,7 @@
 """The numbers of a CSV column, parsed batch by batch; what is no number, or changes when it is parsed, is refused by row."""
 
 import re
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -76,8 +77,10 @@ class NumberColumn:
         if len(broken):
             raise BadCellError(first + int(broken[0]), f"{_text(cells, int(broken[0]))!r} is not a whole number")
         whole = np.where(np.abs(values) < EXACT, values, 0).astype(np.int64)
-        exact = {row: int(values[row]) for row in large.tolist()} | _whole_numbers(cells, large)
+        exact = {row: _exact(cells, row) for row in large.tolist()} | _whole_numbers(cells, large)
         for row, number in sorted(exact.items()):
+            if number is None:
+                raise BadCellError(first + row, f"{_text(cells, row)!r} is not a whole number")
             if not -(2**63) <= number < 2**63:
                 raise BadCellError(first + row, f"{_text(cells, row)!r} does not fit int64")
             whole[row] = number
@@ -121,6 +124,15 @@ def _whole_numbers(cells: pa.Array, rows: np.ndarray) -> dict[int, int]:
     parsed = [(text, text.lstrip("+-").lstrip("0") or "0") for text in texts.filter(whole).to_pylist()]
     numbers = [-int(digits) if text.startswith("-") else int(digits) for text, digits in parsed]
     return dict(zip(rows[whole.to_numpy(zero_copy_only=False)].tolist(), numbers, strict=True))
+
+
+def _exact(cells: pa.Array, row: int) -> int | None:
+    """The number of a cell with a point or an exponent, which float64 may have rounded; None if it is not whole."""
+    number = Decimal(cells[row].as_py().strip(BLANKS))
+    # Any number beyond 10^20 says enough: the digits of 1e300 are of no use.
+    if number.adjusted() > 20:
+        return 10**20
+    return int(number) if number == number.to_integral_value() else None
 
 
 def _text(cells: pa.Array, row: int) -> str:

@@ -117,6 +117,15 @@ def test_a_damaged_journal_costs_figures_and_not_the_run(
     assert "figures of the summary will be missing" in printed
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_a_journal_that_is_no_file_is_neither_waited_for_nor_read(job: Path, make: Callable[[Path], None]) -> None:
+    run = crashed(job, 9)
+    (run / "journal.jsonl").unlink()
+    make(run / "journal.jsonl")
+    with pytest.raises(ValueError, match=r"^cannot resume in run folder .*: Not a regular file$"):
+        train(resume=run)
+
+
 def test_a_missing_journal_costs_figures_and_not_the_run(job: Path, whole: Callable[..., list[np.ndarray]]) -> None:
     run = crashed(job, 9)
     (run / "journal.jsonl").unlink()

@@ -200,6 +200,32 @@ class Unseeded(Good):
         self.register_buffer("features", torch.from_numpy(np.random.rand(3)))
 
 
+class Losses(Good):
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = getattr(torch, dtype)
+
+    def per_sample_loss(self, batch):
+        return super().per_sample_loss(batch).to(self.dtype)
+
+
+class Scripted(Good):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.jit.script(self.body)
+
+
+class Sparse(Good):
+    def __init__(self):
+        super().__init__()
+        self.mask = nn.Parameter(torch.eye(3).to_sparse())
+
+
+class Exits(Good):
+    def forward(self, x):
+        raise SystemExit(3)
+
+
 class Raises(Good):
     def forward(self, x):
         raise KeyError("two\\nlines")
@@ -243,6 +269,7 @@ def build(model: str, dtype: str = "float32", data: str = "arrays:data.npz", **m
         ("Keyed", {}),
         ("PartlyUnused", {}),
         ("Rotary", {}),
+        ("Losses", {"dtype": "float64"}),
     ],
 )
 def test_a_good_model_passes(model: str, args: dict[str, Any], dtype: str) -> None:
@@ -277,6 +304,13 @@ def test_a_good_model_passes(model: str, args: dict[str, Any], dtype: str) -> No
         ("Unseeded", {}, "building the model twice from one seed gives two different values of 'features'"),
         ("Turning", {}, r"parameter 'turn' is complex, but gradients travel as real numbers"),
         ("Lazy", {}, r"LazyLinear 'head' has parameters without a shape: run a batch through the model"),
+        ("Losses", {"dtype": "bfloat16"}, r"losses of float.*, as its parameters are float\d+: got bfloat16$"),
+        ("Losses", {"dtype": "float16"}, r"losses of float.*, as its parameters are float\d+: got float16$"),
+        ("Losses", {"dtype": "int64"}, r"losses of float.*, as its parameters are float\d+: got int64$"),
+        ("Losses", {"dtype": "complex64"}, r"losses of float.*, as its parameters are float\d+: got complex64$"),
+        ("Sparse", {}, "parameter 'mask' is sparse, but rows are dense: hold its values as a dense tensor"),
+        ("Scripted", {}, "RecursiveScriptModule 'body' is compiled by torch.jit, and workers need copies that train"),
+        ("Exits", {}, "SystemExit: 3$"),
         ("Raises", {}, r"KeyError: 'two\\nlines'$"),
     ],
 )

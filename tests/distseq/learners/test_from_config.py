@@ -84,6 +84,7 @@ def test_groups_are_written_as_they_were_read() -> None:
         ([{"weight_decay": 0.0}], "a parameter group needs match = a regular expression"),
         (["bias"], r"groups\[0\] in .* must be a table: got 'bias'"),
         ([{"match": "bias", "weight_decy": 0.0}], "learner a: optimizer sgd with .*weight_decy"),
+        ([{"match": "bias", "lr": float("inf")}], "learner a: optimizer sgd: lr must be finite: got inf"),
         ([{"match": "bias", "lr": -1.0}], "optimizer sgd with .*Invalid learning rate"),
         ("bias", "groups in .* must be an array of tables"),
     ],
@@ -93,6 +94,25 @@ def test_groups_that_make_no_sense_are_refused_in_one_line(groups: Any, message:
     one = load_config(Path("job.toml")).learner[0].__dict__ | {"groups": groups}
     with pytest.raises(ValueError, match=message) as error:
         build_fleet(from_dict({"learner": [one | {"optimizer_args": {"lr": 0.1}}]}))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "args", "message"),
+    [
+        ("adam", {"betas": [0.9]}, r"learner a: optimizer adam with \{'betas': \[0\.9\]\}: list index out of range"),
+        ("adam", {"betas": [0.9, float("nan")]}, r"learner a: optimizer adam: betas must be finite: got \[0\.9, nan\]"),
+        ("sgd", {"lr": float("inf")}, "learner a: optimizer sgd: lr must be finite: got inf"),
+        ("muon", {"lr": float("nan")}, "learner a: optimizer muon: lr must be finite: got nan"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_in_one_line(
+    optimizer: str, args: dict[str, Any], message: str
+) -> None:
+    Path("job.toml").write_text(JOB)
+    one = load_config(Path("job.toml")).learner[0].__dict__ | {"groups": []}
+    with pytest.raises(ValueError, match=message) as error:
+        build_fleet(from_dict({"learner": [one | {"optimizer": optimizer, "optimizer_args": args}]}))
     assert "\n" not in str(error.value)
 
 

@@ -111,6 +111,8 @@ def test_a_learner_s_own_steps_are_the_length_of_its_schedule() -> None:
             "schedule OneCycleLR with .* ends before the learner's 7 steps",
         ),
         ("OneCycleLR", {"max_lr": 0.2, "epochs": 2, "steps_per_epoch": 3}, "ends before the learner's 7 steps"),
+        ("exponentiallr", {"gamma": float("nan")}, "learner a: schedule exponentiallr: gamma must be finite: got nan"),
+        ("multisteplr", {"milestones": [1, float("inf")]}, r"milestones must be finite: got \[1, inf\]"),
         (None, {"gamma": 0.5}, "learner a: schedule_args is given, but no schedule"),
     ],
 )

@@ -293,6 +293,53 @@ def complex_one() -> distseq.Learner:
     return learner(model)
 
 
+def test_float64_targets_of_a_float32_model_train_as_in_plain_torch() -> None:
+    def make() -> distseq.Learner:
+        model, x = Net(), points().tensors[0].float()
+        data = TensorDataset(x, x.prod(1).double())
+        return distseq.Learner(
+            "net", model, torch.optim.SGD(model.parameters(), 0.1), data=data, batch=12, steps=5, loss=squares
+        )
+
+    assert_as_plain(make, tolerance=1e-5)
+
+
+def test_an_optimizer_that_computes_the_loss_again_is_refused_by_name() -> None:
+    class Sharpness(torch.optim.SGD):
+        def step(self, closure: Any) -> Any:  # type: ignore[override]
+            return super().step(closure)
+
+    for optimizer in (torch.optim.LBFGS, Sharpness):
+        with pytest.raises(
+            ValueError, match=f"^learner net: {optimizer.__name__} computes the loss again .* no closure"
+        ):
+            learner(Net(), lambda p, kind=optimizer: kind(p, lr=0.1))
+
+
+def test_a_schedule_made_in_python_that_ends_too_early_is_refused_at_the_start() -> None:
+    def one(steps: int, **more: Any) -> distseq.Learner:
+        model = Net().double()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        schedule = lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=5)
+        return distseq.Learner(
+            "net", model, optimizer, schedule=schedule, data=points(), batch=12, steps=steps, loss=squares, **more
+        )
+
+    one(5)
+    one(10, accumulate=2)
+    with pytest.raises(ValueError, match=r"^learner net: schedule OneCycleLR ends before the learner's 6 steps"):
+        one(6)
+    with pytest.raises(ValueError, match=r"^learner net: schedule OneCycleLR ends before the learner's 7 steps"):
+        one(5).steps = 7
+
+
+@pytest.mark.parametrize("given", [{"clip": "1"}, {"ema": "0.9"}, {"clip": [1]}])
+def test_what_is_no_number_is_refused(given: dict[str, Any]) -> None:
+    ((name, value),) = given.items()
+    with pytest.raises(ValueError, match=rf"^learner net: {name} must be .*: got {re.escape(repr(value))}$"):
+        learner(Net(), **given)
+
+
 def test_an_optimizer_that_lists_only_some_parameters_leaves_the_others() -> None:
     def make() -> distseq.Learner:
         model = Net().double()

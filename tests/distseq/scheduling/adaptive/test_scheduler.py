@@ -270,6 +270,11 @@ def test_what_is_no_price_is_refused(spec: str, message: str) -> None:
         prices(spec)
 
 
+def test_a_price_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="a price must be given once: got message twice in 'message=1,message=2'"):
+        prices("message=1,message=2")
+
+
 def test_an_objective_must_be_known_and_a_price_have_prices() -> None:
     with pytest.raises(ValueError, match="the objective must be one of seconds, worker-seconds, price: got 'speed'"):
         Question(1, objective="speed")

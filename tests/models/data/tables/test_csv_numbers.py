@@ -89,6 +89,10 @@ def test_a_class_outside_int64_is_refused(number: int) -> None:
 
 def test_a_class_may_be_written_as_a_whole_float() -> None:
     assert read("x,c\n0,3.0\n1,1e2\n2,-100\n", target="c", classes=True)["targets"].tolist() == [3, 100, -100]
+    large = "x,c\n0,9007199254740993.0\n1,9.007199254740993e15\n2,-9223372036854775807e0\n"
+    assert read(large, target="c", classes=True)["targets"].tolist() == [2**53 + 1, 2**53 + 1, -(2**63) + 1]
+    refused("x,c\n0,9007199254740993.5\n", r"'9007199254740993.5' is not a whole number$", target="c", classes=True)
+    refused("x,c\n0,1e300\n", r"'1e300' does not fit int64$", target="c", classes=True)
     refused(
         "x,c\n0,3\n1,0.5\n", r"row 2 \(line 3\), column 'c': '0.5' is not a whole number$", target="c", classes=True
     )
@@ -174,6 +178,8 @@ def test_a_name_with_an_underscore_between_digits_is_a_name() -> None:
         ({"delimiter": '"'}, r"delimiter must be one ASCII character"),
         ({"delimiter": 5}, r"delimiter must be one ASCII character: got 5$"),
         ({"target": 5}, r"has no column 5; known: a, y$"),
+        ({"target": "y", "classes": "false"}, r"classes must be true or false: got 'false'$"),
+        ({"target": "y", "classes": 1}, r"classes must be true or false: got 1$"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(args: dict[str, Any], message: str) -> None:
