@@ -10,8 +10,7 @@ import torch
 def one_thread() -> Iterator[None]:
     """torch on one thread inside; also a decorator.
 
-    With several, elementwise functions change bits where threads divide a tensor (the last elements of each piece are computed
-    without vector instructions), and so do products of matrices.
+    With several, the last bits of some steps differ: seen at width 100 in all modes (tests/models/temporal/test_state.py).
     """
     threads = torch.get_num_threads()
     if threads == 1:
