@@ -71,16 +71,16 @@ class World:
     @property
     def refusable(self) -> bool:
         """Whether something of it cannot be trained by parts."""
-        kernels = any(name.startswith("our_") for name in self.blocks)
         if any(name in REFUSED for name in self.blocks) or self.entry in ("max_norm", "sparse"):
             return True
-        # A part of these kernels' second derivatives would be missing.
-        return self.loss == "penalized" and (kernels or "reentrant" in self.blocks)
+        # torch has no derivatives of a gradient through this.
+        return self.loss == "penalized" and "reentrant" in self.blocks
 
     @property
     def may_be_refused(self) -> bool:
-        """Whether torch itself, in some of its versions and sizes, has no second derivative of it."""
-        return self.loss == "penalized" and not {"torch_attention", "transformer"}.isdisjoint(self.blocks)
+        """Whether it may have no second derivative: most kernels of ours, attention in some of torch's versions and sizes."""
+        kernels = any(name.startswith("our_") for name in self.blocks)
+        return self.loss == "penalized" and (kernels or not {"torch_attention", "transformer"}.isdisjoint(self.blocks))
 
     def data(self, evaluation: bool = False) -> TensorDataset:
         """Samples to train on, or others to evaluate on."""
@@ -181,7 +181,9 @@ def worlds(draw: DrawFn, dtype: str, *, parts: int, draws: bool | None = None, c
         names.append(draw(st.sampled_from(sorted(REFUSED))))
     names = list(draw(st.permutations(names)))
     losses = ["squared"] if drawing else ["squared", "squared", "penalized"]
-    loss = draw(st.sampled_from([*losses, "counted"])) if counts is None else ("counted" if counts else "squared")
+    if counts is not False:
+        losses = ["counted"] if counts else [*losses, "counted"]
+    loss = draw(st.sampled_from(losses))
     accumulate = draw(st.sampled_from([1, 1, 2]))
     batch = draw(st.integers(parts if drawing else 1, 17 + parts))
     entries = ["linear", "linear", "embedding", "padded"]
