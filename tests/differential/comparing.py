@@ -16,7 +16,7 @@ import distseq
 from distseq.cluster.system.stop_signals import Stopped
 from distseq.learners.learner import Learner
 from tests.differential.plain import trained_plainly
-from tests.differential.worlds import Run, World, seed_of
+from tests.differential.worlds import Run, World, schemes, seed_of
 
 # Relative, for each tensor alone.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
@@ -61,6 +61,9 @@ def check(run: Run, folder: Path, found: Found, pool: dict[str, Any] | None = No
         try:
             if not any(world.evaluated for world in worlds):
                 options.pop("evaluate_every", None)
+            # Some schemes need as many learners as were drawn.
+            if "scheme" in options and options["scheme"] not in schemes(run.workers, len(worlds)):
+                options["scheme"] = "uncoded"
             learners = trained(worlds, run, folder / str(len(refused)), options, found)
             break
         except ValueError as error:
@@ -94,6 +97,8 @@ def trained(worlds: list[World], run: Run, out: Path, options: dict[str, Any], f
     try:
         result = distseq.train(given(), out=out, console=quiet, watchers=watchers, **options)
     except (Stopped, KeyboardInterrupt):
+        if run.stop is None:
+            raise
         found.stopped += 1
         result = distseq.train(None if run.written else given(), resume=out, console=quiet)
     assert not result.summary["failures"], f"{result.summary['failures']}\nof {run}"

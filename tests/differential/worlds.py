@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import TensorDataset
 
 import distseq
-from tests.differential.models import BLOCKS, DRAWING, FEATURES, LOSSES, OUTPUTS, REFUSED, SYMBOLS, Net, Written
+from tests.differential.data import DTYPES, tensors
+from tests.differential.models import BLOCKS, DRAWING, LOSSES, REFUSED, Net, Written
 
 WRITTEN = "tests.differential.models"
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # With epsilons far above the rounding of a gradient: a step must not be a matter of the last digit.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "SGD": {"lr": 0.05},
@@ -73,16 +73,16 @@ class World:
     @property
     def refusable(self) -> bool:
         """Whether something of it cannot be trained by parts."""
-        kernels = any(name.startswith("our_") for name in self.blocks)
         if any(name in REFUSED for name in self.blocks) or self.entry in ("max_norm", "sparse"):
             return True
-        # A part of these kernels' second derivatives would be missing.
-        return self.loss == "penalized" and (kernels or "reentrant" in self.blocks)
+        # torch has no derivatives of a gradient through this.
+        return self.loss == "penalized" and "reentrant" in self.blocks
 
     @property
     def may_be_refused(self) -> bool:
-        """Whether torch itself, in some of its versions and sizes, has no second derivative of it."""
-        return self.loss == "penalized" and not {"torch_attention", "transformer"}.isdisjoint(self.blocks)
+        """Whether it may have no second derivative: most kernels of ours, attention in some of torch's versions and sizes."""
+        kernels = any(name.startswith("our_") for name in self.blocks)
+        return self.loss == "penalized" and (kernels or not {"torch_attention", "transformer"}.isdisjoint(self.blocks))
 
     def data(self, evaluation: bool = False) -> TensorDataset:
         """Samples to train on, or others to evaluate on."""
@@ -143,7 +143,7 @@ class World:
             "name": name,
             "model": f"{WRITTEN}:Written",
             "model_args": {"blocks": list(self.blocks), "entry": self.entry, "loss": self.loss},
-            "data": "tests.differential.worlds:Samples",
+            "data": "tests.differential.data:Samples",
             "data_args": self.drawn,
             "batch": self.batch,
             "steps": self.steps,
@@ -154,43 +154,11 @@ class World:
             "clip": self.clip,
             "accumulate": self.accumulate,
             "ema": self.ema,
-            "evaluation": "tests.differential.worlds:Samples" if self.evaluated else None,
+            "evaluation": "tests.differential.data:Samples" if self.evaluated else None,
             "evaluation_args": {**self.drawn, "evaluation": True} if self.evaluated else {},
             "blocks": self.cut,
         }
         return {key: value for key, value in found.items() if value is not None}
-
-
-class Samples:
-    """The data of a world, as a config file names them."""
-
-    def __init__(self, **drawn: Any) -> None:
-        self._data, self.fingerprint = tensors(**drawn), str(sorted(drawn.items()))
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def batch(self, indices: np.ndarray) -> tuple[Tensor, ...]:
-        return self._data[indices]  # type: ignore[no-any-return]
-
-
-def tensors(samples: int, length: int, dtype: str, odd: bool, entry: str, evaluation: bool = False) -> TensorDataset:
-    """Inputs, targets, and which steps are valid."""
-    draws, shape = torch.Generator().manual_seed(samples + 100 * length + evaluation), (samples, length)
-    x = torch.randn(*shape, FEATURES, generator=draws, dtype=torch.float64)
-    y = torch.randn(*shape, OUTPUTS, generator=draws, dtype=torch.float64)
-    valid = torch.ones(shape, dtype=torch.float64)
-    symbols = torch.randint(SYMBOLS, shape, generator=draws)
-    if odd:
-        x[::3], x[1::4], y[::5] = 0.0, x[:1], 3.0
-        x[-1] *= 10.0
-        valid = (torch.rand(shape, generator=draws) < 0.5).double()
-        valid[::4] = 0.0
-    if evaluation:
-        # A mean over nothing is no loss.
-        valid[0] = 1.0
-    inputs = x.to(DTYPES[dtype]) if entry == "linear" else symbols
-    return TensorDataset(inputs, y.to(DTYPES[dtype]), valid.to(DTYPES[dtype]))
 
 
 @dataclass(frozen=True)
@@ -220,7 +188,9 @@ def worlds(draw: DrawFn, dtype: str, *, parts: int, draws: bool | None = None, c
         names.append(draw(st.sampled_from(sorted(REFUSED))))
     names = list(draw(st.permutations(names)))
     losses = ["squared"] if drawing else ["squared", "squared", "penalized"]
-    loss = draw(st.sampled_from([*losses, "counted"])) if counts is None else ("counted" if counts else "squared")
+    if counts is not False:
+        losses = ["counted"] if counts else [*losses, "counted"]
+    loss = draw(st.sampled_from(losses))
     accumulate = draw(st.sampled_from([1, 1, 2]))
     batch = draw(st.integers(parts if drawing else 1, 17 + parts))
     entries = ["linear", "linear", "embedding", "padded"]
@@ -286,6 +256,12 @@ def runs(
         own = tuple(
             replace(world, written=True, groups=False, seed=seed_of(options["seed"], m), blocks=without_hooks(world))
             for m, world in enumerate(own)
+        )
+    else:
+        # torch itself refuses to make this one, before distseq sees it; in a configuration it is drawn.
+        own = tuple(
+            replace(world, optimizer="SGD") if "lazy" in world.blocks and world.optimizer == "Adagrad" else world
+            for world in own
         )
     return Run(own, workers, tuple(options.items()), written, draw(st.integers(1, jobs)) if stops else None)
 

@@ -7,11 +7,14 @@ ValueError that gives the reason.
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import nn
 
 from distseq.cluster.pool import Payload
 from distseq.engine.differences import TOLERANCE, is_rounding, nudged
-from distseq.gradients.problem import EXTRAS, load_vector
+from distseq.gradients.problem import EXTRAS, Problem, load_vector, losses_and_counts
+from distseq.gradients.randomness import States, drawing, seed_all, states
+from distseq.gradients.randomness import same as undrawn_between
 from distseq.gradients.work import GradientWork
 from distseq.learners.trials.trial import KEYED, check_unchanged, same, state
 
@@ -45,6 +48,8 @@ def check_contract(work: GradientWork, payload: Payload, built: nn.Module) -> np
         raise ValueError("the loss depends on no parameter that requires a gradient: every gradient is None")
     if np.isfinite(row).all():
         _check_additive(work, payload, ids, weights, row)
+        if payload.blocks and not payload.joint:
+            _check_alone(problem, payload, ids)
     return row
 
 
@@ -110,6 +115,40 @@ def _check_additive(
                 f"{what} of parts do not add up to those of the whole batch (off by {size:.1e}, allowed {allowed:.1e}): "
                 f"a sample's loss may depend on no other sample of its batch, {KEYED}, and hooks inside the model must be linear"
             )
+
+
+def _check_alone(problem: Problem, payload: Payload, ids: np.ndarray) -> None:
+    """The loss of a block's first sample must not change with the others of its block.
+
+    Parts are whole blocks where random numbers are drawn, so that parts add up even if the samples of a block are coupled.
+    """
+    (own, drawn), (alone, again) = (_first(problem, payload, block) for block in (ids, np.full_like(ids, ids[0])))
+    # Where the other samples decide how much is drawn, the first one meets other numbers, and nothing can be compared.
+    if not (undrawn_between(drawn, again) and np.isfinite([own, alone]).all()):
+        return
+    for what, one, other in zip(("loss", "count"), own, alone, strict=True):
+        off, allowed = abs(one - other), TOLERANCE[payload.parameters.dtype.name] * max(abs(one), abs(other))
+        if off <= allowed:
+            continue
+        load_vector(problem.parameters, nudged(payload.parameters))
+        nearby, _ = _first(problem, payload, ids)
+        load_vector(problem.parameters, payload.parameters)
+        if not is_rounding(alone, own, nearby, 0, [len(own)]):
+            raise ValueError(
+                f"the {what} of a sample changes with the other samples of its block (off by {off:.1e}, allowed {allowed:.1e}): "
+                f"a sample's loss may depend on no other sample of its batch, and {KEYED}"
+            )
+
+
+def _first(problem: Problem, payload: Payload, block: np.ndarray) -> tuple[np.ndarray, States]:
+    """The loss and the count (1 without counts) of a block's first sample, and the generators' states after the block."""
+    device = problem.parameters[0].device
+    with drawing(device):
+        seed_all(payload.seed, device)
+        # With gradients: a loss may hold derivatives of its own.
+        losses_B, counts_B = losses_and_counts(problem, block, problem.source.batch(block))
+        counts_B = torch.ones_like(losses_B) if counts_B is None else counts_B
+        return np.array([float(losses_B[0].detach()), float(counts_B[0])]), states(device)
 
 
 def _samples(count: int) -> np.ndarray:

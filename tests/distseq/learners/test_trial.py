@@ -51,6 +51,38 @@ def test_a_loss_normalized_by_the_batch_s_tokens_is_refused_though_four_samples_
     refused(lambda: learner(Net(), data=tokens(lengths), loss=by_batch_tokens), "decoded from parts of a batch")
 
 
+def with_noise(couple: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A loss with noise for each sample, computed in blocks, of residuals (B,) that `couple` may couple."""
+
+    def loss(model: nn.Module, batch: list[Tensor]) -> Tensor:
+        x, y = batch
+        return couple(model(x + 0.1 * torch.randn_like(x)) - y).square()
+
+    return loss
+
+
+def test_samples_that_are_coupled_within_a_block_of_random_draws_are_refused() -> None:
+    reason = (
+        "the loss of a sample changes with the other samples of its block .*: a sample's loss may depend on no other"
+    )
+    for couple in (
+        lambda r: r - r.mean(),
+        lambda r: r / r.abs().max(),
+        lambda r: r.roll(1),
+        lambda r: r + 1e-3 * r.flip(0),
+    ):
+        refused(lambda couple=couple: learner(Net(), loss=with_noise(couple)), reason)  # type: ignore[misc]
+    assert fleet(learner(Net(), loss=with_noise(lambda r: 2 * r))).learners[0].cut.blocks == 8
+
+
+def test_counts_that_are_coupled_within_a_block_of_random_draws_are_refused() -> None:
+    def loss(model: nn.Module, batch: list[Tensor]) -> tuple[Tensor, Tensor]:
+        x, y = batch
+        return (model(x + 0.1 * torch.randn_like(x)) - y).square(), x[:, 0].abs().mean().expand(len(x))
+
+    refused(lambda: learner(Net(), loss=loss), "the count of a sample changes with the other samples of its block")
+
+
 def test_draws_that_only_one_sample_in_twenty_shows_are_seen() -> None:
     def rare(model: nn.Module, batch: list[Tensor]) -> Tensor:
         losses = squares(model, batch)
