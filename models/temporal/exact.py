@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from distseq.models.temporal.graph import Graph
+from distseq.models.temporal.layers.updaters import RecurrentUpdater
 from distseq.models.temporal.model import TemporalModel, row_time
 from distseq.models.temporal.state import Changes, State
 from distseq.models.temporal.threads import one_thread
-from distseq.models.temporal.updaters import RecurrentUpdater
 from distseq.models.temporal.versions import Versions
 
 

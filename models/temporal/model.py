@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distseq.models.temporal.attention import Attention
-from distseq.models.temporal.encoding import TimeEncoding
 from distseq.models.temporal.graph import Graph
-from distseq.models.temporal.heads import ClassHead, LinkHead
+from distseq.models.temporal.layers.attention import Attention
+from distseq.models.temporal.layers.encoding import TimeEncoding
+from distseq.models.temporal.layers.heads import ClassHead, LinkHead
+from distseq.models.temporal.layers.updaters import MailboxUpdater, RecurrentUpdater
 from distseq.models.temporal.options import options_of
 from distseq.models.temporal.state import Fields, State
-from distseq.models.temporal.updaters import MailboxUpdater, RecurrentUpdater
 
 
 class TemporalModel(nn.Module):

@@ -20,7 +20,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, softplus
 from distseq.models.temporal.advance import batch_changes
 from distseq.models.temporal.embed import distinct, embedded, read
 from distseq.models.temporal.graph import Graph
-from distseq.models.temporal.heads import LinkHead
+from distseq.models.temporal.layers.heads import LinkHead
 from distseq.models.temporal.model import TemporalModel
 from distseq.models.temporal.prepared import Prepared, check_batch, prepare
 from distseq.models.temporal.state import Changes, State

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distseq.kernels import rnn
 from distseq.kernels.cells import CELLS
 from distseq.kernels.linear import Linear, linear
-from distseq.models.temporal.attention import Attention
+from distseq.models.temporal.layers.attention import Attention
 from distseq.models.temporal.options import Options
 
 NAMES = {"gru": "gru", "rnn": "elman"}  # of the cells in distseq.kernels.cells
