@@ -212,7 +212,7 @@ def test_groups_set_what_steps_parameters_and_how() -> None:
     ("args", "groups", "message"),
     [
         ({"lr": -1.0}, [], "lr must be a number of at least 0: got -1.0"),
-        ({"lr": float("nan")}, [], "lr must be a number of at least 0: got nan"),
+        ({"lr": float("nan")}, [], "optimizer muon: lr must be finite: got nan"),
         ({"lr": "0.1"}, [], "lr must be a number of at least 0: got '0.1'"),
         ({"momentum": 1.0}, [], "momentum must be a number from 0 to below 1: got 1.0"),
         ({"adam_betas": [0.9]}, [], r"adam_betas must be two numbers from 0 to below 1: got \[0.9\]"),
@@ -233,6 +233,8 @@ def test_what_makes_no_sense_is_refused_in_one_line(args: Any, groups: Any, mess
 
 
 def test_it_is_made_of_a_module_at_once() -> None:
+    with pytest.raises(ValueError, match="lr must be a number of at least 0: got nan"):
+        Muon(net(), lr=float("nan"))
     with pytest.raises(ValueError, match="Muon takes a module, which knows what its parameters are: got list"):
         Muon(list(net().parameters()))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Muon takes its groups when it is made"):
