@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any
 
 USES = ("muon", "adam")
@@ -68,7 +69,7 @@ class Settings:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def _numbers(count: int, holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -79,7 +80,6 @@ def _share(value: Any) -> bool:
     return _number(value) and 0 <= value < 1
 
 
-# Written so that NaN breaks each.
 _AT_LEAST_0 = (lambda value: _number(value) and value >= 0, "a number of at least 0")
 _ABOVE_0 = (lambda value: _number(value) and value > 0, "a number above 0")
 _SWITCH = (lambda value: isinstance(value, bool), "true or false")

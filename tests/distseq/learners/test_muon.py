@@ -220,6 +220,7 @@ def test_groups_set_what_steps_parameters_and_how() -> None:
         ({"nesterov": 1}, [], "nesterov must be true or false: got 1"),
         ({"adjust_lr_fn": "none"}, [], "adjust_lr_fn must be 'original' or 'match_rms_adamw': got 'none'"),
         ({"betas": [0.9, 0.9]}, [], "Muon has no option 'betas': it takes lr, momentum"),
+        ({}, [{"match": "bias", "lr": float("inf")}], "lr must be a number of at least 0: got inf"),
         ({}, [{"match": "bias", "lrs": 1.0}], "Muon has no option 'lrs'"),
         ({}, [{"match": "bias", "use": "sgd"}], "use must be 'muon' or 'adam': got 'sgd'"),
         ({}, [{"match": "bias", "use": "muon"}], r"needs matrices of more than one row: 1.bias has shape \(6,\)"),
