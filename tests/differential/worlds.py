@@ -187,7 +187,7 @@ def worlds(draw: DrawFn, dtype: str, *, parts: int, draws: bool | None = None, c
     if draw(st.integers(0, 29)) == 7:
         names.append(draw(st.sampled_from(sorted(REFUSED))))
     names = list(draw(st.permutations(names)))
-    losses = ["squared"] if drawing else ["squared", "squared", "penalized"]
+    losses = ["squared"] if drawing else ["squared", "squared", "squared", "penalized"]
     if counts is not False:
         losses = ["counted"] if counts else [*losses, "counted"]
     loss = draw(st.sampled_from(losses))
