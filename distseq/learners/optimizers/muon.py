@@ -22,9 +22,10 @@ class Muon(torch.optim.Optimizer):
     model: its parameters that require a gradient are trained. Biases, gains, single rows and embedding tables go to Adam; which
         parameters are matrices, and how kernels and the gates of recurrent networks are cut into some, is said in
         `distseq.learners.optimizers.matrices`.
-    lr, momentum, nesterov, ns_coefficients, ns_steps, eps, weight_decay, adjust_lr_fn: as of `torch.optim.Muon`, which makes the
-        steps where torch has it (2.9); the defaults are .02, .95, true, five steps and no decay.
-    full_precision: orthogonalize in the matrices' dtype, not in bfloat16. Where gradients agree to rounding, so then do weights.
+    lr, momentum, nesterov, ns_coefficients, ns_steps, eps, weight_decay, adjust_lr_fn: as of `torch.optim.Muon`; the defaults are
+        .02, .95, true, five steps and no decay.
+    full_precision: orthogonalize in the matrices' dtype: where gradients agree to rounding, so do weights. False: in bfloat16, by
+        torch's own steps where torch has them (2.9).
     by_gate: each gate of GRU and LSTM is a matrix, not all together.
     adam_lr, adam_betas, adam_eps, adam_weight_decay: of Adam (with decay: of AdamW), by default .001, (.9, .95), 1e-8 and 0.
     groups: each has a `match`, a regular expression searched in parameter names, and options for the matching parameters, as in a
