@@ -244,7 +244,7 @@ def pool_of(kind: str, work: WorkSpec) -> Pool:
         pytest.param("ray-kept", marks=[pytest.mark.ray, pytest.mark.long]),
     ],
 )
-@pytest.mark.parametrize("how", ["exit", "hang"])
+@pytest.mark.parametrize("how", ["exit", pytest.param("hang", marks=pytest.mark.long)])
 def test_a_row_that_takes_its_hosts_along_is_a_fault_in_the_end_and_every_other_row_arrives(
     kind: str, how: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -140,7 +140,11 @@ class Run:
         return said
 
 
-@pytest.mark.parametrize("elastic", [False, True], ids=["fixed", "elastic"])
+@pytest.mark.parametrize(
+    "elastic",
+    [pytest.param(False, marks=pytest.mark.long), True],
+    ids=["fixed", "elastic"],
+)
 def test_a_node_dies_and_another_joins_while_training(job: Path, cluster: Any, elastic: bool) -> None:
     run = Run(job, cluster.address, *["--elastic"] * elastic)
     run.until(6)  # the driver is on the head's node, which is not the one to die

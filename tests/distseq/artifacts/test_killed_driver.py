@@ -122,7 +122,7 @@ def assert_gone(seconds: float, processes: set[Process]) -> None:
 @pytest.mark.parametrize(
     ("pool", "times"),
     [
-        ("local", 3),
+        ("local", 2),
         pytest.param("local", 5, marks=pytest.mark.long),
         # A driver with a Ray of its own, and one that is a guest of a cluster.
         pytest.param("ray", 2, marks=pytest.mark.ray),

@@ -41,7 +41,10 @@ def signalled(job: Path, number: int) -> tuple[int, str, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
+)
 def test_a_signal_stops_the_run_which_resumes_to_the_same_weights(
     job: Path, number: int, code: int, whole: Callable[..., list[np.ndarray]]
 ) -> None:

@@ -167,7 +167,7 @@ def on(request: pytest.FixtureRequest, job: Path) -> Callable[[str], dict[str, A
     return options
 
 
-@pytest.mark.parametrize("how", ["raise", "nan"])
+@pytest.mark.parametrize("how", ["raise", pytest.param("nan", marks=pytest.mark.long)])
 def test_the_others_go_on_and_the_failure_is_told_once(
     job: Path, on: Callable[[str], dict[str, Any]], how: str
 ) -> None:

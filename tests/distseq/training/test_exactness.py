@@ -326,7 +326,11 @@ def undisturbed(spec: str | Pipeline) -> list[np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pipeline", [None, Pipeline(4, 2)], ids=["its own scheme", "pipelined"])
+@pytest.mark.parametrize(
+    "pipeline",
+    [None, pytest.param(Pipeline(4, 2), marks=pytest.mark.long)],
+    ids=["its own scheme", "pipelined"],
+)
 def test_the_main_job_survives_the_death_of_a_host_with_the_same_weights(
     real_pool: Callable[..., HostPool], pipeline: Pipeline | None
 ) -> None:
