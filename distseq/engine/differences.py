@@ -16,6 +16,8 @@ SHARE = 0.1
 NUDGE = 4
 # Differences up to this many times the effect of such a change are rounding: a product of many terms rounds in each of them.
 ROUNDING = 10
+# Not numpy's own number, which warns where a quotient by it is inf.
+TINY = float(np.finfo(float).tiny)
 
 
 class Difference(NamedTuple):
@@ -40,7 +42,7 @@ def largest(
     least = SHARE * float(np.linalg.norm(scale))
     relative = [
         # A gradient of zeros that is matched exactly differs by nothing.
-        0.0 if off == 0 else off / max(own, least, np.finfo(float).tiny)
+        0.0 if off == 0 else off / max(own, least, TINY)
         for off, own in ((float(np.linalg.norm(found[p] - expected[p])), s) for p, s in zip(pieces, scale, strict=True))
     ]
     index = int(np.argmax(relative))  # of several NaNs the first: argmax takes NaN for the largest
