@@ -12,6 +12,9 @@ from tests.differential.comparing import Found, check
 from tests.differential.worlds import Run, runs
 from tests.examples import THOROUGH
 
+# A busy machine takes many times the seconds of a free one, and time that ran out must not be taken for a difference.
+pytestmark = pytest.mark.timeout(1800)
+
 # Of real workers: their own seconds are delays enough.
 HOSTS = {"hosts": 1, "delays": "none"}
 # Of all draws, at most this share may be refused.

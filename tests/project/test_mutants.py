@@ -220,6 +220,11 @@ def test_the_killing_tests_pass_on_the_sources_as_they_are(tree: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{m.file}:{m.wrong}" for m in MUTANTS])
 def test_a_mutant_is_killed(tree: Path, mutant: Mutant) -> None:
+    killed(tree, mutant)
+
+
+def killed(tree: Path, mutant: Mutant) -> str:
+    """What the test that fails with the mutant prints. AssertionError if it passes."""
     path = tree / mutant.file
     source = path.read_text()
     assert source.count(mutant.right) == 1, f"{mutant.right!r} must occur once in {mutant.file}"
@@ -227,5 +232,6 @@ def test_a_mutant_is_killed(tree: Path, mutant: Mutant) -> None:
     try:
         result = run(tree, mutant.killer)
         assert result.returncode == 1, f"{mutant} lives\n{result.stdout}"
+        return result.stdout
     finally:
         path.write_text(source)
