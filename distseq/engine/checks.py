@@ -79,7 +79,7 @@ class GradientChecks:
             0.0,
         )  # jobs of this process, their cost, when the first one was decoded
         self._spent = self._spent_cost = 0.0  # worker-seconds and cost of all checks but the first
-        self._latest = 0.0  # worker-seconds of the latest check
+        self._latest = 0.0  # worker-seconds of the latest check but the first
         self._one: Running | None = None
 
     @property
@@ -204,9 +204,11 @@ class GradientChecks:
     def _forget(self, one: Running) -> None:
         self._one = None
         self._pool.retire(one.payload.job)
-        # Of an arrival: start-up and compute seconds of its worker.
-        self._latest = sum(startup + compute for *_, startup, compute, _, _, _, _ in one.arrivals)
-        self._spent += self._latest if self._begun > 1 else 0.0
+        # The first one, which is free, foretells nothing: it meets hosts that load what they need.
+        if self._begun > 1:
+            # Of an arrival: start-up and compute seconds of its worker.
+            self._latest = sum(startup + compute for *_, startup, compute, _, _, _, _ in one.arrivals)
+            self._spent += self._latest
 
     def _record(self, one: Running, difference: float) -> None:
         name, payload = self._learners[one.payload.learner].name, one.payload
