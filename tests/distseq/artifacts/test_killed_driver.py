@@ -65,7 +65,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
 
 
 def finish(folder: Path, *words: str) -> None:
-    assert start(folder, *words).wait(timeout=120) == 0, (folder / "output.txt").read_text()
+    assert start(folder, *words).wait(timeout=400) == 0, (folder / "output.txt").read_text()
 
 
 def done(run: Path) -> int:
