@@ -60,10 +60,10 @@ def _trained(world: World, blocks: int, evaluate_every: int) -> tuple[nn.Module,
 def evaluated(world: World, model: nn.Module) -> float:
     """The mean loss over the evaluation data, without dropout."""
     model.eval()
-    with torch.no_grad():
-        loss, count = sums(world, model, world.data(evaluation=True)[:])
+    # With gradients, of which a penalty is made.
+    loss, count = sums(world, model, world.data(evaluation=True)[:])
     model.train()
-    return float(loss) / count
+    return float(loss.detach()) / count
 
 
 def seed_all(seed: int) -> None:
