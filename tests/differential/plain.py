@@ -60,7 +60,7 @@ def _trained(world: World, blocks: int, evaluate_every: int) -> tuple[nn.Module,
 def evaluated(world: World, model: nn.Module) -> float:
     """The mean loss over the evaluation data, without dropout."""
     model.eval()
-    # With gradients, of which a penalty is made.
+    # Not under no_grad: a loss with a penalty differentiates.
     loss, count = sums(world, model, world.data(evaluation=True)[:])
     model.train()
     return float(loss.detach()) / count
