@@ -21,6 +21,7 @@ from distseq.gradients.threads import one_thread
 from distseq.learners.decoded import after_hooks, set_gradients, with_counts
 from distseq.learners.modes import evaluation_weights, switches, to_training
 from distseq.learners.optimizers.by_name import Optimizer, check_step
+from distseq.learners.optimizers.loading import load_optimizer
 from distseq.learners.optimizers.schedules import Schedule, check_length
 from distseq.learners.snapshot import NOT_CUT, Cut, Snapshot, check_compatible, described
 from distseq.learners.trials.refusals import check_model
@@ -338,10 +339,10 @@ class Learner:
         own = self.optimizer.state_dict()
         try:
             # First, since it may refuse: the shapes of the others have been compared.
-            self.optimizer.load_state_dict(saved.optimizer)
+            load_optimizer(self.optimizer, saved.optimizer)
         # An optimizer may raise anything for a state that it did not write, and may have taken half of it by then.
         except Exception as error:
-            self.optimizer.load_state_dict(own)
+            load_optimizer(self.optimizer, own)
             raise ValueError(f"learner {self.name}: its optimizer cannot be restored: {fault_of(error).text}") from None
         self.model.load_state_dict(saved.model)
         if self.schedule is not None and saved.schedule is not None:

@@ -126,15 +126,37 @@ def test_a_newer_format_is_refused(job: Path) -> None:
         train(resume=run)
 
 
-def learner(seed: int = 0, optimizer: str = "Adam", inputs: int = 3, **args: Any) -> Learner:
+def learner(
+    seed: int = 0, optimizer: str = "Adam", inputs: int = 3, dtype: torch.dtype = torch.float32, **args: Any
+) -> Learner:
     torch.manual_seed(seed)
-    model = nn.Linear(inputs, 2)
+    model = nn.Linear(inputs, 2, dtype=dtype)
     made: torch.optim.Optimizer
-    if optimizer == "Muon":
+    if optimizer == "Signs":
+        made = Signs(model.parameters(), {"lr": 0.1})
+    elif optimizer == "Muon":
         made = Muon(model, lr=0.1, **args)
     else:
         made = getattr(torch.optim, optimizer)(model.parameters(), lr=0.1, **args)
     return Learner("m", model, made, data=range(9), batch=2, steps=9, loss=no_loss)
+
+
+class Signs(torch.optim.Optimizer):
+    """Keeps the last signs as int8 and a rate in double precision: no state has the dtype of its parameter."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                zeros, rate = (
+                    torch.zeros_like(parameter, dtype=torch.int8),
+                    torch.tensor(group["lr"], dtype=torch.float64),
+                )
+                state = self.state[parameter] or {"signs": zeros, "rates": [rate]}
+                signs = parameter.grad.sign().to(torch.int8)
+                rate = state["rates"][0] * (0.9 if bool((signs ^ state["signs"]).any()) else 1.1)
+                self.state[parameter] = {"signs": signs, "rates": [rate]}
+                with torch.no_grad():
+                    parameter.sub_(signs * rate)
 
 
 def no_loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -240,18 +262,24 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("Adagrad", {}),
     ("RMSprop", {"momentum": 0.5, "centered": True}),
     ("NAdam", {}),
+    ("RAdam", {}),
     ("Rprop", {}),
+    ("ASGD", {"t0": 2}),
+    ("Adadelta", {}),
+    ("Adamax", {}),
+    ("Signs", {}),
     ("Muon", {"weight_decay": 0.1}),
     ("Muon", {"full_precision": True, "adam_betas": (0.8, 0.9)}),
 ]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize(("optimizer", "args"), OPTIMIZERS)
 def test_every_optimizer_goes_on_as_if_nothing_had_happened(
-    tmp_path: Path, optimizer: str, args: dict[str, Any]
+    tmp_path: Path, optimizer: str, args: dict[str, Any], dtype: torch.dtype
 ) -> None:
     totals = np.random.default_rng(3).normal(size=(8, 12))
-    one, other = learner(0, optimizer, **args), learner(1, optimizer, **args)
+    one, other = learner(0, optimizer, dtype=dtype, **args), learner(1, optimizer, dtype=dtype, **args)
     for total in totals[:4]:
         one.apply(total)
     write_checkpoint(tmp_path, 4, checkpoint(one, 4), keep=1)
