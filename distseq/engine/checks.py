@@ -69,15 +69,10 @@ class GradientChecks:
     ) -> None:
         self._check, self._learners, self._pool, self._jobs = check, learners, pool, jobs
         self._number, self._write, self._observers, self._fail = number, write, observers, fail
-        self._made, self._begun = (
-            dict.fromkeys(range(len(learners)), 0),
-            0,
-        )  # checks of each learner that trains, and of all
-        self._decoded, self._cost, self._first = (
-            0,
-            0.0,
-            0.0,
-        )  # jobs of this process, their cost, when the first one was decoded
+        self._made = dict.fromkeys(range(len(learners)), 0)  # checks of each learner that trains
+        self._begun = 0  # checks of all learners
+        # Jobs of this process, their cost, and when the first one was decoded.
+        self._decoded, self._cost, self._first = 0, 0.0, 0.0
         self._spent = self._spent_cost = 0.0  # worker-seconds and cost of all checks but the first
         self._latest = 0.0  # worker-seconds of the latest check but the first
         self._one: Running | None = None

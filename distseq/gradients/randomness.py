@@ -6,7 +6,7 @@ reruns, resumed runs, codes, schedulers and pools all draw the same numbers (doc
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -76,29 +76,19 @@ def seed_all(number: int, device: torch.device) -> None:
 
 def undrawn(compute: Callable[[], T], device: torch.device) -> T:
     """What `compute` returns, if it leaves all global generators as they are; else DrawsError, with their states restored."""
-    before = states(device)
-    try:
-        found = compute()
-        if same(before, states(device)):
-            return found
-    finally:
-        # Also after an exception: what it drew before it raised belongs to the user's generators.
-        _restore_if_changed(before, device)
-    # Another thread may have drawn meanwhile, while it read samples: only alone does a draw count.
-    with generators.LOCK:
-        before = states(device)
-        try:
-            found = compute()
-            if same(before, states(device)):
-                return found
-        finally:
-            _restore_if_changed(before, device)
+    # Another thread may have drawn meanwhile, while it read samples: only alone, the second time, does a draw count.
+    for alone in (nullcontext(), generators.LOCK):
+        with alone:
+            before = states(device)
+            try:
+                found = compute()
+                if same(before, states(device)):
+                    return found
+            finally:
+                # Also after an exception: what it drew before it raised belongs to the user's generators.
+                if not same(before, states(device)):
+                    restore(before, device)
     raise DrawsError("random numbers were drawn for a row of a job whose batch is not cut into blocks")
-
-
-def _restore_if_changed(before: States, device: torch.device) -> None:
-    if not same(before, states(device)):
-        restore(before, device)
 
 
 @contextmanager

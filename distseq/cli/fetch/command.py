@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from distseq.cli.options import like
+from distseq.cli import dashboard_options
 
 
 @click.command()
@@ -15,20 +15,10 @@ from distseq.cli.options import like
     type=click.Path(path_type=Path),
     help="Folder to make.  [default: runs/NAME, NAME being that of the run folder on the cluster]",
 )
-@click.option(
-    "--address",
-    default="http://127.0.0.1:8265",
-    envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
-    show_default=True,
-    help="URL of the cluster's dashboard.",
-)
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    help="File with the cluster's token.  [default: where Ray looks for it]",
-)
-@click.option("--insecure", **like("insecure") | {"default": False})
-@click.option("--python", default="python", show_default=True, help="Python interpreter on the cluster.")
+@dashboard_options.address
+@dashboard_options.token_file
+@dashboard_options.insecure
+@dashboard_options.python
 def fetch(run: str, **options: Any) -> None:
     """Copy a run folder from a Ray cluster.
 

@@ -6,8 +6,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from distseq.cli import dashboard_options
 from distseq.cli.json_output import JsonLog
-from distseq.cli.options import like
 from distseq.cli.train import train
 from distseq.config.options import OPTIONS
 
@@ -24,13 +24,7 @@ class WithCommand(click.Command):
 
 @click.command(cls=WithCommand, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[CONFIG] [OPTIONS OF TRAIN] [-- COMMAND]")
-@click.option(
-    "--address",
-    default="http://127.0.0.1:8265",
-    envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
-    show_default=True,
-    help="URL of the cluster's dashboard.",
-)
+@dashboard_options.address
 @click.option(
     "--working-dir",
     type=click.Path(path_type=Path),
@@ -38,13 +32,9 @@ class WithCommand(click.Command):
     show_default=True,
     help="Folder to copy to the cluster and to run in; .gitignore and .rayignore are respected.",
 )
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    help="File with the cluster's token.  [default: where Ray looks for it]",
-)
-@click.option("--insecure", **like("insecure") | {"default": False})
-@click.option("--python", default="python", show_default=True, help="Python interpreter on the cluster.")
+@dashboard_options.token_file
+@dashboard_options.insecure
+@dashboard_options.python
 @click.option("--no-wait", is_flag=True, help="Print the id of the Ray job and exit without waiting for it.")
 @click.pass_context
 def submit(context: click.Context, /, arguments: tuple[str, ...], no_wait: bool, **options: Any) -> int:

@@ -9,8 +9,6 @@ import numpy as np
 
 from distseq.models.data.events.stream import EventStream
 
-BATCHES = (50, 200, 800, 3200)
-
 
 @dataclass(frozen=True)
 class BatchStatistics:
