@@ -11,6 +11,10 @@ class DrawsError(RuntimeError):
     """A Work has drawn random numbers for a row of a job whose batch is not cut into blocks; the row is not used."""
 
 
+class StateError(RuntimeError):
+    """A host cannot make the state that a job's rows read, or its own differs; the job can be sent again with the state."""
+
+
 class Fault(NamedTuple):
     """The Work raised in one mini-task, or returned something that is not a row. It is not retried; other work goes on."""
 
@@ -18,6 +22,7 @@ class Fault(NamedTuple):
     traceback: str = ""
     machine: str = ""  # host name of the machine; empty in a simulation
     draws: bool = False  # it was a DrawsError: the job can be opened again, cut into blocks
+    state: bool = False  # it was a StateError: the job can be opened again, with the state that its rows read
 
 
 class FaultError(RuntimeError):

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from distseq.cluster.carried import Carried
 from distseq.cluster.errors import Fault as Fault
 from distseq.cluster.errors import FaultError as FaultError
 from distseq.cluster.errors import PoolError as PoolError
@@ -39,6 +40,7 @@ class Payload:
     # whole blocks. 0 = it draws none, and no row may.
     blocks: int = 0
     joint: bool = False  # all draws are dropout over samples: the blocks of a row share one pass
+    carried: Carried | None = None  # the state that its rows read, of a learner that carries one from job to job
 
     @property
     def layout(self) -> Layout:

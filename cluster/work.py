@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from distseq.cluster.errors import DrawsError, Fault
+from distseq.cluster.errors import DrawsError, Fault, StateError
 from distseq.cluster.pool import Payload
 from distseq.coding.import_string import load_object
 from distseq.coding.plan import MiniTask
@@ -82,6 +82,15 @@ class StackingWork(ReadingWork, Protocol):
         ...
 
 
+@runtime_checkable
+class IdleWork(Protocol):
+    """A Work that has something to prepare for the next job while its host has nothing to compute."""
+
+    def idle(self) -> bool:
+        """Prepares a little, for milliseconds, since commands wait meanwhile; whether there may be more. Never raises."""
+        ...
+
+
 def checked(row: object) -> np.ndarray:
     """The row, if it is one; else TypeError."""
     if not isinstance(row, np.ndarray):
@@ -98,7 +107,9 @@ def fault_of(error: BaseException) -> Fault:
     formatted = traceback.TracebackException.from_exception(error)
     message = " ".join(str(formatted).split())
     text = f"{type(error).__name__}{message and f': {message}'}"
-    return Fault(text, "".join(formatted.format()), draws=isinstance(error, DrawsError))
+    return Fault(
+        text, "".join(formatted.format()), draws=isinstance(error, DrawsError), state=isinstance(error, StateError)
+    )
 
 
 @dataclass(frozen=True)

@@ -374,13 +374,13 @@ class HostPool:
             if job in slot.known_jobs:
                 slot.known_jobs.discard(job)
                 self._dispatch.post(slot, [Retire(job)])
-        self._transport.unshare(retired.shared)
+        self._transport.unshare(retired.payload, retired.shared)
 
     def close(self) -> None:
         for slot in self._placement.all():
             self._transport.kill(slot.handle)
         for job in self._jobs:
-            self._transport.unshare(job.shared)
+            self._transport.unshare(job.payload, job.shared)
         self._jobs.clear()
         self._placement.placed, self._placement.joining = [], []
         # Handles hold descriptors for as long as somebody refers to them.

@@ -53,7 +53,7 @@ def _is_fault(fault: object) -> bool:
     texts = isinstance(fault, Fault) and all(
         isinstance(each, str) for each in (fault.text, fault.traceback, fault.machine)
     )
-    return texts and isinstance(fault, Fault) and type(fault.draws) is bool
+    return texts and isinstance(fault, Fault) and type(fault.draws) is bool and type(fault.state) is bool
 
 
 def _is_task(task: object, exists: Callable[[MiniTask], bool]) -> bool:

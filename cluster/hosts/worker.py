@@ -24,6 +24,7 @@ from distseq.cluster.hosts.worker_queues import WorkerQueue, WorkerQueues
 from distseq.cluster.pool import Fault, Payload
 from distseq.cluster.reduction import digest
 from distseq.cluster.work import (
+    IdleWork,
     ReadingWork,
     RowRequest,
     StackingWork,
@@ -109,6 +110,7 @@ class WorkerLoop:
         self._payloads: dict[int, Callable[[], Payload | None]] = {}  # job -> fetches the payload, once
         self._set_aside: dict[MiniTask, Inputs] = {}  # read for a pass whose shape they do not have
         self._running = True
+        self._idler: IdleWork | None = None  # the Work, if it prepares something while there is nothing to compute
         self.in_hand: InHand | None = None
         self.idle = True  # there is nothing to compute, now or after a start-up
 
@@ -125,6 +127,7 @@ class WorkerLoop:
             reader = work if isinstance(work, ReadingWork) else None
             stacker = work if self._spec.stack > 1 and isinstance(work, StackingWork) else None
             reading = partial(self._reading, work, reader, stacker)
+            self._idler = work if isinstance(work, IdleWork) else None
             with closing(Prefetch(reading, ahead=self._spec.prefetch and reader is not None)) as inputs:
                 loaded()
                 while self._running:
@@ -149,6 +152,8 @@ class WorkerLoop:
         if wait != 0 and self._inbox.empty():
             self.idle = wait is None
             self._pausing()
+            if self._idler is not None:
+                wait = self._prepare_ahead(self._idler, wait)
         try:
             commands = self._inbox.get(wait != 0, wait)
         except Empty:
@@ -156,6 +161,13 @@ class WorkerLoop:
         self.idle = False
         self._handle(commands)
         return True
+
+    def _prepare_ahead(self, idler: IdleWork, wait: float | None) -> float | None:
+        """Have the Work prepare what it can until something comes; what is left of the seconds to wait."""
+        begun = time.monotonic()
+        while self._inbox.empty() and (wait is None or time.monotonic() - begun < wait) and idler.idle():
+            pass
+        return None if wait is None else max(0.0, wait - (time.monotonic() - begun))
 
     def _handle(self, commands: Sequence[Command]) -> None:
         now = time.monotonic()

@@ -1,11 +1,21 @@
 """Messages between the driver and its local hosts: those of every pool, with references to shared memory in place of vectors."""
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from distseq.cluster.hosts.messages import Command, Report
 from distseq.cluster.local.shared_memory import Reader, Reference
 from distseq.cluster.pool import Payload
+
+
+class Stored(NamedTuple):
+    """A vector in transit, of the state that a learner carries: it is read from shared memory by who needs it."""
+
+    reference: Reference
+
+    def __call__(self) -> None:
+        raise AssertionError("only a host has a reader")
 
 
 class Shared(NamedTuple):
@@ -17,7 +27,12 @@ class Shared(NamedTuple):
     def fetch(self, reader: Reader) -> Payload | None:
         """The whole payload; None if the master has retired the job and reused the block of its parameters."""
         parameters = reader.read(self.parameters)
-        return None if parameters is None else replace(self.payload, parameters=parameters)
+        if parameters is None:
+            return None
+        carried = self.payload.carried
+        if carried is not None:
+            carried = carried.fetched_by(lambda one: partial(reader.read, one.reference))  # type: ignore[attr-defined]
+        return replace(self.payload, parameters=parameters, carried=carried)
 
 
 class Post(NamedTuple):

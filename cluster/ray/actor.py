@@ -26,6 +26,16 @@ class RemoteRow(NamedTuple):
     length: int
 
 
+class RemoteVector(NamedTuple):
+    """A vector in the object store, of the state that a learner carries: it is read by the hosts that need it."""
+
+    reference: Any
+
+    def __call__(self) -> np.ndarray:
+        vector: np.ndarray = ray.get(self.reference)
+        return vector
+
+
 class Host:
     """The actor of one host."""
 

@@ -5,19 +5,20 @@ that computed them, and are added there. Ray's own restarts and retries are off,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 import numpy as np
 import ray
 
+from distseq.cluster.hosts.kept_vectors import KeptVectors
 from distseq.cluster.hosts.limits import READY_WITHIN
 from distseq.cluster.hosts.messages import Command, Report
 from distseq.cluster.hosts.transport import Death, LostError, Term, verified
 from distseq.cluster.pool import Payload, PoolError
 from distseq.cluster.ray import runtime_env
-from distseq.cluster.ray.actor import GROUPS, Host, RemoteRow
+from distseq.cluster.ray.actor import GROUPS, Host, RemoteRow, RemoteVector
 from distseq.cluster.ray.reservation import Patience, Reservation, around
 from distseq.cluster.ray.resources import HostResources
 from distseq.cluster.ray.session import Access, Session
@@ -61,6 +62,8 @@ class RayTransport:
 
     def __init__(self, spec: WorkSpec, access: Access, hosting: Hosting, say: Callable[[str], object]) -> None:
         self._hosting, self._say, self._spawned = hosting, say, count()
+        # Ray frees an object when its last reference is gone.
+        self._vectors: KeptVectors[Any] = KeptVectors(ray.put, lambda reference: None)
         runtime_env.check(hosting.runtime_env)
         self._session = Session(access, say)
         try:
@@ -116,11 +119,16 @@ class RayTransport:
             patience.tell(lambda awaited=awaited: awaited)  # type: ignore[misc]
 
     def share(self, payload: Payload) -> list[Any]:
+        if payload.carried is not None:
+            remote = payload.carried.fetched_by(lambda one: RemoteVector(self._vectors.take(one)))
+            payload = replace(payload, carried=remote)
         # In a list, which `unshare` can empty: Ray frees an object when its last reference is gone.
         return [ray.put(payload)]
 
-    def unshare(self, shared: list[Any]) -> None:
+    def unshare(self, payload: Payload, shared: list[Any]) -> None:
         shared.clear()
+        if payload.carried is not None:
+            self._vectors.give_back(payload.carried.vectors)
 
     def post(self, handle: Actor, commands: list[Command], shared: Mapping[int, list[Any]]) -> None:
         boxed = {job: list(reference) for job, reference in shared.items()}
