@@ -24,6 +24,7 @@ OPENERS = {
     "parquet": "distseq.models.data.tables.parquet:open_parquet",
     "hf": "distseq.models.data.hf:open_hf",
     "torch": "distseq.models.data.torch_data:open_torch",
+    "events": "distseq.models.data.events.dataset:open_events_data",
 }
 
 

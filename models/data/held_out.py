@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from distseq.models.data.dataset import Dataset, check_ids
+from distseq.models.data.events.dataset import Events
 from distseq.models.data.text import Text, windows
 
 # Windows of a text that an evaluation uses. Evaluations run on the workers that train: more windows are more precise, and take
@@ -35,5 +36,7 @@ class HeldOut:
 
 
 def held_out(data: Dataset) -> Dataset | None:
-    """The default data set for evaluation: held-out windows if `data` is a text, else None."""
+    """The default data set for evaluation: held-out windows of a text, the test events of a stream, else None."""
+    if isinstance(data, Events):
+        return data.other("test")
     return HeldOut(data, LIMIT) if isinstance(data, Text) else None

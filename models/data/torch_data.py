@@ -22,6 +22,9 @@ from distseq.models.data.dataset import (
 # Samples in the fingerprint of a data set that has none of its own. All of them could take hours, each may be an image to decode;
 # evenly spaced ones find another version, file or order, but not a single changed sample.
 HASHED = 64
+from distseq.models.data.events.data import EventData
+from distseq.models.data.events.dataset import Events
+from distseq.models.data.events.stream import EventStream
 
 
 class Samples:
@@ -115,16 +118,21 @@ def open_torch(path: str, **args: Any) -> Samples:
 
 
 def as_dataset(data: Any, args: Mapping[str, Any], collate: Callable[[list[Any]], Any] | None) -> Dataset | Samples:
-    """A data set, from a spec opened with `args`, a map-style torch data set with `collate`, or a Dataset, returned as it is.
+    """A data set: from a spec opened with `args`, of a map-style torch data set with `collate`, of the training events of a stream,
+    or a Dataset as it is.
 
     ValueError for `args` without a spec, or `collate` without a torch data set.
     """
     if args and not isinstance(data, str):
         raise ValueError(f"data_args needs a data spec: got a {type(data).__name__}")
-    mapped = not isinstance(data, str) and not (hasattr(data, "batch") and hasattr(data, "fingerprint"))
+    mapped = not isinstance(data, str | EventStream | EventData) and not (
+        hasattr(data, "batch") and hasattr(data, "fingerprint")
+    )
     if collate is not None and not mapped:
         raise ValueError(f"collate needs a map-style torch data set: got a {type(data).__name__}")
     if isinstance(data, str):
         return checked(data, open_dataset(data, **args))
+    if isinstance(data, EventStream | EventData):
+        return Events(data)
     name = type(data).__name__
     return Samples(name, data, collate or default_collate) if mapped else checked(name, data)

@@ -9,7 +9,7 @@ Equations, for node i with memory s_i, and phi(x) = cos(w x + b):
 Shapes: R rows of memory, Q queries, k neighbors, d width.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,14 @@ from distseq.models.temporal.layers.heads import ClassHead, LinkHead
 from distseq.models.temporal.layers.updaters import MailboxUpdater, RecurrentUpdater
 from distseq.models.temporal.options import options_of
 from distseq.models.temporal.state import Fields, State
+
+
+class Part(Protocol):
+    """Some events of a batch, which know the memory that they read."""
+
+    def losses(self, model: "TemporalModel") -> Tensor:
+        """(P,) the losses of its events."""
+        ...
 
 
 class TemporalModel(nn.Module):
@@ -81,6 +89,11 @@ class TemporalModel(nn.Module):
                     f"TemporalModel: labels must be 0 .. {self.options.classes - 1}: got {label.min()} .. {label.max()}"
                 )
         return State.empty(graph.nodes, self.options, self.dtype)
+
+    def per_sample_loss(self, part: "Part") -> tuple[Tensor, Tensor]:
+        """(P,) losses of a part's events, and a count of 1 for each, since the last batch of an epoch may be a short one."""
+        losses = part.losses(self)
+        return losses, torch.ones_like(losses)
 
     def encode(self, graph: Graph, seconds: Tensor) -> Tensor:
         """phi of time differences (...) int64: (..., time_width)."""

@@ -39,6 +39,14 @@ def part_loss(model: TemporalModel, prepared: Prepared, events: np.ndarray) -> T
 
     ValueError, naming the first, for an event that is not one of the batch.
     """
+    return event_losses(model, prepared, events).sum() / (prepared.batch.stop - prepared.batch.start)
+
+
+def event_losses(model: TemporalModel, prepared: Prepared, events: np.ndarray) -> Tensor:
+    """(P,) the losses of some events of the batch, of which the loss of the batch is the mean over all its events.
+
+    In mode pres the last event of a node has the node's loss of coherence too. ValueError as in part_loss.
+    """
     graph, batch = prepared.graph, prepared.batch
     outside = (events < batch.start) | (events >= batch.stop)
     if outside.any():
@@ -48,8 +56,8 @@ def part_loss(model: TemporalModel, prepared: Prepared, events: np.ndarray) -> T
     ends = [graph.src[events], graph.dst[events], negatives(prepared, events)] if link else [graph.src[events]]
     queries, index = distinct(model, prepared, np.concatenate(ends), np.tile(events, len(ends)))
     # In mode pres there are no versions, so a node is its own row id.
-    owned = prepared.nodes[np.isin(prepared.last, events)] if model.options.mode == "pres" else None
-    rows = read(model, prepared, queries.own, queries.near, owned)
+    owned = np.isin(prepared.last, events) if model.options.mode == "pres" else None
+    rows = read(model, prepared, queries.own, queries.near, None if owned is None else prepared.nodes[owned])
     found = embedded(model, prepared, queries, rows, drop)[torch.from_numpy(index)]
     h = found.view(len(ends), len(events), model.options.width)
 
@@ -60,19 +68,21 @@ def part_loss(model: TemporalModel, prepared: Prepared, events: np.ndarray) -> T
         (source, destination), other = model.head.halves(h[0], h[1]), model.head.halves(h[0], h[2])[1]
         true = model.head.logit(source, destination, kept(POSITIVE_HEAD))
         false = model.head.logit(source, other, kept(NEGATIVE_HEAD))
-        total = softplus(-true).sum() + softplus(false).sum()
+        found_P = softplus(-true) + softplus(false)
     else:
         assert graph.label is not None
         labels = torch.from_numpy(np.asarray(graph.label[events], np.int64))
-        total = cross_entropy(model.head(h[0], kept(POSITIVE_HEAD)), labels, reduction="sum")
-    total = total / (batch.stop - batch.start)
+        found_P = cross_entropy(model.head(h[0], kept(POSITIVE_HEAD)), labels, reduction="none")
     if owned is None:
-        return total
-    at = torch.from_numpy(np.searchsorted(rows.ids, owned))
+        return found_P
+    at = torch.from_numpy(np.searchsorted(rows.ids, prepared.nodes[owned]))
     prev, now = rows.before[at], rows.value[at]
     # Of memory 0 there is no direction to keep.
     lost = (1 - cosine_similarity(prev, now)) * (prev != 0).any(1)
-    return total + model.options.beta / len(prepared.nodes) * lost.sum()
+    share = model.options.beta * (batch.stop - batch.start) / len(prepared.nodes)
+    order = np.argsort(events)
+    to = torch.from_numpy(order[np.searchsorted(events, prepared.last[owned], sorter=order)])
+    return found_P.index_add(0, to, share * lost)
 
 
 def changes(
