@@ -31,6 +31,8 @@ FIGURES = {
     "bits_per_char": "held-out bits/char",
     "unigram_bits_per_char": "unigram bits/char",
     "evaluation_loss": "held-out loss",
+    "ap": "AP",
+    "mrr": "MRR",
     "training_loss": "training loss",
     "skipped_steps": "skipped steps",
 }
@@ -84,6 +86,15 @@ def _model_summary(learner: Learner, text: Text | None, tally: Tally) -> dict[st
         if text is not None:
             entry["bits_per_char"] = held_out / math.log(2)
             entry["unigram_bits_per_char"] = text.unigram_entropy
+    at, figures = tally.quality.get(learner.name, (-1, {}))
+    if at == learner.steps:
+        entry["evaluation"] = dict(figures)
+        entry |= {key: figures[key] for key in ("ap", "mrr") if key in figures}
+    if figures and learner.stream_evaluation is not None:
+        entry["baselines"] = learner.stream_evaluation.baselines
+        entry["evaluated"] = learner.stream_evaluation.described
+    if learner.name in tally.states_sent:
+        entry["states_sent"] = tally.states_sent[learner.name]
     if learner.name in tally.evaluation_failures:
         entry["evaluation_error"] = tally.evaluation_failures[learner.name].error
     return entry

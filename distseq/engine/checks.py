@@ -157,7 +157,10 @@ class GradientChecks:
             return False
         load = one.payload.cost * one.payload.layout.loads[delivery.task.group][delivery.task.worker]
         one.arrivals.append(arrival(delivery, load))
-        if delivery.fault is not None:
+        if delivery.fault is not None and delivery.fault.state:
+            # A host without the state of that job: the job's own rows have found or will find the same.
+            self._forget(one)
+        elif delivery.fault is not None:
             self._stop(one, delivery.fault, delivery.host)
         elif not delivery.stale:
             one.owed.discard(delivery.task)
@@ -169,7 +172,7 @@ class GradientChecks:
         try:
             recomputed = self._pool.collect(one.payload.job, one.weights)
         except FaultError as error:
-            return self._stop(one, error.fault)
+            return self._forget(one) if error.fault.state else self._stop(one, error.fault)
         sizes, learner = self._check.sizes[one.payload.learner], one.payload.learner
         numbers = list(sizes.values())
         expected = recomputed if one.recomputed is None else one.recomputed

@@ -32,6 +32,9 @@ class Evaluate:
     )
     # Learner -> (P,) parameters to evaluate; None = those of its next job.
     parameters: Callable[[int], np.ndarray] | None = None
+    # Learner -> what makes the loss, and further figures, of the sum of an evaluation's rows; by default that sum is one of losses
+    # and one of counts.
+    judges: Mapping[int, Callable[[np.ndarray], tuple[float, Mapping[str, float]]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -117,6 +120,7 @@ class Evaluations:
         parameters = o.parameters if self._evaluate.parameters is None else self._evaluate.parameters(learner)
         cost = o.cost * FORWARD * len(ids) / max(1, len(o.ids))
         blocks = -(-len(ids) // BLOCK) if o.blocks else 0
+        carried = None if o.state is None else o.state.evaluated(done)
         self._pool.publish(
             job,
             replace(
@@ -126,6 +130,7 @@ class Evaluations:
                 ids=ids,
                 cost=cost,
                 blocks=blocks,
+                carried=carried,
             ),
         )
         tasks = [MiniTask(job, 0, worker) for worker in range(n)]
@@ -152,22 +157,31 @@ class Evaluations:
     def _end(self, one: Running) -> None:
         try:
             # A simulated pool computes rows only when they are collected, so that the model's errors may show here.
-            losses, count = self._pool.collect(one.job, one.weights)
+            total = self._pool.collect(one.job, one.weights)
         except FaultError as error:
             return self._fail(one, error.fault)
         except ValueError as error:
             return self._fail(one, Fault(str(error)))
-        if not count:
+        figures: Mapping[str, float] = {}
+        if one.learner in self._evaluate.judges:
+            loss, figures = self._evaluate.judges[one.learner](total)
+        elif not total[1]:
             return self._fail(one, Fault("the counts of all evaluation samples are 0"))
-        loss, now, name = float(losses / count), self._pool.now(), self._learners[one.learner].name
+        else:
+            loss = float(total[0] / total[1])
+        now, name = self._pool.now(), self._learners[one.learner].name
         if not isfinite(loss):
             return self._fail(one, Fault("the loss is not finite"))
         self._forget(one)
         record = {"kind": "evaluation", "learner": name, "step": one.step, "loss": loss, "job": one.job}
+        record |= {"figures": dict(figures)} if figures else {}
         seconds = {"begun": round(one.begun, 6), "ended": round(now, 6)}
         self._write({**record, **seconds, "arrivals": one.arrivals})
         for observer in self._observers:
             observer.evaluated(name, one.step, loss, now)
+        if figures:
+            for observer in self._observers:
+                observer.figures(name, one.step, figures, now)
         # Not the one after the last step, unless it is due: a run that goes on longer would not have had it.
         if self._evaluate.told is not None and self._every and one.step % self._every == 0:
             self._evaluate.told(one.learner, one.step, loss)

@@ -6,10 +6,29 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from distseq.cluster.carried import Carried
 from distseq.cluster.pool import Payload
 from distseq.coding.plan import MiniTask
 from distseq.engine.failures import LearnerFailure
 from distseq.scheduling.scheduler import Round, Scheduler
+
+
+class CarriedState(Protocol):
+    """The state that a learner carries from job to job, as the master sees it."""
+
+    sent_again: int  # jobs that were opened again with their state, because a host's differed
+
+    def whole(self, step: int) -> Carried:
+        """The state that the job of a step reads, all of it in the payload."""
+        ...
+
+    def evaluated(self, done: int) -> Carried:
+        """The state after so many jobs, all of it in the payload."""
+        ...
+
+    def prepare_next(self) -> None:
+        """Advances the state while hosts compute the job that was opened last."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -23,6 +42,8 @@ class JobInput:
     counts: bool | None = None  # whether the loss returns counts; None = not known
     blocks: int = 0  # into which the batch is cut, because the learner draws random numbers; 0 = it draws none
     joint: bool = False  # the blocks of a row may share one pass (distseq.cluster.pool.Payload)
+    carried: Carried | None = None  # the state that its rows read, if the learner carries one from job to job
+    state: CarriedState | None = None  # and what this is taken from
 
     def payload(self, job: int, learner: int, step: int, scheme: str, n: int) -> Payload:
         """The payload of this job under a scheme on n workers."""
@@ -39,6 +60,7 @@ class JobInput:
             counts=self.counts,
             blocks=self.blocks,
             joint=self.joint,
+            carried=self.carried,
         )
 
 
@@ -97,6 +119,9 @@ class Observer:
     def cut_in_blocks(self, learner: str, step: int, blocks: int) -> None:
         """A learner was found to draw random numbers in this step, which is computed again with its batch cut into blocks."""
 
+    def state_sent(self, learner: str, step: int, host: str) -> None:
+        """The state of a learner's memory on a host differed from the driver's: the step is computed again with the latter."""
+
     def learner_failed(self, failure: LearnerFailure) -> None:
         """A learner was stopped; the others go on."""
 
@@ -105,6 +130,9 @@ class Observer:
 
     def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
         """A learner was evaluated after `step` steps; `loss` is the mean over its evaluation samples."""
+
+    def figures(self, learner: str, step: int, figures: Mapping[str, float], now: float) -> None:
+        """What else an evaluation after `step` steps has found, such as the average precision of a temporal model."""
 
     def evaluation_failed(self, failure: LearnerFailure) -> None:
         """An evaluation failed: its learner trains on, but is not evaluated again."""

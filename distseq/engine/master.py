@@ -10,7 +10,7 @@ from distseq.coding.schemes.scheme import Scheme
 from distseq.engine.checks import Check, GradientChecks
 from distseq.engine.evaluation import Evaluate, Evaluations
 from distseq.engine.failures import LearnerFailure
-from distseq.engine.interfaces import CheckpointHook, JobInput, Observer, TrainableLearner
+from distseq.engine.interfaces import CarriedState, CheckpointHook, JobInput, Observer, TrainableLearner
 from distseq.engine.journal import Journal, Record, arrival
 from distseq.scheduling.scheduler import Decision, Round, Scheduler
 
@@ -58,6 +58,7 @@ class Master:
         # (Learner, step) -> job and decode weights: complete, while an earlier job of the learner is not.
         self._decodable: dict[tuple[int, int], tuple[int, Mapping[MiniTask, float], bool]] = {}
         self._payloads: dict[int, Payload] = {}  # published job -> payload
+        self._to_prepare: list[CarriedState] = []  # of jobs that were published since the last poll
         self._arrivals: list[list[float]] = []
         self._members: Mapping[int, str] = {}
         self._evaluations = Evaluations(
@@ -103,6 +104,7 @@ class Master:
             # After decoding, learners have opened new jobs: the scheduler decides about these before anything is waited for.
             if not decision.decode:
                 self._checks.send(self._scheduler.missing)
+                self._prepare_next()
                 self._receive(self._pool.poll(decision.wake))
         seconds = self._pool.now()
         # Ends the last round, which is in the journal then.
@@ -111,6 +113,11 @@ class Master:
             self._checkpoint_hook.trained()
         self._evaluate_all()
         return seconds
+
+    def _prepare_next(self) -> None:
+        """Advances the states that published jobs read, now that hosts have work."""
+        while self._to_prepare:
+            self._to_prepare.pop().prepare_next()
 
     def _evaluate_all(self) -> None:
         """The final evaluations, after those still in progress."""
@@ -218,6 +225,8 @@ class Master:
         payload = o.payload(job, learner, step, scheme.spec, scheme.n)
         self._payloads[job] = payload
         self._pool.publish(job, payload)
+        if o.state is not None:
+            self._to_prepare.append(o.state)
 
     def _complete(self, job: int, weights: Mapping[MiniTask, float], roundless: bool) -> None:
         """Applies a decodable job when it is its learner's next step, and those after it that were waiting for it."""
@@ -275,8 +284,13 @@ class Master:
         self._open(learner)
 
     def _take_fault(self, job: int, fault: Fault, host: str = "") -> None:
-        """Stops the learner of an open job or, if a row has only drawn random numbers, opens the job again, cut into blocks."""
+        """Stops the learner of an open job, or opens the job again.
+
+        Cut into blocks, if a row has only drawn random numbers; with the state that its rows read, if a host's was another one.
+        """
         learner, step, _, job_input = self._open_jobs[job]
+        if fault.state and job_input.state and job_input.carried and not job_input.carried.whole:
+            return self._send_state(job, job_input.state, host)
         # A job that is cut already would come back for ever.
         if not fault.draws or job_input.blocks:
             return self._fail(learner, fault, host)
@@ -292,16 +306,26 @@ class Master:
         for observer in self._observers:
             observer.cut_in_blocks(name, step, blocks)
         for o in own:
-            self._reopen(o, blocks)
+            self._reopen(o, replace(self._open_jobs[o][3], blocks=blocks, joint=False))
 
-    def _reopen(self, job: int, blocks: int) -> None:
-        """Withdraws an open job, and opens it under a new number: the same parameters and samples, cut into blocks."""
-        learner, step, made, job_input = self._open_jobs[job]
+    def _send_state(self, job: int, state: CarriedState, host: str) -> None:
+        """Opens a job again whose state a host has not, with all of the state: rows of another one are dropped."""
+        learner, step, _, job_input = self._open_jobs[job]
+        name = self._learners[learner].name
+        state.sent_again += 1
+        self._write({"kind": "memory", "learner": name, "step": step, "host": host})
+        for observer in self._observers:
+            observer.state_sent(name, step, host)
+        self._reopen(job, replace(job_input, carried=state.whole(step)))
+
+    def _reopen(self, job: int, changed: JobInput) -> None:
+        """Withdraws an open job, and opens it under a new number, with the same parameters and samples."""
+        learner, step, made, _ = self._open_jobs[job]
         self._withdraw(job)
-        number, cut = self._new_number(), replace(job_input, blocks=blocks, joint=False)
-        self._open_jobs[number] = (learner, step, made, cut)
+        number = self._new_number()
+        self._open_jobs[number] = (learner, step, made, changed)
         left = self._learners[learner].steps - step - 1
-        self._scheduler.opened(number, learner, cut.cost, left, self._pool.now())
+        self._scheduler.opened(number, learner, changed.cost, left, self._pool.now())
 
     def _jobs_of(self, learner: int) -> list[int]:
         """The open jobs of a learner, in the order of their steps; with ahead > 1 there are several."""

@@ -12,6 +12,7 @@ from torch import nn
 from distseq.coding.factory import load_factory
 from distseq.gradients.data import Source
 from distseq.gradients.device import moved
+from distseq.gradients.memory import HostMemory
 from distseq.gradients.side_effects import Watched
 from distseq.gradients.threads import one_thread
 from distseq.models.data.dataset import Dataset
@@ -34,6 +35,7 @@ class Problem:
     source: Source
     parameters: tuple[nn.Parameter, ...]  # trained ones, in the order of a row's gradient
     loss: Loss | None = None  # None = the model's own per_sample_loss
+    memory: HostMemory | None = None  # of a temporal model
 
     @cached_property
     def watched(self) -> Watched:

@@ -27,6 +27,7 @@ from distseq.gradients.backward import clear, flat_gradient, without_hooks
 from distseq.gradients.blocks import block_by_block, blocks_of_row, in_one_pass
 from distseq.gradients.data import Source, open_data
 from distseq.gradients.device import choose_device, moved
+from distseq.gradients.memory import memory_of
 from distseq.gradients.modes import evaluation_mode, without_graph
 from distseq.gradients.passes import LARGEST, PassTrials
 from distseq.gradients.problem import (
@@ -42,8 +43,10 @@ from distseq.gradients.problem import (
 )
 from distseq.gradients.randomness import block_seeds, undrawn
 from distseq.gradients.stacked import stacked_gradients
+from distseq.gradients.stream_evaluation import StreamEvaluation
 from distseq.gradients.threads import one_thread
 from distseq.models.data.held_out import held_out
+from distseq.models.temporal import TemporalModel
 
 # Samples per forward pass of an evaluation. An evaluation's part may be a whole data set: this bounds the memory of activations.
 AT_ONCE = 256
@@ -73,8 +76,10 @@ class GradientWork:
         self._specs, self._dtype, self._device = learners, DTYPES[dtype], choose_device(device)
         self._problems: dict[int, Problem] = {}
         self._evaluations: dict[int, Problem] = {}
+        self._streamed: dict[int, StreamEvaluation] = {}
         self._loaded: dict[int, tuple[int, int]] = {}  # learner -> (job, version) whose parameters its model holds
         self._counted: dict[int, bool] = {}  # learner -> whether its loss returned counts with the latest row
+        self._computed: set[int] = set()  # learners with memory whose rows were computed since the last idle time
         self._trials = PassTrials(self._alone, self._together)
 
     @one_thread()
@@ -93,8 +98,25 @@ class GradientWork:
                 model = build_model(model, spec["model_args"], spec["seed"], self._dtype)
             model = model.to(self._device)
             without_hooks(trained(model))
-            self._problems[learner] = Problem(model, source, trained(model), spec.get("loss"))
+            memory = memory_of(model, source.dataset, partial(self._load_past, learner))
+            if memory is not None and self._device.type != "cpu":
+                raise ValueError("temporal models compute on the CPU: set device to cpu")
+            self._problems[learner] = Problem(model, source, trained(model), spec.get("loss"), memory)
         return self._problems[learner]
+
+    def _load_past(self, learner: int, vector: np.ndarray) -> None:
+        """Puts parameters into a learner's model that are not those of the job whose rows it computes."""
+        self._loaded.pop(learner, None)
+        load_vector(self._problems[learner].parameters, vector)
+
+    def idle(self) -> bool:
+        """Advances the memory of one learner by the batch whose rows were computed last; whether one was."""
+        while self._computed:
+            learner = self._computed.pop()
+            memory = self._problems[learner].memory
+            if memory is not None and memory.idle():
+                return True
+        return False
 
     def evaluation(self, learner: int) -> Problem:
         """The learner's model with its evaluation data. ValueError when it has none; DataError as for `problem`."""
@@ -109,6 +131,13 @@ class GradientWork:
             self._evaluations[learner] = replace(problem, source=Source(name, data, spec.get("evaluation_fingerprint")))
         return self._evaluations[learner]
 
+    def _stream_evaluation(self, learner: int) -> StreamEvaluation:
+        if learner not in self._streamed:
+            problem = self.problem(learner)
+            assert isinstance(problem.model, TemporalModel)
+            self._streamed[learner] = StreamEvaluation(problem.model, problem.data, self.evaluation(learner).data)
+        return self._streamed[learner]
+
     def counted(self, learner: int) -> bool:
         """Whether the learner's loss returned counts when its latest row was computed here."""
         return self._counted[learner]
@@ -119,11 +148,15 @@ class GradientWork:
         None for an empty part, and for samples that must be read when their row is computed, because reading them draws.
         """
         if payload.kind == "evaluation":
-            source = self.evaluation(payload.learner).source
-            read = partial(_batches, source, ids)
+            problem = self.evaluation(payload.learner)
+            if problem.memory is not None:
+                return None
+            read = partial(_batches, problem.source, ids)
         else:
-            source = self.problem(payload.learner).source
-            if not len(ids) or (payload.blocks and not payload.joint):
+            problem = self.problem(payload.learner)
+            source = problem.source
+            # The samples of a temporal model are its events, which its graph holds.
+            if not len(ids) or (payload.blocks and not payload.joint) or problem.memory is not None:
                 return None
             read = partial(source.batch, ids)
         # Another row may draw meanwhile, under seeds of its own.
@@ -141,7 +174,7 @@ class GradientWork:
         samples: Any = None,
         blocks: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The row (P + K + 2,) of samples `ids` (B,) with `weights` (B,); for an evaluation (2,), see `_evaluated`.
+        """The row (P + K + 2,) of samples `ids` (B,) with `weights` (B,); for an evaluation see `_evaluated`.
 
         P: numbers in the K trained parameters; samples: what `read` has returned, None = read now; blocks: (B,) the block of
         each sample, where the batch is cut into blocks, None = `ids` are the whole batch. ValueError when the model's losses are
@@ -153,6 +186,9 @@ class GradientWork:
         problem = self.problem(payload.learner)
         if not len(ids):
             return np.zeros(row_length(problem.parameters), dtype=str(self._dtype).rpartition(".")[2])
+        if problem.memory is not None:
+            samples = problem.memory.part(payload, ids)
+            self._computed.add(payload.learner)
         self._load(problem, payload)
 
         def flat(begin: int, end: int, samples: Any = None) -> torch.Tensor:
@@ -256,10 +292,13 @@ class GradientWork:
     def _evaluated(
         self, payload: Payload, ids: np.ndarray, weights: np.ndarray, samples: Any, blocks: np.ndarray | None
     ) -> np.ndarray:
-        """(2,) float64: the weighted sums of losses and of counts over evaluation samples."""
+        """(2,) float64: the weighted sums of losses and of counts over evaluation samples; of a temporal model all scores."""
         problem = self.evaluation(payload.learner)
         # Before evaluation mode, which may work on a copy of the model.
         self._load(problem, payload)
+        if problem.memory is not None:
+            with one_thread():
+                return problem.memory.evaluated(self._stream_evaluation(payload.learner), payload, ids, weights)
         with one_thread(), evaluation_mode(problem.model) as model:
             sums = partial(_sums, replace(problem, model=model), payload, ids, weights)
             try:

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import torch
 
+from distseq.cluster.system.cpus import usable_cpus
 from distseq.cluster.work import WorkSpec
 from distseq.config.schema import Config
+from distseq.gradients.memory import check_room
 from distseq.gradients.randomness import drawing
 from distseq.gradients.work import GradientWork
-from distseq.learners.learner import Learner
+from distseq.learners.learner import Learner, naming
 from distseq.learners.snapshot import NOT_CUT
 from distseq.learners.trials.kinds import kind
+from distseq.learners.trials.temporal import try_temporal
 from distseq.learners.trials.trying import Trial, named, try_learner
 from distseq.models.data.text import Text
 
@@ -35,8 +38,8 @@ class Fleet:
 
     @property
     def evaluated(self) -> tuple[int, ...]:
-        """Number of evaluation samples of each learner; 0 = it is not evaluated."""
-        return tuple(0 if one.evaluation is None else len(one.evaluation) for one in self.learners)
+        """Number of evaluation samples of each learner, of temporal ones of batches; 0 = it is not evaluated."""
+        return tuple(_evaluated(one) for one in self.learners)
 
     def texts(self) -> dict[str, Text]:
         """The texts that learners are trained on, by the learner's name, where losses are in nats per character."""
@@ -54,6 +57,12 @@ class Fleet:
             f"tried {what} against plain PyTorch on {sizes} samples each: {cost}",
             *(f"learner {trial.learner}: {note}" for trial in self.trials for note in trial.notes),
         ]
+
+
+def _evaluated(one: Learner) -> int:
+    if one.evaluation is None:
+        return 0
+    return len(one.evaluation) if one.stream_evaluation is None else one.stream_evaluation.batches
 
 
 def work_spec(config: Config, target: str, args: str) -> WorkSpec:
@@ -74,6 +83,19 @@ def check_evaluations(learners: Sequence[Learner], every: int) -> None:
                 f"learner {one.name}: ReduceLROnPlateau is stepped with the loss of evaluations: give evaluation and "
                 f"evaluate_every ({lacks})"
             )
+
+
+def check_memory(learners: Sequence[Learner], config: Config) -> None:
+    """ValueError, naming the largest, when the replicas of temporal learners' memory do not fit into this machine's."""
+    sizes = {one.name: one.memory.bytes for one in learners if one.memory is not None}
+    if not sizes:
+        return
+    # The driver's replica and a snapshot, and of each host of this machine a replica and a copy that is evaluated.
+    hosts = {"local": config.pool.hosts or usable_cpus(), "simulated": 1}.get(config.pool.kind, 0)
+    largest = next(one for one in learners if one.name == max(sizes, key=lambda name: sizes[name]))
+    assert largest.memory is not None
+    with naming(largest.name):
+        check_room(largest.memory.nodes, sum(sizes.values()), 2 + 2 * hosts)
 
 
 def tried(fleet: Fleet) -> Fleet:
@@ -97,8 +119,11 @@ def _trials(fleet: Fleet) -> list[Trial]:
         source = named(learner, partial(fleet.work.problem, m)).source
         own.append(named(learner, partial(kind, learner, source)))
         kinds.setdefault(own[-1], m)
+    seconds = SECONDS / len(kinds)
     trials = {
-        key: try_learner(fleet.work, fleet.learners[m], m, SECONDS / len(kinds), evaluates=fleet.evaluated[m] > 0)
+        key: try_temporal(fleet.work, fleet.learners[m], m)
+        if fleet.learners[m].memory is not None
+        else try_learner(fleet.work, fleet.learners[m], m, seconds, evaluates=fleet.evaluated[m] > 0)
         for key, m in kinds.items()
     }
     return [trials[key] for key in own]

@@ -12,12 +12,14 @@ from distseq.gradients.data import open_data
 from distseq.gradients.problem import DTYPES, build_model, model_factory, trained
 from distseq.gradients.threads import one_thread
 from distseq.gradients.work import GradientWork
-from distseq.learners.fleet import Fleet, check_evaluations, tried, work_spec
+from distseq.learners.fleet import Fleet, check_evaluations, check_memory, tried, work_spec
 from distseq.learners.learner import Learner, check_learner_model
 from distseq.learners.optimizers.by_name import torch_optimizer
 from distseq.learners.optimizers.schedules import torch_schedule
 from distseq.models.data.dataset import Dataset
+from distseq.models.data.events.dataset import Events
 from distseq.models.data.held_out import held_out
+from distseq.models.temporal import TemporalModel
 
 
 @one_thread()
@@ -40,6 +42,7 @@ def build_fleet(config: Config) -> Fleet:
     work: dict[str, Any] = {"learners": specs, "dtype": config.run.dtype}
     learners = tuple(_learner(config, m, data[m], evaluation[m]) for m in range(len(data)))
     check_evaluations(learners, config.run.evaluate_every)
+    check_memory(learners, config)
     # The device is left out of the description: a run may be resumed on another one.
     hosts = json.dumps(work | {"device": config.pool.device})
     spec = work_spec(config, "distseq.gradients.work:GradientWork", hosts)
@@ -76,7 +79,7 @@ def _spec(config: Config, m: int, data: Dataset, evaluation: Dataset | None) -> 
     one = config.learner[m]
     spec: dict[str, Any] = {
         "model": one.model,
-        "model_args": one.model_args,
+        "model_args": _model_args(one, data),
         "data": one.data,
         "data_args": one.data_args,
     }
@@ -85,11 +88,18 @@ def _spec(config: Config, m: int, data: Dataset, evaluation: Dataset | None) -> 
     return {**spec, "evaluation_fingerprint": None if evaluation is None else evaluation.fingerprint}
 
 
+def _model_args(one: LearnerConfig, data: Dataset) -> dict[str, Any]:
+    """The model's arguments; a temporal model is told how many features the messages of its stream have."""
+    if isinstance(data, Events) and model_factory(one.model) is TemporalModel:
+        return {"features": data.stream.features, **one.model_args}
+    return dict(one.model_args)
+
+
 def _learner(config: Config, m: int, data: Dataset, evaluation: Dataset | None) -> Learner:
     one, seed = config.learner[m], _seed(config, m)
     steps = config.run.steps if one.steps is None else one.steps
     with _named(one):
-        model = build_model(one.model, one.model_args, seed, DTYPES[config.run.dtype])
+        model = build_model(one.model, _model_args(one, data), seed, DTYPES[config.run.dtype])
     check_learner_model(one.name, model)
     # An optimizer over no parameters would raise, but without a word about the learner.
     if not trained(model):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from distseq.config.schema import DTYPES as DTYPE_NAMES
 from distseq.config.schema import LIVE, Config, LearnerConfig
 from distseq.gradients.problem import trained
-from distseq.learners.fleet import Fleet, check_evaluations, tried, work_spec
+from distseq.learners.fleet import Fleet, check_evaluations, check_memory, tried, work_spec
 from distseq.learners.learner import Learner
 
 
@@ -66,6 +66,7 @@ def fleet_of_learners(config: Config, learners: Sequence[Learner]) -> Fleet:
         learner.steps = config.run.steps if one.steps is None else one.steps
     _share_nothing(learners)
     check_evaluations(learners, config.run.evaluate_every)
+    check_memory(learners, config)
     models = pickling.models(learners)
     same = json.dumps([one.description for one in learners])
     # A simulated pool computes in this process, with the Work below: nothing is sent, and data need not be picklable.

@@ -17,8 +17,10 @@ from distseq.coding.layout import check_parts
 from distseq.engine.interfaces import JobInput
 from distseq.gradients.data import check_files
 from distseq.gradients.problem import EXTRAS, Loss, row_length, trained
+from distseq.gradients.stream_evaluation import StreamEvaluation
 from distseq.gradients.threads import one_thread
 from distseq.learners.decoded import after_hooks, set_gradients, with_counts
+from distseq.learners.memory import LearnerMemory
 from distseq.learners.modes import evaluation_weights, switches, to_training
 from distseq.learners.optimizers.by_name import Optimizer, check_step
 from distseq.learners.optimizers.loading import load_optimizer
@@ -27,6 +29,7 @@ from distseq.learners.snapshot import NOT_CUT, Cut, Snapshot, check_compatible, 
 from distseq.learners.trials.refusals import check_model
 from distseq.models.data.held_out import held_out
 from distseq.models.data.torch_data import as_dataset
+from distseq.models.temporal import TemporalModel
 
 Sampler = Callable[[int], Any]
 # Blocks by default: where they share a pass, many cost little and leave the scheduler free; where each takes a pass of its own,
@@ -107,6 +110,9 @@ class Learner:
         self.evaluation_given = evaluation is not None
         self.evaluation_args = dict(evaluation_args or {})
         self._open_data(data, evaluation, collate)
+        with naming(name):
+            self.memory = self._carried_memory()
+            self.stream_evaluation = self._evaluated_stream()
         self.counts: bool | None = None  # whether its loss returns counts; None until it was tried
         self.whole = True  # between two steps; False after an error in the middle of one, until it is restored
         self.changes = 0  # goes up with every change of the state: equal numbers, equal snapshots
@@ -148,6 +154,23 @@ class Learner:
             if dataset is not None and len(dataset) < 1:
                 raise ValueError(f"learner {self.name}: {what} have no samples")
 
+    def _carried_memory(self) -> LearnerMemory | None:
+        """The memory of a temporal model. ValueError for what does not go with one."""
+        if not isinstance(self.model, TemporalModel):
+            return None
+        for what, given in (("loss", self.loss), ("sampler", self.sampler), ("blocks", self.blocks)):
+            if given is not None:
+                raise ValueError(
+                    f"a temporal model takes its events in order of time, with its own loss: {what} is given"
+                )
+        return LearnerMemory(self.model, self.data, self.batch)
+
+    def _evaluated_stream(self) -> StreamEvaluation | None:
+        """How a temporal model is evaluated; ValueError for data that do not go with it."""
+        if not isinstance(self.model, TemporalModel) or self.evaluation is None:
+            return None
+        return StreamEvaluation(self.model, self.data, self.evaluation)
+
     @property
     def steps(self) -> int:
         """Total number of jobs that it opens."""
@@ -159,7 +182,7 @@ class Learner:
         if steps % self.accumulate:
             raise ValueError(f"learner {self.name}: steps={steps} is not a multiple of accumulate={self.accumulate}")
         if self.schedule is not None:
-            with _naming(self.name):
+            with naming(self.name):
                 check_length(self.schedule, steps // self.accumulate, type(self.schedule).__name__)
         self._steps = steps
 
@@ -170,6 +193,9 @@ class Learner:
 
     def ids(self, step: int) -> np.ndarray:
         """(batch,) int64 sample ids of a step. ValueError when the sampler gives anything else."""
+        if self.memory is not None:
+            batch = self.memory.epochs.slice_of(step)
+            return np.arange(batch.start, batch.stop)
         if self.sampler is None:
             # Keyed by the step: a resumed run, or a job that is opened again, draws the same batch without any stored state.
             draws = np.random.default_rng(np.random.SeedSequence([self.seed, step]))
@@ -214,9 +240,17 @@ class Learner:
     def open(self, step: int) -> JobInput:
         """The input of the job of this step: current parameters, and the sample ids of its batch."""
         self.to_training()
-        cut = self.cut
+        cut, parameters = self.cut, self.publish()
+        carried = None if self.memory is None else self.memory.carried(step, parameters)
         return JobInput(
-            self.publish(), self.ids(step), self.seed, counts=self.counts, blocks=cut.blocks, joint=cut.joint
+            parameters,
+            self.ids(step),
+            self.seed,
+            counts=self.counts,
+            blocks=cut.blocks,
+            joint=cut.joint,
+            carried=carried,
+            state=self.memory,
         )
 
     def cut_for(self, *, joint: bool) -> Cut:
@@ -260,6 +294,8 @@ class Learner:
         except (Exception, SystemExit) as error:
             raise FaultError(fault_of(error)) from error
         self.whole = True
+        if self.memory is not None:
+            self.memory.done += 1
         return metrics if stepped else {**metrics, "skipped": 1}
 
     def _metrics(self, total: np.ndarray) -> dict[str, float]:
@@ -326,6 +362,7 @@ class Learner:
             self._summed,
             self.evaluated_at,
             self.cut,
+            None if self.memory is None else self.memory.snapshot(),
         )
 
     def check_fits(self, saved: Snapshot) -> None:
@@ -345,6 +382,8 @@ class Learner:
             load_optimizer(self.optimizer, own)
             raise ValueError(f"learner {self.name}: its optimizer cannot be restored: {fault_of(error).text}") from None
         self.model.load_state_dict(saved.model)
+        if self.memory is not None and saved.memory is not None:
+            self.memory.restore(saved.memory)
         if self.schedule is not None and saved.schedule is not None:
             self.schedule.load_state_dict(saved.schedule)
         if self.average is not None and saved.average is not None:
@@ -363,12 +402,13 @@ def _whole(name: str, what: str, value: Any, least: int) -> None:
 
 def check_learner_model(name: str, model: nn.Module) -> None:
     """ValueError naming the learner and what of its model cannot be trained on workers."""
-    with _naming(name):
+    with naming(name):
         check_model(model)
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
+def naming(name: str) -> Iterator[None]:
+    """Names a learner in a ValueError."""
     try:
         yield
     except ValueError as error:
@@ -392,7 +432,7 @@ def _check_numbers(learner: Learner) -> None:
 
 def _check_optimizer(name: str, model: nn.Module, optimizer: Optimizer, schedule: Schedule | None) -> None:
     """ValueError unless the optimizer trains parameters of the model and no others, on the CPU, with its own schedule."""
-    with _naming(name):
+    with naming(name):
         check_step(optimizer)
     # By identity: equal tensors of another model would be stepped without ever reaching this one.
     moved = {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -36,12 +36,16 @@ class Snapshot:
     summed: int = 0  # jobs in that sum
     evaluated: int = 0  # steps made at the latest evaluation that the schedule has been stepped with
     cut: Cut = NOT_CUT  # of the next job's batch
+    memory: dict[str, torch.Tensor] | None = (
+        None  # of a temporal model, with the number of jobs that it has seen as "done"
+    )
 
 
 def check_compatible(name: str, own: Snapshot, saved: Snapshot, accumulate: int, blocks: int | None) -> None:
     """ValueError when the learner `name`, whose state is `own`, cannot be restored to `saved`; blocks: as it was given."""
     for place, mine, theirs in (
         ("model", _shapes(own.model), _shapes(saved.model)),
+        ("memory", _shapes(own.memory or {}), _shapes(saved.memory or {})),
         # One without an average is named below.
         ("average", _shapes(own.average or saved.average or {}), _shapes(saved.average or own.average or {})),
         ("optimizer", _groups(own.optimizer), _groups(saved.optimizer)),

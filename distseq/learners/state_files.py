@@ -24,6 +24,7 @@ def separate(snapshot: Snapshot) -> tuple[Tensors, dict[str, Any]]:
     tensors = {f"model.{key}": tensor for key, tensor in snapshot.model.items()}
     tensors |= {f"average.{key}": tensor for key, tensor in (snapshot.average or {}).items()}
     tensors |= {} if snapshot.accumulated is None else {"accumulated": snapshot.accumulated}
+    tensors |= {f"memory.{key}": tensor for key, tensor in (snapshot.memory or {}).items()}
     rest = {
         "summed": snapshot.summed,
         "evaluated": snapshot.evaluated,
@@ -68,7 +69,10 @@ def unpack(one: Mapping[str, Any], data: bytes) -> Snapshot:
     average = _below("average.", tensors) or None
     # Older checkpoints do not say when a schedule was stepped with an evaluation, for none was; nor anything of blocks.
     counts = (one["summed"], one.get("evaluated", 0), _cut(one.get("cut", {})))
-    return Snapshot(_below("model.", tensors), optimizer, schedule, average, tensors.get("accumulated"), *counts)
+    memory = _below("memory.", tensors) or None
+    return Snapshot(
+        _below("model.", tensors), optimizer, schedule, average, tensors.get("accumulated"), *counts, memory
+    )
 
 
 def _cut(packed: Any) -> Cut:

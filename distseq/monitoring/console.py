@@ -94,6 +94,18 @@ class Display(Observer):
             line = f"{learner} after {step} steps: held-out {self._held_out[learner]}"
             self._print(line)
 
+    def figures(self, learner: str, step: int, figures: Mapping[str, float], now: float) -> None:
+        shown = quality(figures)
+        self._held_out[learner] = f"{self._held_out.get(learner, '')} {shown}".strip()
+        if self._live is None:
+            self._print(f"{learner} after {step} steps: {shown}")
+
+    def state_sent(self, learner: str, step: int, host: str) -> None:
+        self._print(
+            f"learner {learner}: its memory on {host or 'a host'} differs from the driver's at step {step}, which is computed again "
+            "with the latter's"
+        )
+
     def evaluation_failed(self, failure: LearnerFailure) -> None:
         self._say(f"evaluation of {failure}", failure)
 
@@ -130,3 +142,9 @@ class Display(Observer):
         for name, steps in self._steps.items():
             table.add_row(name, f"{self._done[name]}/{steps}", self._shown(name), self._held_out.get(name, "-"))
         return table
+
+
+def quality(figures: Mapping[str, float]) -> str:
+    """The figures of a model that have a place on the display."""
+    known = {"ap": "AP", "mrr": "MRR", "accuracy": "accuracy"}
+    return ", ".join(f"{title} {figures[name]:.3f}" for name, title in known.items() if name in figures)

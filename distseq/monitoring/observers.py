@@ -26,6 +26,8 @@ class Tally(Observer):
         self.losses: dict[str, deque[float]] = {}  # learner -> training losses of its last LAST jobs
         self.skipped: dict[str, int] = {}  # learner -> optimizer steps not made, because all counts were 0
         self.evaluations: dict[str, tuple[int, float]] = {}  # learner -> step and loss of its latest evaluation
+        self.quality: dict[str, tuple[int, Mapping[str, float]]] = {}  # learner -> step and further figures of the same
+        self.states_sent: dict[str, int] = {}  # learner -> jobs that were opened again because a host's memory differed
         self.failures: dict[str, LearnerFailure] = {}
         self.evaluation_failures: dict[str, LearnerFailure] = {}
 
@@ -57,6 +59,12 @@ class Tally(Observer):
 
     def evaluated(self, learner: str, step: int, loss: float, now: float) -> None:
         self.evaluations[learner] = (step, loss)
+
+    def figures(self, learner: str, step: int, figures: Mapping[str, float], now: float) -> None:
+        self.quality[learner] = (step, figures)
+
+    def state_sent(self, learner: str, step: int, host: str) -> None:
+        self.states_sent[learner] = self.states_sent.get(learner, 0) + 1
 
     def evaluation_failed(self, failure: LearnerFailure) -> None:
         self.evaluation_failures[failure.learner] = failure

@@ -19,7 +19,7 @@ from distseq.learners.from_python import fleet_of_learners
 from distseq.learners.learner import Learner
 from distseq.learners.snapshot import Cut
 from distseq.models.data.text import notes
-from distseq.monitoring.console import say
+from distseq.monitoring.console import quality, say
 from distseq.scheduling.replay import compile_replays
 from distseq.scheduling.scheduler import Scheduler
 from distseq.training.pool import check_pool
@@ -35,6 +35,19 @@ def _say_who_draws(fleet: Fleet, console: Console) -> None:
             how = "computed in one pass" if cut.joint else "each computed by a pass of its own"
             line = f"random numbers are drawn by {', '.join(drawing)}: batches are cut into {cut.blocks} blocks, {how}"
             console.print(line, highlight=False, soft_wrap=True)
+
+
+def _compared(learners: Sequence[Learner]) -> list[str]:
+    """How temporal learners are evaluated, and the baselines on the same events, one line each for all that have it in common."""
+    lines: dict[str, list[str]] = {}
+    for one in learners:
+        found = one.stream_evaluation
+        if found is not None:
+            lines.setdefault(f"evaluated: {found.described}", []).append(one.name)
+            baselines = "; ".join(f"{name} {quality(figures)}" for name, figures in found.baselines.items())
+            if baselines:
+                lines.setdefault(f"baselines on the same events: {baselines}", []).append(one.name)
+    return [f"learner{'s' * (len(names) > 1)} {', '.join(names)}: {line}" for line, names in lines.items()]
 
 
 def _check_device(config: Config, fleet: Fleet) -> None:
@@ -89,7 +102,7 @@ def prepare_run(
     if not resume:
         check_pool(config.pool)
     fleet = build_fleet(config) if learners is None else fleet_of_learners(config, learners)
-    tried = tuple(fleet.tried())
+    tried = (*fleet.tried(), *_compared(fleet.learners))
     if config.run.evaluate_every and not any(fleet.evaluated):
         raise ValueError(
             f"evaluate_every={config.run.evaluate_every} is given, but no learner has data to evaluate on: give evaluation"

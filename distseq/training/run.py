@@ -281,6 +281,7 @@ def _evaluate(prepared: PreparedRun) -> Evaluate:
         awaiting,
         lambda m, step, loss: learners[m].evaluated(step, loss),
         lambda m: learners[m].publish_evaluation(),
+        {m: one.stream_evaluation.judged for m, one in enumerate(learners) if one.stream_evaluation is not None},
     )
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from distseq.gradients.problem import Loss, trained
 from distseq.learners import pickling
 from distseq.learners.learner import Learner, averaged_model
+from distseq.models.temporal import TemporalModel
 
 Memo = dict[int, Any]
 
@@ -46,6 +47,8 @@ def copied_learner(learner: Learner, *, by_pickle: bool = False) -> Learner:
     except Exception as error:  # a user's optimizer may raise anything
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise CopyError(f"its optimizer or schedule cannot be copied ({reason})") from error
+    if learner.memory is not None and isinstance(new.model, TemporalModel):
+        new.memory = learner.memory.fresh(new.model)
     new.use(trained(new.model), None if learner.ema is None else averaged_model(learner.name, new.model, learner.ema))
     return new
 
