@@ -27,8 +27,8 @@ class Held(NamedTuple):
 class Carried:
     """The state that the rows of a job read.
 
-    batch: samples of a job, from which hosts know how the stream is cut. version: its number; digest: 8 bytes that two replicas of
-    it have in common. since: the number of the state in `snapshot`, which is None where that is the empty one; past: the
+    batch: samples of a job, from which hosts know how the stream is cut. version: its number; digest: 8 bytes that two replicas
+    of it have in common. since: the number of the state in `snapshot`, which is None where that is the empty one; past: the
     parameters (P,) of the jobs that have led from there to `version`, in order.
 
     >>> Carried(8, 2, b"........", 1, None, (Held(np.zeros(3)),)).whole

@@ -1,7 +1,8 @@
 """The checkpoint format: a folder of safetensors files and one JSON file, with a sha256 of each.
 
 NAME.safetensors holds a learner's tensors, named `model.KEY`, `optimizer.PATH`, `average.KEY`, `memory.KEY` and `accumulated`;
-state.json holds everything that is not a tensor. There is no pickle, so a checkpoint from elsewhere runs no code (docs/decisions/008).
+state.json holds everything that is not a tensor. There is no pickle, so a checkpoint from elsewhere runs no code
+(docs/decisions/008).
 """
 
 import hashlib

@@ -32,8 +32,8 @@ class Evaluate:
     )
     # Learner -> (P,) parameters to evaluate; None = those of its next job.
     parameters: Callable[[int], np.ndarray] | None = None
-    # Learner -> what makes the loss, and further figures, of the sum of an evaluation's rows; by default that sum is one of losses
-    # and one of counts.
+    # Learner -> what makes the loss, and further figures, of the sum of an evaluation's rows; by default these hold the sums of
+    # losses and counts.
     judges: Mapping[int, Callable[[np.ndarray], tuple[float, Mapping[str, float]]]] = field(default_factory=dict)
 
 

@@ -150,7 +150,7 @@ def check_room(nodes: int, size: int, replicas: int) -> None:
     left = available_memory()
     if size * replicas > left:
         raise ValueError(
-            f"the memory of {nodes:,} nodes takes {size:,} bytes, and {replicas} replica{'s' * (replicas > 1)} of it on this machine "
-            f"{size * replicas:,}, but {left:,} are left: memory is replicated on every host, so take fewer hosts, a smaller width "
-            "or fewer nodes"
+            f"the memory of {nodes:,} nodes takes {size:,} bytes, and {replicas} replica{'s' * (replicas > 1)} of it on this "
+            f"machine {size * replicas:,}, but {left:,} are left: memory is replicated on every host, so take fewer hosts, a "
+            "smaller width or fewer nodes"
         )

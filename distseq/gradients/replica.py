@@ -49,18 +49,15 @@ class Replica:
             self._begin(version)
         while self.version > version:
             self._undone += 1
-            self._put(0)
             self.version -= 1
+            before, _ = self._log[-self._undone]
+            self.state.apply(before, self.epochs.position(self.version))
         while self.version < version:
-            self._put(1)
+            _, after = self._log[-self._undone]
             self._undone -= 1
             self.version += 1
+            self.state.apply(after, self.epochs.position(self.version))
         return self.state
-
-    def _put(self, which: int) -> None:
-        entry = self._log[len(self._log) - self._undone]
-        epoch, j = divmod(self.version + (1 if which else -1), self.epochs.batches + 1)
-        self.state.apply(entry[which], min(j * self.epochs.batch, self.epochs.events))
 
     def _begin(self, version: int) -> None:
         """An epoch begins: memory is empty."""

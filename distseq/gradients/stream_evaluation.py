@@ -28,18 +28,21 @@ _BASELINES: dict[str, dict[str, dict[str, float]]] = {}
 
 
 class StreamEvaluation:
-    """The evaluation of a model on the validation or test events of the stream that it learns from.
+    """The evaluation of a model on the test events, or the validation events, of the stream that it learns from.
 
     The samples of its jobs are the batches of these events; a row is (N C,), zeros but for the events of its batches. ValueError
-    for another stream, a training part, or options that do not fit.
+    for another stream, events before the end of training, or options that do not fit.
     """
 
     def __init__(self, model: TemporalModel, training: Events, events: Any) -> None:
         if not isinstance(events, Events) or events.stream.fingerprint != training.stream.fingerprint:
             raise ValueError("a temporal model is evaluated on a later part of the stream that it learns from")
+        # What names no part is read as its training part, as for data to train on.
+        events = events.other("test", **events.options) if events.part == "training" else events
         if events.range.start < training.range.stop:
             raise ValueError(
-                f"a temporal model is evaluated on events that it is not trained on: got part={events.part!r}"
+                f"a temporal model is evaluated on events after its training: got events from {events.range.start} on, where "
+                f"training ends at {training.range.stop}"
             )
         self._model, self._events, self._training = model, events, training
         try:

@@ -19,8 +19,8 @@ from distseq.models.temporal import State, TemporalModel
 from distseq.models.temporal.epochs import Epochs
 from distseq.models.temporal.packing import packed
 
-# Jobs between two snapshots that are sent: a host that was left behind advances by at most so many batches. A snapshot costs a copy
-# of all memory, a batch the advance of one: the two are alike at some eight batches of 200 (d = 100, 9,000 nodes).
+# Jobs between two snapshots that are sent: a snapshot, a copy of all memory, costs each job an eighth of it, and a host that was
+# left behind advances by at most so many batches.
 RING = 8
 # Jobs of one learner that were sent again because a host's state differed, after which every job is sent with its state.
 PATIENCE = 3

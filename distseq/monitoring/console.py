@@ -102,8 +102,8 @@ class Display(Observer):
 
     def state_sent(self, learner: str, step: int, host: str) -> None:
         self._print(
-            f"learner {learner}: its memory on {host or 'a host'} differs from the driver's at step {step}, which is computed again "
-            "with the latter's"
+            f"learner {learner}: its memory on {host or 'a host'} differs from the driver's at step {step}, which is computed "
+            "again with the latter's"
         )
 
     def evaluation_failed(self, failure: LearnerFailure) -> None:

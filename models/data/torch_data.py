@@ -18,13 +18,13 @@ from distseq.models.data.dataset import (
     one_line,
     open_dataset,
 )
+from distseq.models.data.events.data import EventData
+from distseq.models.data.events.dataset import Events
+from distseq.models.data.events.stream import EventStream
 
 # Samples in the fingerprint of a data set that has none of its own. All of them could take hours, each may be an image to decode;
 # evenly spaced ones find another version, file or order, but not a single changed sample.
 HASHED = 64
-from distseq.models.data.events.data import EventData
-from distseq.models.data.events.dataset import Events
-from distseq.models.data.events.stream import EventStream
 
 
 class Samples:
@@ -118,8 +118,8 @@ def open_torch(path: str, **args: Any) -> Samples:
 
 
 def as_dataset(data: Any, args: Mapping[str, Any], collate: Callable[[list[Any]], Any] | None) -> Dataset | Samples:
-    """A data set: from a spec opened with `args`, of a map-style torch data set with `collate`, of the training events of a stream,
-    or a Dataset as it is.
+    """A data set: from a spec opened with `args`, of a map-style torch data set with `collate`, of the training events of a
+    stream, or a Dataset as it is.
 
     ValueError for `args` without a spec, or `collate` without a torch data set.
     """

@@ -40,6 +40,10 @@ class Epochs:
         """The number of the state after `done` steps: at the end of an epoch that of its end."""
         return self.before(done - 1) + 1 if done else 0
 
+    def position(self, version: int) -> int:
+        """The number of events that a state includes."""
+        return min(version % (self.batches + 1) * self.batch, self.events)
+
     def is_empty(self, version: int) -> bool:
         """Whether a state is the empty one that an epoch begins with."""
         return version % (self.batches + 1) == 0

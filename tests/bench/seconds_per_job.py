@@ -30,6 +30,7 @@ def seconds_per_job(folder: Path, options: argparse.Namespace) -> float:
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     with tempfile.TemporaryDirectory() as out:
         words = ["train", "examples/main.toml", "--pool", options.pool, "--steps", str(options.steps), "--json"]
+        words += ["--delays", options.delays] if options.delays else []
         found = subprocess.run(
             [sys.executable, "-m", "distseq", *words, "--out", f"{out}/run"],
             cwd=folder,
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--old", default="4b0ab9d", help="commit to compare with")
     parser.add_argument("--pool", default="local")
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--delays", default="", help="in place of the job's own: none:base=0.001 leaves computing")
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")

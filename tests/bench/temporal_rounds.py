@@ -4,8 +4,8 @@
 
 One epoch of flights. First, in this process and on one thread: seconds of a worker's row (a sixteenth of the batch, forward and
 backward) and of advancing memory, which each worker's host does by itself. From these the simulator tells seconds per epoch of 16
-workers with a core each, where each message of a round costs so many seconds; the live pool has the same cost injected, on the cores
-that there are. The break-even cost is that above which the larger batch is faster by as much as is aimed at.
+workers with a core each, where each message of a round costs so many seconds; the live pool has the same cost injected, on the
+cores that there are. The break-even cost is that above which the larger batch is faster by as much as is aimed at.
 """
 
 import argparse
@@ -116,8 +116,8 @@ def main() -> None:
             cost = (aim * rounds * (row + advance) - first[3] * first[2]) / (first[3] - aim * rounds)
             even = f"{1e3 * max(0.0, cost):.0f} for {aim:g}x"
         print(
-            f"{batch:>5}  {rounds:>6}  {1e3 * row:>7.2f}  {1e3 * advance:>11.2f}  {advance / row:>12.2f}  {apart:>12.2f}  {here:>7.2f}"
-            f"  {first[0] / apart:>12.1f}  {first[1] / here:>7.1f}   {even:>13}",
+            f"{batch:>5}  {rounds:>6}  {1e3 * row:>7.2f}  {1e3 * advance:>11.2f}  {advance / row:>12.2f}  {apart:>12.2f}"
+            f"  {here:>7.2f}  {first[0] / apart:>12.1f}  {first[1] / here:>7.1f}   {even:>13}",
             flush=True,
         )
 

@@ -128,7 +128,7 @@ def test_a_state_that_differs_is_an_error_and_forgotten(make: Callable[[], Tempo
 
 def test_a_snapshot_of_another_length_is_an_error(make: Callable[[], TemporalModel]) -> None:
     one = replica(make())
-    with pytest.raises(StateError, match="a state of 14 nodes has .* bytes"):
+    with pytest.raises(StateError, match="a state of 14 nodes has"):
         one.reach(Carried(10, 3, b"", 3, Held(np.zeros(7, np.uint8)), ()))
 
 

@@ -46,7 +46,8 @@ def learner(name: str = "tgn", steps: int = STEPS, seed: int = 0, **options: Any
 def alone(one: Learner, steps: int = STEPS) -> tuple[list[np.ndarray], State]:
     """The parameters and the memory of a plain loop, which trains the learner's own model."""
     model, data = one.model, one.data
-    assert isinstance(model, TemporalModel) and isinstance(data, Events)
+    assert isinstance(model, TemporalModel)
+    assert isinstance(data, Events)
     graph = Graph(data.stream, TRAINED)
     state = model.state(graph)
     for step in range(steps):
