@@ -6,7 +6,6 @@ the job's parameters. A payload says which state its rows read, and holds what a
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +13,8 @@ import numpy as np
 Fetch = Callable[[], np.ndarray | None]
 
 
-class Held(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Held:
     """A vector that is at hand."""
 
     vector: np.ndarray

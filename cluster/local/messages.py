@@ -1,6 +1,6 @@
 """Messages between the driver and its local hosts: those of every pool, with references to shared memory in place of vectors."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -9,7 +9,8 @@ from distseq.cluster.local.shared_memory import Reader, Reference
 from distseq.cluster.pool import Payload
 
 
-class Stored(NamedTuple):
+@dataclass(frozen=True)
+class Stored:
     """A vector in transit, of the state that a learner carries: it is read from shared memory by who needs it."""
 
     reference: Reference

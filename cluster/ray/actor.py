@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ class RemoteRow(NamedTuple):
     length: int
 
 
-class RemoteVector(NamedTuple):
+@dataclass(frozen=True)
+class RemoteVector:
     """A vector in the object store, of the state that a learner carries: it is read by the hosts that need it."""
 
     reference: Any

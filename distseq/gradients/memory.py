@@ -111,7 +111,8 @@ class HostMemory:
 
     def idle(self) -> bool:
         """Advances the state by the batch whose rows were computed last; whether there was something to do."""
-        replica, self._next, waiting = self._replica, None, self._next
+        replica, waiting = self._replica, self._next
+        self._next = None
         if waiting is None or replica is None or replica.version != waiting[0]:
             return False
         self._load(waiting[1])
@@ -124,12 +125,14 @@ def memory_of(model: Any, data: Any, load: Callable[[np.ndarray], object]) -> Ho
     """The memory of a model that carries one. ValueError where a temporal model and its data do not fit."""
     if not isinstance(model, TemporalModel):
         return None
-    check_fits(model, data)
-    return HostMemory(model, data, load)
+    return HostMemory(model, checked_events(model, data), load)
 
 
-def check_fits(model: TemporalModel, data: Any) -> None:
-    """ValueError unless the data are the training events of a stream that the model can read, and memory has room for it."""
+def checked_events(model: TemporalModel, data: object) -> Events:
+    """The events that the model learns from.
+
+    ValueError unless the data are the training events of a stream that it can read, and this machine has room for its memory.
+    """
     if not isinstance(data, Events):
         raise ValueError(
             f"a temporal model learns from events, such as data='events:flights': got {type(data).__name__}"
@@ -138,6 +141,7 @@ def check_fits(model: TemporalModel, data: Any) -> None:
         raise ValueError(f"a temporal model is trained on the training part of its events: got part={data.part!r}")
     check_room(data.stream.nodes, replica_bytes(model, data), 1)
     model.state(graph_of(data))
+    return data
 
 
 def replica_bytes(model: TemporalModel, events: Events) -> int:

@@ -27,7 +27,7 @@ from distseq.gradients.backward import clear, flat_gradient, without_hooks
 from distseq.gradients.blocks import block_by_block, blocks_of_row, in_one_pass
 from distseq.gradients.data import Source, open_data
 from distseq.gradients.device import choose_device, moved
-from distseq.gradients.memory import memory_of
+from distseq.gradients.memory import checked_events, memory_of
 from distseq.gradients.modes import evaluation_mode, without_graph
 from distseq.gradients.passes import LARGEST, PassTrials
 from distseq.gradients.problem import (
@@ -135,7 +135,8 @@ class GradientWork:
         if learner not in self._streamed:
             problem = self.problem(learner)
             assert isinstance(problem.model, TemporalModel)
-            self._streamed[learner] = StreamEvaluation(problem.model, problem.data, self.evaluation(learner).data)
+            events = checked_events(problem.model, problem.data)
+            self._streamed[learner] = StreamEvaluation(problem.model, events, self.evaluation(learner).data)
         return self._streamed[learner]
 
     def counted(self, learner: int) -> bool:

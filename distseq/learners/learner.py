@@ -16,6 +16,7 @@ from distseq.cluster.work import fault_of
 from distseq.coding.layout import check_parts
 from distseq.engine.interfaces import JobInput
 from distseq.gradients.data import check_files
+from distseq.gradients.memory import checked_events
 from distseq.gradients.problem import EXTRAS, Loss, row_length, trained
 from distseq.gradients.stream_evaluation import StreamEvaluation
 from distseq.gradients.threads import one_thread
@@ -158,18 +159,19 @@ class Learner:
         """The memory of a temporal model. ValueError for what does not go with one."""
         if not isinstance(self.model, TemporalModel):
             return None
+        events = checked_events(self.model, self.data)
         for what, given in (("loss", self.loss), ("sampler", self.sampler), ("blocks", self.blocks)):
             if given is not None:
                 raise ValueError(
                     f"a temporal model takes its events in order of time, with its own loss: {what} is given"
                 )
-        return LearnerMemory(self.model, self.data, self.batch)
+        return LearnerMemory(self.model, events, self.batch)
 
     def _evaluated_stream(self) -> StreamEvaluation | None:
         """How a temporal model is evaluated; ValueError for data that do not go with it."""
         if not isinstance(self.model, TemporalModel) or self.evaluation is None:
             return None
-        return StreamEvaluation(self.model, self.data, self.evaluation)
+        return StreamEvaluation(self.model, checked_events(self.model, self.data), self.evaluation)
 
     @property
     def steps(self) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distseq.cluster.carried import Carried, Held
-from distseq.gradients.memory import check_fits, graph_of, replica_bytes
+from distseq.gradients.memory import graph_of, replica_bytes
 from distseq.gradients.problem import load_vector, trained
 from distseq.gradients.replica import Replica
 from distseq.models.data.events.dataset import Events
@@ -29,11 +29,10 @@ PATIENCE = 3
 class LearnerMemory:
     """The state of memory before and after each job of one learner.
 
-    model: of the learner; only its structure is used. ValueError where model and data do not fit.
+    model: of the learner, which the events fit; only its structure is used.
     """
 
     def __init__(self, model: TemporalModel, events: Events, batch: int) -> None:
-        check_fits(model, events)
         self.epochs, self._events = Epochs(len(events), batch), events
         # A model of its own: that of the learner has the parameters of the next step already when memory is advanced.
         self._model = deepcopy(model)

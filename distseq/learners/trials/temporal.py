@@ -79,7 +79,7 @@ def _plain(copy: Learner, prepared: Prepared, ids: np.ndarray) -> np.ndarray:
     assert isinstance(copy.model, TemporalModel)
     copy.model.zero_grad()
     with one_thread():
-        part_loss(copy.model, prepared, ids).backward()
+        part_loss(copy.model, prepared, ids).backward()  # type: ignore[no-untyped-call]
     flat = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained(copy.model)]
     return torch.cat([each.flatten() for each in flat]).double().numpy()
 

@@ -52,7 +52,7 @@ class Events:
         self.fingerprint = hashlib.sha256(repr(own).encode()).hexdigest()
 
     def __len__(self) -> int:
-        return self.range.stop - self.range.start
+        return len(range(len(self.stream))[self.range])
 
     def other(self, part: str, **options: Any) -> "Events":
         """Another part of the same stream, with the same split."""
