@@ -51,7 +51,10 @@ def _compared(learners: Sequence[Learner]) -> list[str]:
 
 
 def _check_device(config: Config, fleet: Fleet) -> None:
-    """ValueError where hosts of one run might draw different numbers for one block."""
+    """ValueError where hosts might draw different numbers for one block, or a learner does not compute on the device."""
+    temporal = [one.name for one in fleet.learners if one.memory is not None]
+    if temporal and config.pool.device != "cpu":
+        raise ValueError(f"learner {temporal[0]}: temporal models compute on the CPU: set device to cpu")
     drawing = [one.name for one in fleet.learners if one.cut.blocks]
     if drawing and config.pool.device == "auto":
         raise ValueError(

@@ -1,7 +1,5 @@
 """Temporal learners: whatever the mode, scheme, pool and stragglers, parameters and memory are those of one process."""
 
-import os
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,28 +140,21 @@ def test_pools_have_the_same_bits(
     assert_close(numbers(one), alone(learner(**mode))[0], 1e-11)
 
 
-class Killer(Observer):
-    """Kills a host of a local pool at a step."""
-
-    def __init__(self, step: int) -> None:
-        self._step, self.killed = step, False
-
-    def job_applied(self, learner: str, step: int, metrics: Mapping[str, float], now: float) -> None:
-        if step == self._step:
-            import multiprocessing
-
-            children = [one for one in multiprocessing.active_children() if one.name.startswith("host-")]
-            os.kill(children[0].pid or 0, signal.SIGKILL)
-            self.killed = True
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("pool", ["local"])
-def test_a_killed_host_comes_back_to_the_state_of_the_others(pool: str, tmp_path: Path) -> None:
-    one, killer = learner(mode="exact"), Killer(2)
-    trained([one], tmp_path / "run", pool=pool, workers=4, hosts=2, scheme="gc:1", watchers=[killer])
-    assert killer.killed
-    assert any(record["kind"] == "hosts" for record in read_journal(tmp_path / "run" / "journal.jsonl"))
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_killed_host_comes_back_to_the_state_of_the_others(
+    pool: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if pool == "ray":
+        request.getfixturevalue("ray_session")
+    # The third message of worker 1 kills its host.
+    times = np.full((40, 4), 0.01)
+    times[2, 1] = np.inf
+    Trace(times, 0.25, 0.0).save(tmp_path / "delays.npz")
+    one, delays = learner(mode="exact"), str(tmp_path / "delays.npz")
+    trained([one], tmp_path / "run", pool=pool, workers=4, hosts=2, scheme="gc:1", delays=delays)
+    records = read_journal(tmp_path / "run" / "journal.jsonl")
+    assert any("is replaced" in record["news"] for record in records if record["kind"] == "hosts")
     parameters, state = alone(learner(mode="exact"))
     assert_close(numbers(one), parameters, 1e-11)
     torch.testing.assert_close(memory_of(one).fields["memory"], state.fields["memory"], rtol=1e-11, atol=1e-11)
@@ -311,3 +302,29 @@ def test_messages_of_another_width_are_refused() -> None:
     model = model_of(features=2)
     with pytest.raises(ValueError, match="learner tgn: TemporalModel: features=2, but the stream's messages have 3"):
         Learner("tgn", model, torch.optim.SGD(model.parameters(), 0.1), data=events(), batch=BATCH, steps=1)
+
+
+def test_stale_gradients_advance_memory_under_the_parameters_of_their_jobs(tmp_path: Path) -> None:
+    one = learner(mode="exact")
+    trained([one], tmp_path / "run", checks=0, scheme="async:2", inexact=True)
+    assert memory_of(one).position == 3 * BATCH
+    assert all(np.isfinite(each).all() for each in numbers(one))
+
+
+def test_a_gpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="learner tgn: temporal models compute on the CPU: set device to cpu"):
+        trained([learner()], tmp_path / "run", pool="local", device="cuda")
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_that_does_not_fit_is_refused_with_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of 14 nodes with two rows of 8 numbers, three times 8 bytes and a flag.
+    size = 14 * (2 * 8 * 8 + 25)
+    monkeypatch.setattr("distseq.gradients.memory.available_memory", lambda: 5 * size)
+    one = learner()
+    wrong = f"learner tgn: the memory of 14 nodes takes {size:,} bytes, and 6 replicas of it on this machine {6 * size:,}, but "
+    with pytest.raises(ValueError, match=wrong):
+        trained([one], tmp_path / "run", pool="local", workers=2, hosts=2)
+    monkeypatch.setattr("distseq.gradients.memory.available_memory", lambda: size - 1)
+    with pytest.raises(ValueError, match="and 1 replica of it on this machine"):
+        learner()
