@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from distseq.models.temporal.graph import Graph
-from distseq.models.temporal.layers.updaters import RecurrentUpdater
+from distseq.models.temporal.layers.updaters import LEAST, RecurrentUpdater, filled
 from distseq.models.temporal.model import TemporalModel, row_time
 from distseq.models.temporal.state import Changes, State
 from distseq.models.temporal.threads import one_thread
@@ -77,8 +77,10 @@ def exact_versions(model: TemporalModel, graph: Graph, state: State, batch: slic
     step = model.updater.stepper()
     pairs = torch.from_numpy(np.stack([own[order], other[order]], 1))
     for first, last in pairwise(cuts):
-        both = table.index_select(0, pairs[first:last].flatten()).view(last - first, -1)
-        table[V + first : V + last] = step(both, constant[first:last])
+        both, beside = table.index_select(0, pairs[first:last].flatten()).view(last - first, -1), constant[first:last]
+        if last - first < LEAST:
+            both, beside = filled(both, beside)
+        table[V + first : V + last] = step(both, beside)[: last - first]
     # By node, then by event; both versions of a self-loop are the same.
     by_node = np.argsort(compact, kind="stable")
     fields = {

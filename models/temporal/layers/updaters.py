@@ -15,6 +15,14 @@ from distseq.models.temporal.layers.attention import Attention
 from distseq.models.temporal.options import Options
 
 NAMES = {"gru": "gru", "rnn": "elman"}  # of the cells in distseq.kernels.cells
+# Fewest rows of a product. Libraries have other algorithms for very few (seen at one to three), whose sums round differently: a
+# row would depend on how many others are computed beside it.
+LEAST = 8
+
+
+def filled(*each: Tensor) -> list[Tensor]:
+    """Matrices with rows of zeros below, where they have fewer than LEAST."""
+    return [nn.functional.pad(one, (0, 0, 0, max(0, LEAST - len(one)))) for one in each]
 
 
 class RecurrentUpdater(nn.Module):
@@ -40,9 +48,12 @@ class RecurrentUpdater(nn.Module):
 
     def forward(self, own: Tensor, other: Tensor, rest: Tensor) -> Tensor:
         """(R, d) from memory and the other endpoint's memory (R, d) and [f | phi] (R, F + time)."""
+        rows = len(own)
+        if rows < LEAST:
+            own, other, rest = filled(own, other, rest)
         x = self._entered(self.enter(torch.cat([own, other, rest], 1)))
         x_BTHGD = x.view(len(x), 1, 1, -1, own.shape[1])
-        return rnn(x_BTHGD, self.recurrent, (own[:, None],), cell=self.cell, bias=self.inner)[0][:, 0, 0]
+        return rnn(x_BTHGD, self.recurrent, (own[:, None],), cell=self.cell, bias=self.inner)[0][:rows, 0, 0]
 
     def constant(self, rest: Tensor) -> Tensor:
         """What [f | phi] adds to the first linear map: the part of a step that needs no memory."""
