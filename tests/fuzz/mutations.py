@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -130,9 +131,14 @@ ODD: list[Any] = [
 ]
 
 
+def odd(rng: Random) -> Any:
+    """An odd value of its own: one that is shared would change with the mutant that it is put into, and come to hold itself."""
+    return deepcopy(rng.choice(ODD))
+
+
 def nested(rng: Random, depth: int) -> Any:
     """Lists and objects in each other, up to `depth` deep."""
-    value: Any = rng.choice(ODD)
+    value: Any = odd(rng)
     for _ in range(depth):
         value = [value] if rng.random() < 0.5 else {"a": value}
     return value
@@ -144,11 +150,11 @@ def changed_json(rng: Random, value: Any) -> Any:
     for _ in range(rng.randint(1, 3)):
         places = list(_places(value))
         if not places:
-            return rng.choice(ODD)
+            return odd(rng)
         inside, key = rng.choice(places)
         match rng.randrange(5):
             case 0:
-                inside[key] = rng.choice(ODD)
+                inside[key] = odd(rng)
             case 1:
                 inside[key] = nested(rng, rng.choice([1, 3, 30]))
             case 2:

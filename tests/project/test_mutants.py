@@ -189,6 +189,19 @@ MUTANTS = [
         "self.events / self.invocations",
         "tests/distseq/scheduling/test_latency.py::test_long_start_ups_are_expected_before_any_was_seen",
     ),
+    # what the differential test sees too seldom
+    Mutant(
+        "distseq/gradients/modes.py",
+        "    model.eval()\n",
+        "    model.train()\n",
+        "tests/distseq/learners/test_plain_torch.py::test_evaluation_is_in_evaluation_mode_and_training_in_the_mode_that_each_module_had",
+    ),
+    Mutant(
+        "distseq/learners/trials/contract.py",
+        "if payload.blocks and not payload.joint:",
+        "if False:",
+        "tests/distseq/learners/test_trial.py::test_samples_that_are_coupled_within_a_block_of_random_draws_are_refused",
+    ),
 ]
 
 
