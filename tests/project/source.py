@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # Most lines of code of each folder: imports, docstrings, comments and blank lines cost nothing.
-LINES = {"coding": 1200, "cluster": 3700, "distseq": 9300, "kernels": 2800, "models": 3400}
+LINES = {"coding": 1200, "cluster": 3700, "distseq": 9300, "kernels": 2800, "models": 3600}
 SPACE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
 
