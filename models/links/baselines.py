@@ -5,14 +5,14 @@ from functools import partial
 
 import numpy as np
 
-from distseq.models.links.history import NEVER, History
+from distseq.models.links.history import NEVER, Seen
 
 # (history, src (n,), candidates (n, K), t (n,)) -> (n, K) float64, higher for what is more likely to happen.
-Scorer = Callable[[History, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Scorer = Callable[[Seen, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def edgebank(
-    history: History, src: np.ndarray, candidates: np.ndarray, t: np.ndarray, *, window: int | None = None
+    history: Seen, src: np.ndarray, candidates: np.ndarray, t: np.ndarray, *, window: int | None = None
 ) -> np.ndarray:
     """(n, K): 1 for a pair that has occurred, 0 for another (Poursafaei et al. 2022).
 
@@ -23,12 +23,12 @@ def edgebank(
     return (latest >= since).astype(np.float64)
 
 
-def popularity(history: History, src: np.ndarray, candidates: np.ndarray, t: np.ndarray) -> np.ndarray:
+def popularity(history: Seen, src: np.ndarray, candidates: np.ndarray, t: np.ndarray) -> np.ndarray:
     """(n, K): how many events had the candidate as their destination, whatever their source."""
     return history.dst_count(candidates).astype(np.float64)
 
 
-def recency(history: History, src: np.ndarray, candidates: np.ndarray, t: np.ndarray) -> np.ndarray:
+def recency(history: Seen, src: np.ndarray, candidates: np.ndarray, t: np.ndarray) -> np.ndarray:
     """(n, K): the index of the source's latest event with the candidate, or -1: its last destination comes first."""
     return history.pair_event(src, candidates).astype(np.float64)
 

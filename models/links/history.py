@@ -1,8 +1,28 @@
 """What has happened before an event, as counts and times of nodes and of pairs. Shapes: E events, n of them, K candidates."""
 
+from typing import Protocol
+
 import numpy as np
 
 NEVER = np.iinfo(np.int64).min  # the time of what has not happened
+
+
+class Seen(Protocol):
+    """What scorers read of some earlier events of a stream: src are (n,), candidates (n, K), and so are the numbers of each."""
+
+    def pair_count(self, src: np.ndarray, candidates: np.ndarray) -> np.ndarray: ...
+
+    def pair_time(self, src: np.ndarray, candidates: np.ndarray) -> np.ndarray: ...
+
+    def pair_event(self, src: np.ndarray, candidates: np.ndarray) -> np.ndarray: ...
+
+    def dst_count(self, candidates: np.ndarray) -> np.ndarray: ...
+
+    def dst_time(self, candidates: np.ndarray) -> np.ndarray: ...
+
+    def src_count(self, src: np.ndarray) -> np.ndarray: ...
+
+    def src_event(self, src: np.ndarray) -> np.ndarray: ...
 
 
 class History:

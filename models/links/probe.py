@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distseq.models.links.history import NEVER, History
+from distseq.models.links.history import NEVER, History, Seen
 from distseq.models.links.streaming import Negatives
 
 FEATURES = (
@@ -25,7 +25,7 @@ NEWTON = 30  # steps at most; some 8 are taken
 CONVERGED = 1e-8
 
 
-def features(history: History, src: np.ndarray, candidates: np.ndarray, t: np.ndarray) -> np.ndarray:
+def features(history: Seen, src: np.ndarray, candidates: np.ndarray, t: np.ndarray) -> np.ndarray:
     """(n, K, F) float64: what FEATURES names."""
     count = history.pair_count(src, candidates)
     total = history.src_count(src)[:, None]
@@ -53,7 +53,7 @@ class Probe(NamedTuple):
     weights: np.ndarray  # (F,), of features as they are
     bias: float
 
-    def __call__(self, history: History, src: np.ndarray, candidates: np.ndarray, t: np.ndarray) -> np.ndarray:
+    def __call__(self, history: Seen, src: np.ndarray, candidates: np.ndarray, t: np.ndarray) -> np.ndarray:
         scores: np.ndarray = features(history, src, candidates, t) @ self.weights + self.bias
         return scores
 

@@ -20,7 +20,7 @@ def described(
     if options.mode != trained:
         mode += f" (trained in {trained})"
     said = [mode, "memory carried on from training" if carried else "memory replayed from the first event"]
-    if "attention" == options.embedding or options.other == "neighbors" or options.updater == "mailbox":
+    if options.embedding == "attention" or options.other == "neighbors" or options.updater == "mailbox":
         said.append("neighbors with t' < t" if options.visible == "event" else "neighbors before the batch")
     said.append(f"batches of {protocol.batch}")
     if options.head == "link":

@@ -1,7 +1,7 @@
 """Scores of the events of a stream under constant parameters: a pure function of model, state and protocol, in parts.
 
-Each batch is scored from the state before it, as a whole, whichever of its events are asked for: products of other sizes would round
-differently. So the rows of parts, computed on copies of one state anywhere, are those of one pass bit for bit.
+Each batch is scored from the state before it, as a whole, whichever of its events are asked for: products of other sizes would
+round differently. So the rows of parts, computed on copies of one state anywhere, are those of one pass bit for bit.
 Shapes: b events of a batch, P asked events, K candidates, C columns.
 """
 

@@ -15,9 +15,9 @@ class Protocol:
 
     batch: events that are scored from the memory before them, and then included in it. negatives: destinations that each
     ranked event is ranked against; published ones are all used. kind: "uniform" (any destination but the event's own, with
-    replacement, as TGB-Seq), "historical" (TGB's hist_rnd) or "published" (the data's). every: only every so-manieth event is
-    ranked; all have their one negative for AP. seed: of the negatives. mode: None evaluates in the mode that the model was trained
-    in; micro belongs to mode "replay", by default that of the model.
+    replacement, as TGB-Seq), "historical" (TGB's hist_rnd) or "published" (the data's). every: one event in so many is ranked;
+    all have their one negative for AP. seed: of the negatives. mode: None evaluates in the mode that the model was trained in;
+    micro belongs to mode "replay", by default that of the model.
 
     >>> Protocol(negatives=20, mode="exact").batch
     200
