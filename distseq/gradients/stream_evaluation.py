@@ -23,8 +23,8 @@ from distseq.models.temporal.evaluation import (
 )
 from distseq.models.temporal.layers.heads import LinkHead
 
-# By the fingerprint of the evaluated events, which covers stream, split and protocol.
-_BASELINES: dict[str, dict[str, dict[str, float]]] = {}
+# By the fingerprint of the evaluated events, which covers stream, split and protocol, and by the events that are scored at once.
+_BASELINES: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
 
 
 class StreamEvaluation:
@@ -49,8 +49,7 @@ class StreamEvaluation:
             self.protocol = Protocol(**events.options)
         except TypeError as error:
             raise ValueError(f"evaluation: {str(error).partition('__init__() ')[2] or error}") from None
-        # An error here is one of the options.
-        in_mode(model, self.protocol)
+        self._mode = in_mode(model, self.protocol).options.mode
         self.links = isinstance(model.head, LinkHead)
         self._scored = range(events.range.start, events.range.stop)
 
@@ -114,10 +113,12 @@ class StreamEvaluation:
         if self.candidates is None:
             return {}
         # Learners of one stream have them in common.
-        key = self._events.fingerprint
+        batch = 1 if self._mode == "exact" else self.protocol.batch
+        key = (self._events.fingerprint, batch)
         if key not in _BASELINES:
-            training = self._training.range.stop
-            _BASELINES[key] = baseline_figures(self._events.stream, self.candidates, training, new=self._new)
+            stream, training = self._events.stream, self._training.range.stop
+            # They see what the model sees: in mode exact every earlier event.
+            _BASELINES[key] = baseline_figures(stream, self.candidates, training, batch=batch, new=self._new)
         return _BASELINES[key]
 
     @cached_property
