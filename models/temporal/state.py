@@ -10,7 +10,6 @@ Shapes: N nodes, V nodes that change, d width, F features, k neighbors, S slots.
 A message is applied when it is read, with the parameters of then: that is how updates get a gradient (TGN's lag of one batch).
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distseq.models.temporal.digest import replaced, rows_digest
+from distseq.models.temporal.draws import hashed
 from distseq.models.temporal.options import Options
 
 Fields = dict[str, Tensor]
@@ -65,6 +66,9 @@ class State:
 
     def __init__(self, fields: Fields, position: int = 0) -> None:
         self.fields, self.position = fields, position
+        # The sum of the rows' digests, and the fields' versions that it is of: torch counts what changes a tensor in place.
+        self._sum: int | None = None
+        self._versions: list[int] = []
 
     @classmethod
     def empty(cls, nodes: int, options: Options, dtype: torch.dtype = torch.float32) -> "State":
@@ -89,14 +93,26 @@ class State:
         """Puts new rows in, in place; what was there is returned, so that the state can be put back."""
         before = changes._replace(fields=self.rows(changes.nodes))
         at = torch.from_numpy(changes.nodes)
+        current = self._sum is not None and self._versions == self._counted()
+        if self._sum is not None and current:
+            old, new = ({name: one.fields[name] for name in self.fields} for one in (before, changes))
+            self._sum = replaced(self._sum, rows_digest(old, changes.nodes), rows_digest(new, changes.nodes))
         for name, field in self.fields.items():
             field.index_copy_(0, at, changes.fields[name])
+        if current:
+            self._versions = self._counted()
         self.position = position
         return before
 
+    def _counted(self) -> list[int]:
+        return [field._version for field in self.fields.values()]
+
     def copy(self) -> "State":
         """A state that shares nothing with this one."""
-        return State({name: field.clone() for name, field in self.fields.items()}, self.position)
+        made = State({name: field.clone() for name, field in self.fields.items()}, self.position)
+        if self._versions == self._counted():
+            made._sum, made._versions = self._sum, made._counted()
+        return made
 
     def begin_epoch(self) -> None:
         """Sets the trackers of mode "pres" to 0, in place; memory stays."""
@@ -105,12 +121,13 @@ class State:
                 self.fields[name].zero_()
 
     def digest(self) -> bytes:
-        """8 bytes that are equal for equal states, bit for bit."""
-        found = hashlib.blake2b(str(self.position).encode(), digest_size=8)
-        for name, field in self.fields.items():
-            found.update(name.encode())
-            found.update(field.contiguous().view(torch.uint8).numpy().data)
-        return found.digest()
+        """8 bytes that are equal for equal states, bit for bit.
+
+        Takes a pass over all memory at first, and after changes by others than `apply`; else nothing.
+        """
+        if self._sum is None or self._versions != self._counted():
+            self._sum, self._versions = rows_digest(self.fields, np.arange(len(self))), self._counted()
+        return int(hashed(np.uint64(self._sum), self.position)[()]).to_bytes(8, "little")
 
     def to_dict(self) -> dict[str, Tensor]:
         """Copies of all fields and of the position, for a checkpoint."""
