@@ -328,3 +328,37 @@ def test_memory_that_does_not_fit_is_refused_with_the_bytes(tmp_path: Path, monk
     monkeypatch.setattr("distseq.gradients.memory.available_memory", lambda: size - 1)
     with pytest.raises(ValueError, match="and 1 replica of it on this machine"):
         learner()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", POOLS)
+def test_hosts_that_were_left_out_catch_up(pool: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Whole jobs go to whoever is free: a host meets states far from the latest that it has."""
+    if pool == "ray":
+        request.getfixturevalue("ray_session")
+
+    def make(seed: int) -> Learner:
+        model = model_of(mode="exact", seed=seed)
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        return Learner(f"l{seed}", model, optimizer, data=events(), batch=7, steps=40, seed=3)
+
+    learners = [make(0), make(1), make(2)]
+    options = {"workers": 4, "scheduler": "pipeline", "parts": 1, "copies": 1, "delays": "heavy-tail:base=0.002"}
+    trained(learners, tmp_path / "run", **options, **({"pool": pool, "hosts": 3} if pool != "simulated" else {}))
+    for seed, one in enumerate(learners):
+        other = make(seed)
+        model, graph = other.model, Graph(events().stream, TRAINED)
+        assert isinstance(model, TemporalModel)
+        state = model.state(graph)
+        for step in range(40):
+            start = step % 29 * 7
+            state = state if start else model.state(graph)
+            batch = slice(start, min(start + 7, TRAINED))
+            prepared = prepare(model, graph, state, batch, Draws(3, step // 29))
+            other.optimizer.zero_grad()
+            part_loss(model, prepared, np.arange(batch.start, batch.stop)).backward()
+            state = advance(model, graph, state, batch, prepared)
+            other.optimizer.step()
+        assert_close(numbers(one), numbers(other), 1e-10)
+        assert one.memory is not None
+        assert one.memory.sent_again == 0
