@@ -101,7 +101,8 @@ def _header(spec: str, path: Path) -> dict[str, Any]:
 def _has_form(header: dict[str, Any]) -> bool:
     arrays, split = header.get("arrays"), header.get("split")
     return (
-        isinstance(arrays, dict)
+        "split" in header
+        and isinstance(arrays, dict)
         and set(NEEDED) <= set(arrays) <= {*NEEDED, *OPTIONAL}
         and all(isinstance(form, list) and len(form) == 2 for form in arrays.values())
         and type(header.get("nodes")) is int

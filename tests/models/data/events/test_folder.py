@@ -92,6 +92,9 @@ def damaged(folder: Path, name: str) -> None:
             )
         case "no nodes":
             (folder / "header.json").write_text(json.dumps(header | {"nodes": None}))
+        case "no split":
+            header.pop("split")
+            (folder / "header.json").write_text(json.dumps(header))
         case "nodes":
             (folder / "header.json").write_text(json.dumps(header | {"nodes": 4}))
         case "split":
@@ -121,6 +124,7 @@ def damaged(folder: Path, name: str) -> None:
         ("another format", ": header.json is none of format 'distseq events 1'"),
         ("another name", ": header.json is damaged"),
         ("no nodes", ": header.json is damaged"),
+        ("no split", ": header.json is damaged"),
         ("nodes", " event 1: dst=4 is not below nodes=4"),
         ("split", ": the split leaves no validation events: validation begins at event 3, test at 3 of 4"),
         ("missing", ": dst.npy: No such file or directory"),
