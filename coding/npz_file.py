@@ -3,6 +3,7 @@
 import os
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from distseq.coding.npy_file import check_header
 
 # Bytes that one byte of a deflated member can unpack to, at most (258 bytes in 2 bits).
 DEFLATE = 1032
-# Characters of a name that a message repeats.
-LONGEST = 100
+# Characters of a name that a message repeats, names that it lists, and characters of what a library says.
+LONGEST, LISTED, SAID = 100, 10, 300
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
@@ -42,13 +43,26 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         # zipfile, zlib and numpy raise nearly anything for a damaged file, depending on which bytes are wrong.
         except Exception as error:
             kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-            raise ValueError(kind + " ".join(str(error).splitlines()[:1])) from None
+            raise ValueError(kind + _short(" ".join(str(error).splitlines()[:1]), SAID)) from None
 
 
 def _name(member: zipfile.ZipInfo) -> str:
     """How a message names the array of a member."""
-    name = member.filename.removesuffix(".npy")
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+    return _short(member.filename.removesuffix(".npy"), LONGEST)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names of a file's arrays for a message, which a damaged file must not make endless.
+
+    >>> listed(["x", "y"])
+    'x, y'
+    """
+    shown = [_short(name, LONGEST) for name in names]
+    return ", ".join(shown[:LISTED]) + (f" and {len(shown) - LISTED} more" if len(shown) > LISTED else "")
 
 
 def _check_directory(members: list[zipfile.ZipInfo]) -> None:

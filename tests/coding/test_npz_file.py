@@ -87,3 +87,12 @@ def test_a_directory_that_tells_of_more_than_there_can_be_is_refused(tmp_path: P
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"^array 'x' is damaged: it cannot be as large as the file says$"):
         read_npz(tmp_path / "a.npz")
+
+
+def test_what_a_library_says_of_a_damaged_file_is_cut(tmp_path: Path) -> None:
+    """zipfile repeats the name in a member's header, which may be 64 KB of anything."""
+    path = archive(tmp_path / "a.npz", [("x" * 5000, member("(1,)", bytes(4)))])
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"x" * 5000, b"\xff" * 5000, 1))
+    with pytest.raises(ValueError, match=r"^BadZipFile: File name in directory .{200,300}\.\.\.$"):
+        read_npz(path)

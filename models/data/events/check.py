@@ -85,8 +85,9 @@ def labels(values: np.ndarray, events: int) -> np.ndarray:
 
 def check_length(name: str, values: np.ndarray, events: int) -> None:
     """ValueError unless an array has one row for each event."""
-    if len(values) != events:
-        raise ValueError(f"{name} has {len(values)} rows, and there are {events} events")
+    if values.shape[:1] != (events,):
+        rows = f"{len(values)} rows" if values.ndim else "no rows"
+        raise ValueError(f"{name} has {rows}, and there are {events} events")
 
 
 def refuse(name: str, values: np.ndarray, bad: np.ndarray, why: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from distseq.coding.npz_file import read_npz
+from distseq.coding.npz_file import listed, read_npz
 from distseq.models.data.events.data import EventData
 from distseq.models.data.events.readers.build import build, naming
 from distseq.models.data.events.split import from_column
@@ -45,5 +45,5 @@ def read_arrays(spec: str, path: str, needed: Sequence[str]) -> dict[str, np.nda
         raise ValueError(f"can't read data {spec!r}: {error}") from None
     missing = [name for name in needed if name not in found]
     if missing:
-        raise ValueError(f"data {spec!r} has no array {missing[0]!r}; it has: {', '.join(found)}")
+        raise ValueError(f"data {spec!r} has no array {missing[0]!r}; it has: {listed(found)}")
     return found
