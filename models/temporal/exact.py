@@ -75,12 +75,15 @@ def exact_versions(model: TemporalModel, graph: Graph, state: State, batch: slic
     table[:V] = model.flush(graph, raw)
     cuts = np.searchsorted(level[order], np.arange(level.max(initial=-1) + 2)).tolist()
     step = model.updater.stepper()
-    pairs = torch.from_numpy(np.stack([own[order], other[order]], 1))
+    pairs, width = torch.from_numpy(np.stack([own[order], other[order]], 1).reshape(-1)), 2 * model.options.width
     for first, last in pairwise(cuts):
-        both, beside = table.index_select(0, pairs[first:last].flatten()).view(last - first, -1), constant[first:last]
+        both, beside = table.index_select(0, pairs[2 * first : 2 * last]).view(-1, width), constant[first:last]
         if last - first < LEAST:
-            both, beside = filled(both, beside)
-        table[V + first : V + last] = step(both, beside)[: last - first]
+            few = table.new_empty(LEAST, model.options.width)
+            step(*filled(both, beside), few)
+            table[V + first : V + last] = few[: last - first]
+        else:
+            step(both, beside, table[V + first : V + last])
     # By node, then by event; both versions of a self-loop are the same.
     by_node = np.argsort(compact, kind="stable")
     fields = {

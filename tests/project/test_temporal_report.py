@@ -36,7 +36,9 @@ def test_only_seeds_that_both_have_are_compared() -> None:
     assert paired({0: 0.5, 1: 0.7, 3: 0.9}, {1: 0.6, 3: 0.8, 4: 0.1})[2] == 2
 
 
-@pytest.mark.parametrize(("ap", "said"), [(0.985, "aim above -1 in both: met"), (0.975, "aim above -1 in both: NOT met")])
+@pytest.mark.parametrize(
+    ("ap", "said"), [(0.985, "aim above -1 in both: met"), (0.975, "aim above -1 in both: NOT met")]
+)
 def test_an_aim_is_met_or_not(ap: float, said: str) -> None:
     best, large = choices("wikipedia")[1], muon("wikipedia", "exact", 3200)
     done = [run(best, seed, 0.99, 0.87) for seed in range(3)] + [run(large, seed, ap, 0.87) for seed in range(3)]

@@ -14,6 +14,8 @@ from distseq.kernels.linear import Linear, linear
 from distseq.models.temporal.layers.attention import Attention
 from distseq.models.temporal.options import Options
 
+# Takes [own | other] (R, 2 d), what `constant` has returned (R, ...), and the new memory (R, d), which it fills.
+Step = Callable[[Tensor, Tensor, Tensor], None]
 NAMES = {"gru": "gru", "rnn": "elman"}  # of the cells in distseq.kernels.cells
 # Fewest rows of a product. Libraries have other algorithms for very few (seen at one to three), whose sums round differently: a
 # row would depend on how many others are computed beside it.
@@ -55,12 +57,21 @@ class RecurrentUpdater(nn.Module):
         x_BTHGD = x.view(len(x), 1, 1, -1, own.shape[1])
         return rnn(x_BTHGD, self.recurrent, (own[:, None],), cell=self.cell, bias=self.inner)[0][:rows, 0, 0]
 
-    def constant(self, rest: Tensor) -> Tensor:
-        """What [f | phi] adds to the first linear map: the part of a step that needs no memory."""
-        return linear(rest, self.enter.weight[:, -rest.shape[1] :], self.enter.bias)
+    @property
+    def _plain_gru(self) -> bool:
+        return self.inner is not None and self.second is None
 
-    def stepper(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """`forward`, without gradient, as a function of both ends [own | other] (R, 2 d) and what `constant` has returned.
+    def constant(self, rest: Tensor) -> Tensor:
+        """What [f | phi] (R, F + time) and biases add to the products of a step: the part that needs no memory."""
+        found = linear(rest, self.enter.weight[:, -rest.shape[1] :], self.enter.bias)
+        if not self._plain_gru:
+            return found
+        assert self.inner is not None
+        return torch.cat([found, self.inner.expand(len(rest), -1)], 1)
+
+    def stepper(self) -> Step:
+        """`forward`, without gradient, as a function of both ends [own | other] (R, 2 d), of what `constant` has returned, and of
+        where to put the new memory (R, d).
 
         Of plain operations on matrices laid out once: a level of mode exact has few rows, for which the border around
         distseq.kernels.rnn takes ten times as long as the step itself.
@@ -68,18 +79,18 @@ class RecurrentUpdater(nn.Module):
         d, cell = self.recurrent.shape[-1], CELLS[self.cell].step
         ends_to_x = self.enter.weight[:, : 2 * d].mT.contiguous()
         own_to_gates = self.recurrent[0].transpose(0, 1).reshape(d, -1)
-        if self.inner is not None and self.second is None:
-            return _gru_stepper(ends_to_x, own_to_gates, self.inner[0])
+        if self._plain_gru:
+            return _gru_stepper(ends_to_x, own_to_gates)
         # The second bias of a GRU is inside its reset, on the last gate only.
         inner = own_to_gates.new_zeros(own_to_gates.shape[1])
         if self.inner is not None:
             inner[-d:] = self.inner[0]
 
-        def step(ends: Tensor, constant: Tensor) -> Tensor:
+        def step(ends: Tensor, constant: Tensor, out: Tensor) -> None:
             own = ends[:, :d]
             x = self._entered(torch.addmm(constant, ends, ends_to_x)).view(len(ends), 1, -1, d)
             product = torch.addmm(inner, own, own_to_gates).view_as(x)
-            return cell(x, product, (own[:, None],))[0][:, 0]
+            out.copy_(cell(x, product, (own[:, None],))[0][:, 0])
 
         return step
 
@@ -88,20 +99,18 @@ class RecurrentUpdater(nn.Module):
         return x if self.second is None or self.gates is None else self.gates(self.second(torch.relu(x)))
 
 
-def _gru_stepper(ends_to_x: Tensor, own_to_gates: Tensor, inner: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def _gru_stepper(ends_to_x: Tensor, own_to_gates: Tensor) -> Step:
     """A GRU's step as one product: the gates r and z add x and the recurrent product, n needs them apart."""
     d = len(own_to_gates)
     to_all = torch.cat([ends_to_x, ends_to_x.new_zeros(2 * d, d)], 1)
     to_all[:d, : 2 * d] += own_to_gates[:, : 2 * d]
     to_all[:d, 3 * d :] = own_to_gates[:, 2 * d :]
 
-    def step(ends: Tensor, constant: Tensor) -> Tensor:
-        x = torch.mm(ends, to_all)
-        x[:, : 3 * d] += constant
-        x[:, 3 * d :] += inner
+    def step(ends: Tensor, constant: Tensor, out: Tensor) -> None:
+        x, recurrent = torch.addmm(constant, ends, to_all).split([3 * d, d], 1)
         r, z = x[:, : 2 * d].sigmoid_().split(d, 1)
-        n = torch.addcmul(x[:, 2 * d : 3 * d], r, x[:, 3 * d :]).tanh_()
-        return torch.lerp(n, ends[:, :d], z)
+        n = torch.addcmul(x[:, 2 * d :], r, recurrent).tanh_()
+        torch.lerp(n, ends[:, :d], z, out=out)
 
     return step
 
