@@ -10,6 +10,7 @@ from tests.project.source import ROOT, imports, sources
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Module -> the distribution that brings it, where that has another name.
 BRINGS = {
+    "torch_geometric": "torch-geometric",
     "botocore": "boto3",
     "grpc": "ray",
     "pydantic_core": "pydantic",
