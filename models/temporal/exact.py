@@ -80,7 +80,8 @@ def exact_versions(model: TemporalModel, graph: Graph, state: State, batch: slic
         both, beside = table.index_select(0, pairs[2 * first : 2 * last]).view(-1, width), constant[first:last]
         if last - first < LEAST:
             few = table.new_empty(LEAST, model.options.width)
-            step(*filled(both, beside), few)
+            more, constants = filled(both, beside)
+            step(more, constants, few)
             table[V + first : V + last] = few[: last - first]
         else:
             step(both, beside, table[V + first : V + last])

@@ -127,7 +127,7 @@ class State:
         """
         if self._sum is None or self._versions != self._counted():
             self._sum, self._versions = rows_digest(self.fields, np.arange(len(self))), self._counted()
-        return int(hashed(np.uint64(self._sum), self.position)[()]).to_bytes(8, "little")
+        return int(hashed(np.array(self._sum, np.uint64), self.position)[()]).to_bytes(8, "little")
 
     def to_dict(self) -> dict[str, Tensor]:
         """Copies of all fields and of the position, for a checkpoint."""
