@@ -22,11 +22,15 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), spread * float(t.ppf(0.975, len(values) - 1))
 
 
+def runs_of(done: Sequence[Mapping[str, Any]], setup: Any) -> list[Mapping[str, Any]]:
+    """The runs of one setup."""
+    names = ("data", "mode", "batch", "lr", "momentum", "times")
+    return [run for run in done if all(run[name] == getattr(setup, name) for name in names)]
+
+
 def by_seed(done: Sequence[Mapping[str, Any]], setup: Any, metric: str) -> dict[int, float]:
     """Test figures of one setup, by seed."""
-    names = ("data", "mode", "batch", "lr", "momentum", "times")
-    own = [run for run in done if all(run[name] == getattr(setup, name) for name in names)]
-    return {run["seed"]: run["test"][metric] for run in own}
+    return {run["seed"]: run["test"][metric] for run in runs_of(done, setup)}
 
 
 def paired(found: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float, int]:
@@ -51,7 +55,7 @@ def report(
             lines.append(f"{setup.name:<43} missing")
             continue
         shown = "".join("  {:.4f} +-{:.4f}".format(*interval(list(found[metric].values()))) for metric in METRICS)
-        own = [run["seconds_per_epoch"] for run in done if run["lr"] == setup.lr and run["mode"] == setup.mode]
+        own = [run["seconds_per_epoch"] for run in runs_of(done, setup)]
         lines.append(f"{setup.name:<43} {len(found['ap']):>5} {shown}  {np.median(own):>6.1f}")
     for optimizer, best in bests.items():
         lines += ["", f"paired difference to {optimizer} at 200, points"]
@@ -60,6 +64,9 @@ def report(
         ]
         for setup in compared if best else ():
             differences = [paired(by_seed(done, setup, m), by_seed(done, best, m)) for m in METRICS]
+            if not differences[0][2]:
+                lines.append(f"  {setup.name:<43} missing")
+                continue
             shown = "; ".join(
                 f"{m.upper()} {mean:+.2f} +-{half:.2f}" for m, (mean, half, _) in zip(METRICS, differences, strict=True)
             )
