@@ -171,7 +171,10 @@ class Learner:
         """How a temporal model is evaluated; ValueError for data that do not go with it."""
         if not isinstance(self.model, TemporalModel) or self.evaluation is None:
             return None
-        return StreamEvaluation(self.model, checked_events(self.model, self.data), self.evaluation)
+        found = StreamEvaluation(self.model, checked_events(self.model, self.data), self.evaluation)
+        # Now, while an error still has the learner's name: hosts make theirs when they need them.
+        _ = found.candidates
+        return found
 
     @property
     def steps(self) -> int:

@@ -54,7 +54,7 @@ class Mutating:
     def share(self, payload: Payload) -> Payload:
         return payload
 
-    def unshare(self, shared: Payload) -> None:
+    def unshare(self, payload: Payload, shared: Payload) -> None:
         pass
 
     def post(self, handle: Host, commands: list[Command], shared: Mapping[int, Payload]) -> None:

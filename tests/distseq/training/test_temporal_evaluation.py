@@ -200,6 +200,7 @@ def test_pools_find_the_same_figures(pool: str, tmp_path: Path, request: pytest.
         (events("test", negatives=0), "evaluation: negatives must be a whole number of at least 1: got 0"),
         (events("test", nonsense=1), "evaluation: got an unexpected keyword argument 'nonsense'"),
         (events("test", mode="pres"), "mode 'pres' needs a gamma learned in it"),
+        (events("test", kind="published"), "learner tgn: evaluation: kind 'published' needs negatives"),
         (Events(stream_of("hub", events=EVENTS), "test"), "on a later part of the stream that it learns from"),
     ],
 )
