@@ -62,7 +62,8 @@ def test_an_import_string_opens_a_class_of_the_user() -> None:
 @pytest.mark.parametrize("spec", ["", "aws", "gcp:storage", "no_package.here:Class", "squares_of_user:Cubes", ".x:Y"])
 def test_an_unknown_spec_is_refused_with_the_known_prefixes(spec: str) -> None:
     with pytest.raises(
-        ValueError, match=r"^unknown data set '.*known: aws:\.\.\., text:\.\.\., .*torch:\.\.\., events:\.\.\., or module:Class"
+        ValueError,
+        match=r"^unknown data set '.*known: aws:\.\.\., text:\.\.\., .*torch:\.\.\., events:\.\.\., or module:Class",
     ):
         open_dataset(spec)
 
